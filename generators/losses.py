@@ -1,0 +1,25 @@
+"""Loss terms that two papers or more share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def masked_l1(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean of |image − target| · (1 + mask): the pose mask loss (Ma et al. 2017, eq. 1).
+
+    Images (B, C, H, W), mask (B, 1, H, W) of 0 and 1; a scalar. The paper prints a sum; its code takes the mean.
+    """
+    return ((image - target).abs() * (1 + mask)).mean()
+
+
+def real_loss(logits: Tensor) -> Tensor:
+    """Binary cross-entropy of logits against "real"."""
+    return F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
+
+
+def fake_loss(logits: Tensor) -> Tensor:
+    """Binary cross-entropy of logits against "fake"."""
+    return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))

@@ -1,0 +1,179 @@
+"""Skeletons and poses: the named points of a body, and where they lie in an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A named set of K joints, which of them move rigidly together, and which mirror which.
+
+    `limbs` are tuples of joints that move as one; `edges` are the lines a drawing or a body mask
+    joins; `mirror[k]` is the joint that joint k becomes when the image is flipped left to right.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    limbs: tuple[tuple[int, ...], ...] = field(repr=False)
+    edges: tuple[tuple[int, int], ...] = field(repr=False)
+    mirror: tuple[int, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        k = len(self.joints)
+        if sorted(self.mirror) != list(range(k)) or any(self.mirror[m] != i for i, m in enumerate(self.mirror)):
+            raise ValueError(f"skeleton {self.name!r}: mirror must pair the {k} joints with each other, got {self.mirror}")
+        for group in (*self.limbs, *self.edges):
+            if len(group) < 2 or not all(0 <= j < k for j in group):
+                raise ValueError(f"skeleton {self.name!r}: a limb or edge names joints in 0..{k - 1}, got {group}")
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    def index(self, joint: str) -> int:
+        """Index of a joint by name; KeyError names the ones there are."""
+        try:
+            return self.joints.index(joint)
+        except ValueError:
+            raise KeyError(f"skeleton {self.name!r} has no joint {joint!r}; it has {', '.join(self.joints)}") from None
+
+
+def _skeleton(name: str, joints: str, limbs: str, edges: str) -> Skeleton:
+    """Build a skeleton from words, so that the tables below read as tables."""
+    names = tuple(joints.split())
+    where = {joint: i for i, joint in enumerate(names)}
+
+    def other_side(joint: str) -> str:
+        return {"r_": "l_", "l_": "r_"}.get(joint[:2], joint[:2]) + joint[2:]
+
+    groups = tuple(tuple(where[j] for j in group.split()) for group in limbs.split(","))
+    lines = tuple((where[a], where[b]) for a, b in (line.split("-") for line in edges.split()))
+    return Skeleton(name, names, groups, lines, tuple(where.get(other_side(j), where[j]) for j in names))
+
+
+_LIMBS = "r_hip r_knee, r_knee r_ankle, l_hip l_knee, l_knee l_ankle, r_shoulder r_elbow, l_shoulder l_elbow, r_elbow r_wrist, l_elbow l_wrist"
+_EDGES = "r_shoulder-r_elbow r_elbow-r_wrist l_shoulder-l_elbow l_elbow-l_wrist r_hip-r_knee r_knee-r_ankle l_hip-l_knee l_knee-l_ankle"
+_FACE = "nose-r_eye nose-l_eye r_eye-r_ear l_eye-l_ear"
+
+openpose_18 = _skeleton(
+    "openpose_18",
+    "nose neck r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist r_hip r_knee r_ankle l_hip l_knee l_ankle r_eye l_eye r_ear l_ear",
+    f"r_hip l_hip l_shoulder r_shoulder, nose r_eye l_eye r_ear l_ear r_shoulder l_shoulder, {_LIMBS}",
+    f"nose-neck neck-r_shoulder neck-l_shoulder neck-r_hip neck-l_hip {_EDGES} {_FACE}",
+)
+coco_17 = _skeleton(
+    "coco_17",
+    "nose l_eye r_eye l_ear r_ear l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_hip r_hip l_knee r_knee l_ankle r_ankle",
+    f"r_hip l_hip l_shoulder r_shoulder, nose r_eye l_eye r_ear l_ear r_shoulder l_shoulder, {_LIMBS}",
+    f"r_shoulder-l_shoulder r_hip-l_hip r_shoulder-r_hip l_shoulder-l_hip {_EDGES} {_FACE}",
+)
+# posewarp's order (NOTES: head, neck, right arm, left arm, right leg, left leg) and its ten limbs.
+mpii_14 = _skeleton(
+    "mpii_14",
+    "head neck r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist r_hip r_knee r_ankle l_hip l_knee l_ankle",
+    "head neck, r_shoulder r_elbow, r_elbow r_wrist, l_shoulder l_elbow, l_elbow l_wrist, "
+    "r_hip r_knee, r_knee r_ankle, l_hip l_knee, l_knee l_ankle, r_shoulder l_shoulder l_hip r_hip",
+    f"head-neck neck-r_shoulder neck-l_shoulder neck-r_hip neck-l_hip {_EDGES}",
+)
+# YouTube Pose's seven joints; the fifth limb is head and both shoulders, as the text of the reproduction says.
+upper_7 = _skeleton(
+    "upper_7",
+    "head r_wrist l_wrist r_elbow l_elbow r_shoulder l_shoulder",
+    "r_wrist r_elbow, r_elbow r_shoulder, l_wrist l_elbow, l_elbow l_shoulder, head r_shoulder l_shoulder",
+    "head-r_shoulder head-l_shoulder r_shoulder-l_shoulder r_shoulder-r_elbow r_elbow-r_wrist l_shoulder-l_elbow l_elbow-l_wrist",
+)
+SKELETONS = {s.name: s for s in (openpose_18, coco_17, mpii_14, upper_7)}
+
+# A joint that a skeleton lacks is the mean of others: all of them for a midpoint, any of them for the head.
+_ALL_OF = {"neck": ("r_shoulder", "l_shoulder")}
+_ANY_OF = {"head": ("nose", "r_eye", "l_eye", "r_ear", "l_ear")}
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """Joints of a batch of bodies: `xy (*B, K, 2)` pixels, x right, y down; `visible (*B, K)` bool; `size` (H, W).
+
+    A joint that is not visible has no position: its `xy` is set to 0 so that nothing can leak from it.
+    """
+
+    xy: Tensor
+    visible: Tensor
+    skeleton: Skeleton
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        k = len(self.skeleton)
+        if self.xy.shape[-2:] != (k, 2) or self.visible.shape != self.xy.shape[:-1]:
+            raise ValueError(
+                f"a pose on {self.skeleton.name!r} has xy (*B, {k}, 2) and visible (*B, {k}), "
+                f"got {tuple(self.xy.shape)} and {tuple(self.visible.shape)}"
+            )
+        if self.visible.dtype != torch.bool:
+            raise TypeError(f"a pose's visible is bool, got {self.visible.dtype}")
+        object.__setattr__(self, "xy", torch.where(self.visible[..., None], self.xy, torch.zeros_like(self.xy)))
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.xy.shape[:-2]
+
+    def __len__(self) -> int:
+        return self.xy.shape[0]
+
+    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Pose:
+        return replace(self, xy=self.xy[index], visible=self.visible[index])
+
+    def to(self, *args: object, **kwargs: object) -> Pose:
+        """As Tensor.to on `xy`; `visible` follows to the device and stays bool."""
+        xy = self.xy.to(*args, **kwargs)  # type: ignore[arg-type]
+        return replace(self, xy=xy, visible=self.visible.to(xy.device, non_blocking=bool(kwargs.get("non_blocking"))))
+
+    @staticmethod
+    def cat(poses: Sequence[Pose]) -> Pose:
+        """One batch out of several (each with a leading batch axis) on one skeleton and size."""
+        if len({(p.skeleton.name, p.size) for p in poses}) != 1:
+            raise ValueError(f"poses to join share a skeleton and a size, got {sorted({(p.skeleton.name, p.size) for p in poses})}")
+        return replace(poses[0], xy=torch.cat([p.xy for p in poses]), visible=torch.cat([p.visible for p in poses]))
+
+    @staticmethod
+    def stack(poses: Sequence[Pose]) -> Pose:
+        """A batch out of single poses (K, 2)."""
+        return Pose.cat([p[None] for p in poses])  # type: ignore[index]
+
+
+def mirror(pose: Pose) -> Pose:
+    """The pose of the image flipped left to right: x → W − 1 − x, and left joints become right ones."""
+    order = torch.as_tensor(pose.skeleton.mirror, device=pose.xy.device)
+    xy = pose.xy.index_select(-2, order)
+    xy = torch.stack((pose.size[1] - 1 - xy[..., 0], xy[..., 1]), dim=-1)
+    return replace(pose, xy=xy, visible=pose.visible.index_select(-1, order))
+
+
+def rescale(pose: Pose, size: tuple[int, int]) -> Pose:
+    """The pose of the image resized to `size` (H, W), pixel centres at integers: x' = (x + ½)·W'/W − ½."""
+    scale = torch.tensor([size[1] / pose.size[1], size[0] / pose.size[0]], dtype=pose.xy.dtype, device=pose.xy.device)
+    return replace(pose, xy=(pose.xy + 0.5) * scale - 0.5, size=size)
+
+
+def convert(pose: Pose, skeleton: Skeleton) -> Pose:
+    """The pose on another skeleton; a neck is the middle of both shoulders, a head the mean of what is seen of the face.
+
+    ValueError when `skeleton` asks for a joint that can't be had from the pose's own.
+    """
+    if skeleton.name == pose.skeleton.name:
+        return pose
+    xys, seen = [], []
+    for joint in skeleton.joints:
+        names = (joint,) if joint in pose.skeleton.joints else _ALL_OF.get(joint) or _ANY_OF.get(joint, ())
+        names = tuple(n for n in names if n in pose.skeleton.joints)
+        if not names:
+            raise ValueError(f"a {pose.skeleton.name} pose has nothing to make {skeleton.name}'s {joint!r} from")
+        pick = torch.as_tensor([pose.skeleton.index(n) for n in names], device=pose.xy.device)
+        visible = pose.visible.index_select(-1, pick)
+        points = pose.xy.index_select(-2, pick)  # invisible ones are zero, so a sum skips them
+        xys.append(points.sum(-2) / visible.sum(-1, keepdim=True).clamp(min=1))
+        seen.append(visible.all(-1) if joint in _ALL_OF else visible.any(-1))
+    return Pose(torch.stack(xys, dim=-2), torch.stack(seen, dim=-1), skeleton, pose.size)

@@ -1,0 +1,138 @@
+"""Augmenter: decide what to draw (`plan`, pure), then draw it (`render`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+
+from generators import Generator, Pose
+from generators.pose import convert, rescale
+from generators.registry import digest, name_of
+from reid_aug import images
+from reid_aug.bank import PoseBank
+from reid_aug.manifest import SyntheticRow
+from reid_aug.pairs import valid_for_pairs
+from reid_aug.people import PersonImage
+
+
+def plan(
+    people: Iterable[PersonImage], bank: PoseBank, per_image: int, seed: int, folder: str = ""
+) -> list[SyntheticRow]:
+    """What to draw: for every usable training image, `per_image` target poses of the bank. Pure: the same everywhere.
+
+    Which pose a row gets is a hash of (seed, source name, index), so neither order nor sharding changes it. An image
+    is usable when shoulders and hips are seen (the Deformable GAN protocol); one outside train is refused: its
+    identity would leak.
+    """
+    if per_image < 1:
+        raise ValueError(f"per_image is at least 1, got {per_image}")
+    rows: dict[str, SyntheticRow] = {}
+    for person in people:
+        if person.split != "train":
+            raise ValueError(f"only training images may be augmented, got {person.name} of {person.split}")
+        if person.pose is None or not bool(valid_for_pairs(person.pose)):
+            continue
+        for index in range(per_image):
+            draw = _hash(seed, person.name, index)
+            path = str(PurePath(folder, f"{PurePath(person.name).stem}_p{index}.jpg"))
+            if path in rows:
+                raise ValueError(f"two training images are named {person.name}: synthetic images need names of their own")
+            target = bank.names[draw % len(bank)]
+            rows[path] = SyntheticRow(path, person.name, target, person.pid, person.camid, draw >> 32)
+    return list(rows.values())
+
+
+def _hash(seed: int, name: str, index: int) -> int:
+    """64 bits that depend on these three and on nothing else."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\n{name}\n{index}".encode()).digest()[:8], "little")
+
+
+def package_version() -> str:
+    try:
+        return version("reid-aug")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+class Augmenter:
+    """A generator, a bank, how many poses per image, and a seed: what turns people into synthetic rows.
+
+    `device` is "auto" (a GPU when there is one), or any torch device.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        bank: PoseBank,
+        per_image: int = 2,
+        seed: int = 0,
+        *,
+        batch_size: int = 64,
+        device: str | torch.device = "auto",
+    ) -> None:
+        if bank.pose.size != tuple(generator.size):
+            raise ValueError(f"the generator draws images of {tuple(generator.size)}, the bank's poses are of {bank.pose.size}")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.generator, self.bank, self.per_image, self.seed = generator, bank, per_image, seed
+        self.batch_size, self.device = batch_size, torch.device(device)
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What decides every pixel drawn: the manifest's first line."""
+        return {
+            "reid-aug": package_version(),
+            "generator": name_of(self.generator),
+            "generator_digest": digest(self.generator),
+            "bank_digest": self.bank.digest,
+            "per_image": self.per_image,
+            "seed": self.seed,
+            "size": list(self.generator.size),
+        }
+
+    def plan(self, people: Iterable[PersonImage], folder: str = "") -> list[SyntheticRow]:
+        return plan(people, self.bank, self.per_image, self.seed, folder)
+
+    @torch.inference_mode()
+    def render(
+        self, rows: Sequence[SyntheticRow], people: Iterable[PersonImage]
+    ) -> Iterator[tuple[SyntheticRow, np.ndarray]]:
+        """Draw rows in batches: each row with its image, uint8 (H, W, 3), in the rows' order."""
+        if not rows:
+            return
+        by_name = {person.name: person for person in people}
+        where = {name: i for i, name in enumerate(self.bank.names)}
+        self.generator.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        with ThreadPoolExecutor(1) as ahead:  # decodes the next batch while this one is drawn
+            coming = ahead.submit(self._sources, batches[0], by_name)
+            for number, batch in enumerate(batches):
+                sources, poses = coming.result()
+                if number + 1 < len(batches):
+                    coming = ahead.submit(self._sources, batches[number + 1], by_name)
+                targets = self.bank.pose[torch.tensor([where[row.target] for row in batch])]
+                pixels = images.to_uint8(self._draw(sources, poses, targets)).permute(0, 2, 3, 1).cpu().numpy()
+                yield from zip(batch, pixels, strict=True)
+
+    def _sources(self, rows: Sequence[SyntheticRow], by_name: dict[str, PersonImage]) -> tuple[torch.Tensor, Pose]:
+        people = [by_name[row.source] for row in rows]
+        pixels = torch.from_numpy(np.stack([images.read(p.path, self.generator.size) for p in people]))
+        poses = [rescale(p.pose, self.generator.size) for p in people if p.pose is not None]
+        return pixels.permute(0, 3, 1, 2), Pose.stack(poses)
+
+    def _draw(self, sources: torch.Tensor, source_pose: Pose, target_pose: Pose) -> torch.Tensor:
+        device = self.device
+        skeleton = self.generator.skeleton
+        sources = sources.to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            drawn = self.generator(
+                images.to_float(sources), convert(source_pose.to(device), skeleton), convert(target_pose.to(device), skeleton)
+            )
+        return drawn.float()

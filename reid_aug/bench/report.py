@@ -1,0 +1,160 @@
+"""The report: a table of arms with their gains and intervals, sample sheets, CMC curves. A view of results, no more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reid_aug import images
+from reid_aug.bench.harness import BenchConfig, Result, scores_file
+from reid_aug.bench.statistics import Interval, mean_std, paired_bootstrap
+
+BASE = "none"
+SCORES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "map": "mAP", "minp": "mINP"}
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm over its seeds: score → (mean, std) in fractions, and gains over `none` with 95 % intervals."""
+
+    arm: str
+    seeds: int
+    scores: dict[str, tuple[float, float]]
+    rank1_gain: Interval | None  # None for the arm everything is compared with
+    map_gain: Interval | None
+    steps: int
+    seconds: float
+    train_images: int
+    cmc: np.ndarray  # mean over seeds
+
+
+def summarise(result: Result) -> list[ArmSummary]:
+    """One summary an arm, in the order of the results."""
+    arms = list(dict.fromkeys(line["arm"] for line in result.lines))
+    base = _per_query(result, BASE)
+    return [_summary(result, arm, base) for arm in arms]
+
+
+def _summary(result: Result, arm: str, base: dict[str, np.ndarray]) -> ArmSummary:
+    lines = [line for line in result.lines if line["arm"] == arm]
+    mine = _per_query(result, arm)
+    gains = {key: None if arm == BASE else paired_bootstrap(mine[key], base[key]) for key in ("hit", "ap")}
+    return ArmSummary(
+        arm, len(lines), {key: mean_std([line[key] for line in lines]) for key in SCORES}, gains["hit"], gains["ap"],
+        lines[0]["steps"], float(np.mean([line["seconds"] for line in lines])), lines[0]["train_images"], mine["cmc"].mean(0),
+    )  # fmt: skip
+
+
+def _per_query(result: Result, arm: str) -> dict[str, np.ndarray]:
+    """Average precision and rank-1 hit (S, Q), and CMC (S, R), of an arm's seeds; nan for queries that do not count."""
+    kept = [
+        np.load(scores_file(result.folder, arm, line["config"], line["seed"])) for line in result.lines if line["arm"] == arm
+    ]
+    hits = [np.where(one["valid"], one["first_rank"] == 0, np.nan) for one in kept]
+    return {"ap": np.stack([one["ap"] for one in kept]), "hit": np.stack(hits), "cmc": np.stack([one["cmc"] for one in kept])}
+
+
+def write(result: Result, about: str, command: str) -> Path:
+    """Write report.md, cmc.png and the table to the run's folder; the report's path."""
+    summaries = summarise(result)
+    _cmc_plot(summaries, result.folder / "cmc.png")
+    path = result.folder / "report.md"
+    images.atomic_write_text(path, render(result, summaries, about, command))
+    return path
+
+
+def table(summaries: Sequence[ArmSummary], quality: dict[str, dict[str, Any]]) -> str:
+    """The Markdown table: scores in percent (mean ± std over seeds), gains in points with 95 % intervals."""
+    head = ["arm", "rank-1", "rank-5", "rank-10", "mAP", "mINP", "Δ rank-1", "Δ mAP", "SSIM", "mask-SSIM", "images", "steps", "seconds"]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for one in summaries:
+        found = quality.get(one.arm)
+        rows.append([
+            one.arm, *[_percent(*one.scores[key]) for key in SCORES], _gain(one.rank1_gain), _gain(one.map_gain),
+            f"{found['ssim']:.3f}" if found else "–", f"{found['mask_ssim']:.3f}" if found else "–",
+            f"{one.train_images:,}", f"{one.steps:,}", f"{one.seconds:.0f}",
+        ])  # fmt: skip
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _percent(mean: float, std: float) -> str:
+    return f"{100 * mean:.1f}" if np.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
+
+
+def _gain(gain: Interval | None) -> str:
+    return "" if gain is None else f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+
+
+def verdicts(summaries: Sequence[ArmSummary]) -> list[str]:
+    """One sentence an arm: what its interval allows to be said of mAP."""
+    said = []
+    for one in summaries:
+        if one.map_gain is not None:
+            low, high = 100 * one.map_gain.low, 100 * one.map_gain.high
+            what = "helps" if low > 0 else "hurts" if high < 0 else "has no measurable effect"
+            said.append(f"`{one.arm}` {what}: mAP {_gain(one.map_gain)} points.")
+    return said
+
+
+def render(result: Result, summaries: Sequence[ArmSummary], about: str, command: str) -> str:
+    """The whole report as Markdown."""
+    first = result.lines[0]
+    pairs = ", ".join(f"`{arm}` {q['pairs']} held-out pairs" for arm, q in result.quality.items())
+    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+    sheets = [arm for arm in result.quality if (result.folder / "samples" / f"{arm}.png").exists()]
+    parts = [
+        f"# Re-ID with and without augmentation: {about}",
+        table(summaries, result.quality),
+        "\n".join(f"* {sentence}" for sentence in verdicts(summaries)),
+        f"Scores in percent, mean ± standard deviation over {summaries[0].seeds} seeds of the baseline ({first['model']}, from scratch, "
+        f"{first['steps']:,} steps in every arm; {first['identities']} identities, {first['queries']} queries, {first['gallery']} gallery images). "
+        "Gains over `none` in points, with 95 % intervals of a paired bootstrap over queries (scores averaged over seeds first): they "
+        "speak of other queries, not of other generators or data sets. Each generator was trained once."
+        + (f" SSIM and mask-SSIM as Deformable GAN defines them: {pairs}." if pairs else ""),
+        "Arms: `none` real images alone; `copies` the same images once more, as often as other arms add synthetic ones; `oracle` the true "
+        "images of the same people in the same poses (rendered data only); any other name: that generator's images.",
+        "![CMC](cmc.png)",
+        *[f"`{arm}`, held-out people: source, target pose, result, truth.\n\n![{arm}](samples/{arm}.png)" for arm in sheets],
+        f"`{command}` on {first['device']}; {versions}; {first['date'][:10]}.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def record(result: Result, summaries: Sequence[ArmSummary], config: BenchConfig, command: str) -> None:
+    """Keep table, lines, machine, versions, command and date in the JSON file the configuration names."""
+    assert config.record is not None
+    rows = {
+        one.arm: {
+            "seeds": one.seeds, "scores": {key: {"mean": m, "std": s} for key, (m, s) in one.scores.items()},
+            "rank1_gain": one.rank1_gain and one.rank1_gain._asdict(), "map_gain": one.map_gain and one.map_gain._asdict(),
+            "seconds": one.seconds, "train_images": one.train_images, **({"quality": q} if (q := result.quality.get(one.arm)) else {}),
+        }
+        for one in summaries
+    }  # fmt: skip
+    kept = config.model_dump(mode="json", exclude={"out", "record"})
+    if config.data is not None:  # where somebody keeps their images is nobody else's concern
+        kept["data"] = {key: Path(value).name if isinstance(value, str) else value for key, value in kept["data"].items()}
+    about = {"command": command, "device": result.lines[0]["device"], "versions": result.lines[0]["versions"], "config": kept}
+    images.atomic_write_text(config.record, json.dumps({**about, "arms": rows, "lines": result.lines}, indent=1) + "\n")
+
+
+def _cmc_plot(summaries: Sequence[ArmSummary], path: Path) -> None:
+    """CMC curves of every arm up to rank 20, mean over seeds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for one in summaries:
+        ranks = np.arange(1, min(20, len(one.cmc)) + 1)
+        axes.plot(ranks, 100 * one.cmc[: len(ranks)], marker="o", markersize=3, label=one.arm)
+    axes.set(xlabel="rank", ylabel="queries found (%)", title="Cumulative matching characteristic")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)

@@ -1,0 +1,101 @@
+"""Telling a gain from luck: paired intervals and tests over queries, corrected for how many arms were tried."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+_BLOCK_ELEMENTS = 2**21  # random numbers held at a time, 16 MiB
+
+
+class Interval(NamedTuple):
+    """A mean difference and the ends of its confidence interval, in the unit of what was compared."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, samples: int = 10_000, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Percentile interval of mean(a − b) over resampled queries; a, b are (Q,), or (S, Q) for S seeds.
+
+    A resample takes the same queries in every seed, so (S, Q) is first averaged over seeds: the interval speaks of
+    new queries, not of new training runs. nan marks a query that is not valid, in both arms; ValueError otherwise.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is between 0 and 1, got {confidence}")
+    differences = _differences(a, b, samples)
+    rng = np.random.default_rng(seed)
+    count = len(differences)
+    share = np.full(count, 1 / count)
+    # How often each query is drawn is all a mean needs to know of a resample.
+    means = [rng.multinomial(count, share, size) @ differences / count for size in _block_sizes(samples, count)]
+    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(differences.mean()), float(low), float(high))
+
+
+def sign_flip_test(a: ArrayLike, b: ArrayLike, *, samples: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p-value of mean(a − b) when a query's difference could as well have had the other sign.
+
+    Inputs as in `paired_bootstrap`; (1 + flips at least as extreme) / (1 + samples), so never 0 (Phipson, Smyth 2010).
+    """
+    differences = _differences(a, b, samples)
+    rng = np.random.default_rng(seed)
+    observed = abs(differences.sum())
+    # A flip that gives the observed sum back may round it differently, and counts as extreme nonetheless.
+    bar = observed - 1e-12 * np.abs(differences).sum()
+    extreme = 0
+    for size in _block_sizes(samples, len(differences)):
+        signs = rng.integers(0, 2, (size, len(differences)), dtype=np.int8) * 2.0 - 1.0
+        extreme += int(np.count_nonzero(np.abs(signs @ differences) >= bar))
+    return (1 + extreme) / (1 + samples)
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """p-values (N,) adjusted for N tests (Holm 1979), in the order given; ValueError when one is not in [0, 1]."""
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
+        raise ValueError(f"p-values are a list of numbers from 0 to 1, got {p_values!r}")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    # A hypothesis cannot be rejected before one with a smaller p-value, hence the running maximum.
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted
+
+
+def mean_std(values: ArrayLike) -> tuple[float, float]:
+    """Mean and sample standard deviation (N − 1 below) of (N,) values; the deviation of one value is nan, not 0."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"values are a list of one number at least, got shape {array.shape}")
+    # One run says nothing of the spread; a 0 would print as a certainty.
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else float("nan")
+
+
+def _differences(a: ArrayLike, b: ArrayLike, samples: int) -> np.ndarray:
+    """a − b of the valid queries, averaged over seeds."""
+    if samples < 1:
+        raise ValueError(f"samples is 1 at least, got {samples}")
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape or first.ndim not in (1, 2) or not first.size:
+        raise ValueError(f"a and b are both (Q,) or both (S, Q), and not empty, got {first.shape} and {second.shape}")
+    first, second = np.atleast_2d(first), np.atleast_2d(second)
+    if np.isinf(first).any() or np.isinf(second).any():
+        raise ValueError("a and b are finite, or nan where a query is not valid, got infinity")
+    missing = np.isnan(first[0])
+    odd = (np.isnan(np.concatenate((first, second))) != missing).any(axis=0)
+    if odd.any():
+        raise ValueError(
+            f"a query is valid in every arm and seed or in none, got {odd.sum()} of {len(odd)} with nan in some only"
+        )
+    if missing.all():
+        raise ValueError(f"one query at least is valid, got {len(missing)} that are nan")
+    return (first - second)[:, ~missing].mean(axis=0)
+
+
+def _block_sizes(samples: int, queries: int) -> list[int]:
+    """Samples drawn at a time, in memory that does not grow with their number."""
+    step = max(1, _BLOCK_ELEMENTS // queries)
+    return [min(step, samples - start) for start in range(0, samples, step)]

@@ -1,0 +1,175 @@
+"""reid-aug: train a generator, list pairs, write dumps, check them, run the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+USAGE_ERRORS = (ValueError, OSError, KeyError)  # what bad input raises: one line and exit code 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 when it went well, 1 when `check` found something, 2 for bad input, 130 when stopped half-way."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("reid-aug: interrupted", file=sys.stderr)
+        return 130
+    except FloatingPointError as error:
+        return _complain(error, 1)
+    except USAGE_ERRORS as error:
+        if os.environ.get("REID_AUG_TRACEBACK"):
+            raise
+        return _complain(error, 2)
+
+
+def _complain(error: BaseException, code: int) -> int:
+    said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    print(f"reid-aug: {' '.join(said.split())}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"reid-aug: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from reid_aug.augmenter import package_version
+
+    parser = _Parser(prog="reid-aug", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"reid-aug {package_version()}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    def configured(name: str, run: Callable[[argparse.Namespace], int], text: str) -> None:
+        verb(name, run, text).add_argument(
+            "settings", nargs="*", metavar="config.yaml | key=value", help="one YAML file, and values that override its keys"
+        )
+
+    configured("train", _train, "train a generator on pairs of images of one person")
+    configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
+    configured("rendered", _rendered, "write the embedded data set of rendered people")
+    configured("bench", _bench, "train Re-ID baselines with and without augmentation and report rank-1 and mAP")
+    check = verb("check", _check, "open every image a dump's manifest names and compare it with what was written")
+    check.add_argument("folder")
+    pairs = verb("pairs", _pairs, "list the papers' pairs of a keypoint file: ordered pairs of images of one person")
+    pairs.add_argument("keypoints", help="CSV name:keypoints_y:keypoints_x")
+    pairs.add_argument("--out", required=True, help="CSV to write, header from,to")
+    pairs.add_argument("--sample", type=int, help="this many, drawn as pandas' DataFrame.sample draws them")
+    pairs.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def split_settings(settings: Sequence[str]) -> tuple[str | None, list[str]]:
+    """A configuration file, if one is named first, and the overrides; ValueError for a second file."""
+    files = [s for s in settings if "=" not in s]
+    if len(files) > 1 or (files and settings[0] != files[0]):
+        raise ValueError(f"one configuration file may be named, first, and then key=value, got {files[-1]!r}")
+    return (files[0] if files else None), [s for s in settings if "=" in s]
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from reid_aug import config
+    from reid_aug.train import train_from
+
+    path, overrides = split_settings(arguments.settings)
+    trained = train_from(config.load(config.TrainConfig, path, overrides))
+    state = "stopped at" if trained.stopped else "trained"
+    print(f"{state} step {trained.step}: {trained.checkpoint}")
+    return 130 if trained.stopped else 0
+
+
+def _dump(arguments: argparse.Namespace) -> int:
+    from generators import load
+    from reid_aug import config
+    from reid_aug.augmenter import Augmenter
+    from reid_aug.bank import PoseBank
+    from reid_aug.dump import dump
+    from reid_aug.loading import load_people
+
+    path, overrides = split_settings(arguments.settings)
+    asked = config.load(config.DumpConfig, path, overrides)
+    model = load(asked.checkpoint)
+    people = load_people(asked.data, test_poses=True)
+    bank = PoseBank.collect((p for p in people if p.split == "train"), tuple(model.size))  # type: ignore[arg-type]
+    augmenter = Augmenter(model, bank, asked.per_image, asked.seed, batch_size=asked.batch_size, device=asked.device)
+    rows = augmenter.plan((p for p in people if p.split == "train"), folder="bounding_box_train")
+    dump(people, augmenter, bank, rows, asked.out, copy_real=asked.copy_real)
+    print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {asked.out}")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from reid_aug.manifest import NAME, Manifest
+
+    folder = Path(arguments.folder)
+    found = Manifest.load(folder / NAME)
+    complaints = found.verify(folder)
+    for complaint in complaints:
+        print(complaint)
+    print(f"{len(found.rows) - len(complaints)} of {len(found.rows)} synthetic images are as they were written")
+    return 1 if complaints else 0
+
+
+def _rendered(arguments: argparse.Namespace) -> int:
+    from reid_aug import config
+    from reid_aug.rendered import RenderedConfig, write_rendered
+
+    path, overrides = split_settings(arguments.settings)
+    asked = config.load(config.RenderedSetConfig, path, overrides)
+    try:
+        options = RenderedConfig(**(asked.model_extra or {}))
+    except TypeError as error:
+        raise ValueError(f"rendered data set: {error}") from None
+    written = write_rendered(asked.out, options, progress=True)
+    print(f"rendered people: {written.root}")
+    return 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from reid_aug.bench import harness, report
+
+    path, overrides = split_settings(arguments.settings)
+    config = harness.load_config(path or str(_shipped("benchmarks/rendered.yaml")), overrides)
+    command = " ".join(["python benchmarks/run.py", *arguments.settings])
+    result = harness.run(config)
+    written = report.write(result, config.name, command)
+    summaries = report.summarise(result)
+    print(report.table(summaries, result.quality))
+    print(*report.verdicts(summaries), sep="\n")
+    if config.record:
+        report.record(result, summaries, config, command)
+        print(f"record: {config.record}")
+    print(f"report: {written}")
+    return 0
+
+
+def _shipped(name: str) -> Path:
+    """A configuration of the checkout this package runs from."""
+    path = Path(__file__).resolve().parents[1] / "configs" / name
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration named, and none at {path}: reid-aug bench config.yaml")
+    return path
+
+
+def _pairs(arguments: argparse.Namespace) -> int:
+    from reid_aug.pairs import pairs_from_keypoints, write_pairs
+
+    pairs = pairs_from_keypoints(arguments.keypoints, arguments.sample, arguments.seed)
+    write_pairs(arguments.out, pairs)
+    print(f"{len(pairs):,} pairs: {arguments.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Configuration: YAML and dotted overrides → frozen models that refuse what they do not know."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from yaml import YAMLError
+
+from generators.registry import nearest
+
+
+class Config(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GeneratorConfig(BaseModel):
+    """A generator's name and the options its constructor takes; the registry refuses unknown ones."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str = "pg2"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class DataConfig(Config):
+    """People: a Market-style folder or a CSV, and the keypoint files that go with it."""
+
+    root: str
+    keypoints: str | None = None  # of the training split; default: annotation-train.csv in the folder
+    test_keypoints: str | None = None  # of query and gallery; default: annotation-test.csv, when it is there
+    on_bad_image: Literal["raise", "skip"] = "raise"
+
+
+class TrainConfig(Config):
+    """`reid-aug train`: which generator, on which people, for how long, to which folder."""
+
+    generator: GeneratorConfig = GeneratorConfig()
+    data: DataConfig
+    out: str
+    steps: PositiveInt | None = None  # default: the paper's schedule
+    batch_size: PositiveInt = 16
+    flip: bool = True
+    cross_camera: Literal["any", "prefer"] = "any"
+    seed: int = 0
+    precision: str = "32-true"  # Lightning Fabric's names: 32-true, bf16-mixed, 16-mixed
+    accelerator: str = "auto"
+    devices: int | str = 1
+    compile: bool = False
+    save_every_steps: PositiveInt = 1000
+    sample_every_steps: PositiveInt = 1000
+    log_every_steps: PositiveInt = 20
+    samples: PositiveInt = 8
+
+
+class DumpConfig(Config):
+    """`reid-aug dump`: which checkpoint draws how many new poses of which people, to which folder."""
+
+    checkpoint: str
+    data: DataConfig
+    out: str
+    per_image: PositiveInt = 2
+    seed: int = 0
+    batch_size: PositiveInt = 64
+    device: str = "auto"
+    copy_real: bool = True
+
+
+class RenderedSetConfig(BaseModel):
+    """`reid-aug rendered`: write the embedded data set to `out`; the other keys are `reid_aug.rendered.RenderedConfig`'s."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    out: str
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load(model: type[C], path: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
+    """A frozen `model` from a YAML file and `key.sub=value` overrides; ValueError names key, rule and value."""
+    for override in overrides:
+        if "=" not in override or override.startswith("="):
+            raise ValueError(f"an override reads key=value, got {override!r}")
+    merged = OmegaConf.create({})
+    try:
+        if path is not None:
+            if not Path(path).is_file():
+                raise FileNotFoundError(f"no configuration file at {path}")
+            merged = OmegaConf.load(path)
+        values = OmegaConf.to_container(OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides))), resolve=True)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path or 'overrides'}: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a configuration is a table of keys, got {type(values).__name__}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(model, error)}" if path else explain(model, error)) from None
+
+
+def explain(model: type[BaseModel], error: ValidationError) -> str:
+    """pydantic's first complaint as one line: the key, the rule, the value, and the nearest key when one is unknown."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(model, first["loc"][:-1])
+        return f"unknown key {where!r}; there are {', '.join(known)}{nearest(str(first['loc'][-1]), known)}"
+    if first["type"] == "missing":
+        return f"{where} is missing: give {where}=…"
+    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+
+
+def _keys_at(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+    for part in where:
+        field = model.model_fields.get(str(part))
+        inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_model(t)] if field else []
+        if not inner:
+            return []
+        model = inner[0]  # type: ignore[assignment]
+    return list(model.model_fields)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def digest(config: BaseModel | dict[str, Any]) -> str:
+    """Twelve hex digits that change when any value of the configuration does."""
+    values = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,152 @@
+"""PoseAugmentedDataset: a torchreid image data set whose training split also holds its people in new poses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from generators import Generator, Pose
+from generators import load as load_generator
+from reid_aug import images
+from reid_aug.augmenter import Augmenter
+from reid_aug.bank import PoseBank
+from reid_aug.dump import fill
+from reid_aug.loading import with_keypoints
+from reid_aug.manifest import Manifest
+from reid_aug.people import PersonImage, attach_poses, from_torchreid
+
+try:
+    # Both packagings answer to this import; `import torchreid.data` works on the original alone.
+    from torchreid import data as torchreid_data
+except ImportError as error:
+    raise ImportError(
+        f"torchreid can't be imported ({error}): pip install torchreid gdown tensorboard scipy opencv-python-headless"
+    ) from error
+
+Poses = str | os.PathLike[str] | Mapping[str, Pose]
+
+
+class PoseAugmentedDataset(torchreid_data.ImageDataset):
+    """`base`, with `per_image` synthetic images of every training image whose pose is known added to `train`.
+
+    `generator` is a model or a checkpoint; `poses` a keypoint file (name:keypoints_y:keypoints_x) or a mapping from
+    image name to Pose; `bank` the target poses, by default those of the whole training set. Images are drawn once
+    into `cache_dir` (default: the user's cache folder), under a name that changes with generator, bank, seed,
+    per_image or source images; the next construction finds them there. `base` in query or gallery mode stays as it
+    is. `synthetic_dsetid` gives synthetic rows a data set index of their own (for RandomDatasetSampler).
+    Rows point at files: adding data sets, samplers and worker processes see plain torchreid rows.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        *,
+        generator: Generator | str | os.PathLike[str],
+        poses: Poses,
+        per_image: int = 2,
+        seed: int = 0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        bank: PoseBank | None = None,
+        synthetic_dsetid: int | None = None,
+        device: str = "auto",
+        batch_size: int = 64,
+        verbose: bool = True,
+    ) -> None:
+        rows = {split: [_four(row) for row in getattr(base, split)] for split in ("train", "query", "gallery")}
+        self.base, self.manifest, self.synthetic_paths = base, None, frozenset[str]()
+        if base.mode == "train":
+            model = generator if isinstance(generator, Generator) else load_generator(generator)
+            people = _sources(base, poses)
+            bank = bank or PoseBank.collect(people, tuple(model.size))  # type: ignore[arg-type]
+            augmenter = Augmenter(model, bank, per_image, seed, batch_size=batch_size, device=device)
+            self.folder = _folder(augmenter, people, cache_dir)
+            self.manifest = synthesise(augmenter, people, self.folder)
+            dsetids = {row[0]: row[3] for row in rows["train"]}
+            by_name = {person.name: person.path for person in people}
+            added = [
+                (str(self.folder / row.path), row.pid, row.camid,
+                 dsetids[by_name[row.source]] if synthetic_dsetid is None else synthetic_dsetid)
+                for row in self.manifest.rows
+            ]  # fmt: skip
+            rows["train"] = rows["train"] + added
+            self.synthetic_paths = frozenset(row[0] for row in added)
+        super().__init__(
+            rows["train"], rows["query"], rows["gallery"],
+            transform=base.transform, k_tfm=base.k_tfm, mode=base.mode, combineall=False, verbose=verbose,
+        )  # fmt: skip
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """{img, pid, camid, impath, dsetid, synthetic}; an unreadable file is an error here, not an endless retry."""
+        path, pid, camid, dsetid = self.data[index]
+        image = Image.fromarray(images.read(path))
+        if self.transform is not None:
+            image = self._transform_image(self.transform, self.k_tfm, image)
+        synthetic = int(path in self.synthetic_paths)
+        return {"img": image, "pid": pid, "camid": camid, "impath": path, "dsetid": dsetid, "synthetic": synthetic}
+
+    def show_summary(self) -> None:
+        """Print the table torchreid's data sets print, and how many training images are synthetic."""
+        print(f"=> Loaded {type(self).__name__} ({len(self.synthetic_paths)} of {len(self.train)} training images synthetic)")
+        print(self)
+
+
+def register(name: str, base: str | type = "market1501", **options: Any) -> None:
+    """Make `name` a torchreid data set: `base` with PoseAugmentedDataset's `options` around it.
+
+    `ImageDataManager(sources=name, targets=name)` then trains on both real and synthetic images and tests on `base`.
+    `base` is a torchreid name or a data set class. ValueError for a name torchreid already knows.
+    """
+
+    def build(verbose: bool = True, **kwargs: Any) -> PoseAugmentedDataset:
+        make = base if not isinstance(base, str) else lambda **kw: torchreid_data.datasets.init_image_dataset(base, **kw)
+        return PoseAugmentedDataset(make(verbose=False, **kwargs), verbose=verbose, **options)
+
+    torchreid_data.register_image_dataset(name, build)
+
+
+def _four(row: tuple[Any, ...]) -> tuple[str, int, int, int]:
+    """A row as torchreid wants all of them: a plain path (a Path breaks its collation), and a data set index."""
+    path, pid, camid, *rest = row
+    return os.fspath(path), int(pid), int(camid), int(rest[0]) if rest else 0
+
+
+def _sources(base: Any, poses: Poses) -> list[PersonImage]:
+    """The training images that may be augmented, with poses: with `combineall`, train holds test images too."""
+    tested = {os.fspath(row[0]) for split in (base.query, base.gallery) for row in split}
+    people = [p for p in from_torchreid(base) if p.split == "train" and p.path not in tested]
+    people.sort(key=lambda p: p.name)  # torchreid lists folders in the file system's order
+    if isinstance(poses, Mapping):
+        return attach_poses(people, poses)
+    if not Path(poses).is_file():
+        raise FileNotFoundError(f"no keypoint file at {os.fspath(poses)}")
+    return with_keypoints(people, poses, ("train",))
+
+
+def synthesise(augmenter: Augmenter, people: list[PersonImage], folder: Path) -> Manifest:
+    """The rows of `people` in new poses, drawn into `folder` unless they are there already."""
+    rows = augmenter.plan(people)
+    if not rows:
+        raise ValueError("no training image has a pose with both shoulders and both hips: nothing to augment")
+    return fill(folder, augmenter, rows, people)
+
+
+def _folder(augmenter: Augmenter, people: list[PersonImage], cache_dir: str | os.PathLike[str] | None) -> Path:
+    """The cache folder of exactly these images: everything that decides a pixel is in its name's digest."""
+    if cache_dir is None:
+        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reid-aug"
+    sources = [(p.name, p.pid, p.camid, os.path.getsize(p.path), _visible(p)) for p in people]
+    said = json.dumps([augmenter.made_by, sources], sort_keys=True)
+    return Path(cache_dir).expanduser() / f"{augmenter.made_by['generator']}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+
+
+def _visible(person: PersonImage) -> str | None:
+    """A fingerprint of the source's own pose, which some generators look at."""
+    if person.pose is None:
+        return None
+    return hashlib.sha256(person.pose.xy.numpy().tobytes() + person.pose.visible.numpy().tobytes()).hexdigest()[:16]

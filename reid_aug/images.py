@@ -1,0 +1,154 @@
+"""Image files in and out: decoded whole or refused by name, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import uuid
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+# PIL clips these to 0..255 when it makes RGB of them: a 16-bit picture would turn white without a word.
+_DEEP_MODES = ("I", "F")
+
+
+class ImageError(OSError, ValueError):
+    """A file that can't be read as an image: one line with its path and what is wrong."""
+
+
+def read(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
+    """The image as uint8 (H, W, 3) RGB, resized bilinearly to `size` (H, W); ImageError if missing, truncated or no image."""
+    if not os.path.isfile(path):  # also keeps a named pipe from blocking for ever
+        what = "is not a file" if os.path.exists(path) else "does not exist"
+        raise ImageError(f"image {os.fspath(path)!r} {what}")
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(_DEEP_MODES):
+                raise ValueError(f"it has more than 8 bits per channel (mode {image.mode})")
+            rgb = image.convert("RGB")
+    except Exception as error:  # PIL's decoders let struct.error, SyntaxError, zlib's and others through
+        raise ImageError(f"image {os.fspath(path)!r} can't be decoded: {_reason(error)}") from error
+    if size is not None and (rgb.height, rgb.width) != tuple(size):
+        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.array(rgb)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "it is empty or no image format known to PIL"  # PIL's own line repeats the path or prints a buffer's address
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def read_many(paths: Sequence[str | os.PathLike[str]], size: tuple[int, int], *, progress: bool | None = None) -> Tensor:
+    """Every image as one uint8 (N, 3, H, W), decoded by threads; ImageError names the first that can't be read.
+
+    `progress`: a bar after two seconds; None shows it on a terminal only.
+    """
+    out = np.empty((len(paths), 3, *size), dtype=np.uint8)
+    with contextlib.closing(_read_into(out, paths, progress)) as outcomes:
+        for error in outcomes:
+            if error is not None:
+                raise error
+    return torch.from_numpy(out)
+
+
+def read_readable(
+    paths: Sequence[str | os.PathLike[str]], size: tuple[int, int], *, progress: bool | None = None
+) -> tuple[Tensor, list[int]]:
+    """As read_many without the images that can't be read: uint8 (M, 3, H, W) and the M indices kept; ImageError if M is 0."""
+    out = np.empty((len(paths), 3, *size), dtype=np.uint8)
+    errors = list(_read_into(out, paths, progress))
+    kept = [i for i, error in enumerate(errors) if error is None]
+    if errors and not kept:
+        raise ImageError(f"none of {len(errors)} images can be read; the first: {errors[0]}")
+    return torch.from_numpy(out if len(kept) == len(out) else out[kept]), kept
+
+
+def _read_into(
+    out: np.ndarray, paths: Sequence[str | os.PathLike[str]], progress: bool | None
+) -> Generator[ImageError | None, None, None]:
+    """Fill out[i] (3, H, W) from paths[i]; yields in order what went wrong with each, or None."""
+    height, width = out.shape[2:]
+
+    def one(i: int) -> ImageError | None:
+        try:
+            out[i] = read(paths[i], (height, width)).transpose(2, 0, 1)
+        except ImageError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(min(16, _cores())) as pool:  # PIL lets go of the GIL while it decodes
+        try:
+            bar = None if progress is None else not progress
+            yield from tqdm(pool.map(one, range(len(paths))), "reading images", len(paths), delay=2, disable=bar, leave=False)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores() -> int:
+    """Cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def encode(image: np.ndarray, suffix: str, *, quality: int = 95) -> bytes:
+    """uint8 (H, W, 3) RGB as the bytes of a file with that suffix (.jpg, .jpeg, .png); ValueError otherwise."""
+    kind = FORMATS.get(suffix.lower())
+    if kind is None:
+        raise ValueError(f"images are written as {', '.join(FORMATS)}, got suffix {suffix!r}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"an image to write is uint8 (H, W, 3), got {image.dtype} {image.shape}")
+    if not 1 <= quality <= 100:
+        raise ValueError(f"JPEG quality is 1..100, got {quality}")
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, kind, **({"quality": quality} if kind == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+def write(image: np.ndarray, path: str | os.PathLike[str], *, quality: int = 95) -> None:
+    """Write uint8 (H, W, 3) RGB to a .jpg or .png, atomically; ValueError for another suffix, dtype or shape."""
+    atomic_write_bytes(path, encode(image, os.path.splitext(path)[1], quality=quality))
+
+
+def to_float(image: Tensor) -> Tensor:
+    """uint8 of any shape as float32 in [-1, 1]: x / 127.5 - 1; TypeError for another dtype."""
+    if image.dtype != torch.uint8:
+        raise TypeError(f"to_float takes uint8, got {image.dtype}")
+    return image.to(torch.float32).div_(127.5).sub_(1)
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Floats in [-1, 1] as uint8, rounded; what is beyond is clamped, NaN is a ValueError, another dtype a TypeError."""
+    if not image.is_floating_point():
+        raise TypeError(f"to_uint8 takes floats, got {image.dtype}")
+    if bool(torch.isnan(image).any()):
+        raise ValueError(f"an image to write holds NaN ({int(torch.isnan(image).sum())} of {image.numel()} values)")
+    return image.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole or not at all, making its folder; a reader sees the old file or the new one, never a part."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, or os.replace would copy across file systems; tempfile's would be private to this user.
+    temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
+    """As atomic_write_bytes, in UTF-8 with the line ends `text` has."""
+    atomic_write_bytes(path, text.encode("utf-8"))

@@ -1,0 +1,112 @@
+"""The record of synthetic images: what each was made from, and what made them. JSON Lines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from reid_aug import images
+
+FORMAT = "reid-aug manifest 1"
+NAME = "manifest.jsonl"
+
+
+@dataclass(frozen=True)
+class SyntheticRow:
+    """One synthetic image: its path below the manifest's folder, the source's name, the target pose's name, its seed.
+
+    `bytes` and `sha256` are of the written file; `score` is what a gate gave it.
+    """
+
+    path: str
+    source: str
+    target: str
+    pid: int
+    camid: int
+    seed: int
+    score: float | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Rows and what made them (`made_by`: versions, checkpoint and bank digests, seed, per_image)."""
+
+    rows: tuple[SyntheticRow, ...]
+    made_by: dict[str, Any]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to JSON Lines, atomically: the first line is `made_by`, then one row a line."""
+        lines = [json.dumps({"format": FORMAT, **self.made_by}, sort_keys=True)]
+        lines += [json.dumps({k: v for k, v in asdict(row).items() if v is not None}) for row in self.rows]
+        images.atomic_write_text(path, "\n".join(lines) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Manifest:
+        """Read what `save` wrote; ValueError names the line that is no row."""
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no manifest at {path}")
+        known, rows, made_by = {f.name for f in fields(SyntheticRow)}, [], {}
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            try:
+                values = json.loads(line)
+                if number == 1:
+                    if values.pop("format", None) != FORMAT:
+                        raise ValueError(f"not {FORMAT!r}")
+                    made_by = values
+                else:
+                    rows.append(SyntheticRow(**{k: values[k] for k in values if k in known}))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+        if not made_by:
+            raise ValueError(f"{path} is empty: a manifest's first line says what made it")
+        return cls(tuple(rows), made_by)
+
+    @staticmethod
+    def merge(manifests: Sequence[Manifest]) -> Manifest:
+        """The rows of several manifests made by the same things; ValueError when they differ or a path comes twice."""
+        if not manifests or any(m.made_by != manifests[0].made_by for m in manifests):
+            raise ValueError("manifests to merge are made by the same generator, bank and seed")
+        rows = tuple(row for m in manifests for row in m.rows)
+        if len({row.path for row in rows}) != len(rows):
+            raise ValueError("manifests to merge share no path")
+        return Manifest(rows, manifests[0].made_by)
+
+    def verify(self, root: str | os.PathLike[str]) -> list[str]:
+        """What is wrong with the files below `root`, a line each: missing, changed, or no whole image. Empty when all is well."""
+        return [complaint for row in self.rows if (complaint := verify_row(row, Path(root)))]
+
+
+def verify_row(row: SyntheticRow, root: Path) -> str | None:
+    """What is wrong with one row's file, or None."""
+    path = root / row.path
+    if not path.is_file():
+        return f"{row.path}: missing"
+    data = path.read_bytes()
+    if row.sha256 and hashlib.sha256(data).hexdigest() != row.sha256:
+        return f"{row.path}: changed since it was written"
+    try:
+        images.read(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def unfinished(rows: Iterable[SyntheticRow], root: Path) -> list[SyntheticRow]:
+    """Rows whose file is not there at the recorded length: a quick look (one listing per folder), not a check."""
+    lengths: dict[str, dict[str, int]] = {}
+    missing = []
+    for row in rows:
+        folder, _, name = row.path.rpartition("/")
+        if folder not in lengths:
+            place = root / folder
+            lengths[folder] = {e.name: e.stat().st_size for e in os.scandir(place)} if place.is_dir() else {}
+        if lengths[folder].get(name) != row.bytes:
+            missing.append(row)
+    return missing

@@ -1,0 +1,263 @@
+"""Pairs of images of one person: the papers' protocol, and the stream that generators train on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generators import Pose, PosePair
+from generators.pose import convert, openpose_18, rescale
+from reid_aug.images import atomic_write_text, read_many, to_float
+from reid_aug.people import JUNK, PersonImage, parse_name
+from reid_aug.poses import read_columns
+
+TORSO = ("r_shoulder", "l_shoulder", "r_hip", "l_hip")
+CAMERAS = ("any", "prefer")
+
+
+def valid_for_pairs(pose: Pose) -> Tensor:
+    """Bool (*B): whether both shoulders and both hips are visible, without which the papers drop an image (NOTES A1)."""
+    return pose.visible[..., [pose.skeleton.index(joint) for joint in TORSO]].all(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class PairPopulation:
+    """All allowed ordered pairs of N images, never written out: `pair` turns a number below `count` into its two images.
+
+    Images lie in `order`, those of one identity side by side. The source at position i may take any target of its
+    identity's run [start, stop) but for [skip, skip + skipped): itself, or all that its camera saw.
+    """
+
+    order: np.ndarray
+    start: np.ndarray
+    skip: np.ndarray
+    skipped: np.ndarray
+    ends: np.ndarray  # running total of the targets each source has
+
+    @property
+    def count(self) -> int:
+        """How many pairs there are."""
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def pair(self, number: np.ndarray) -> np.ndarray:
+        """Pairs (M, 2) of image indices (source, target) for numbers (M) in 0..count-1."""
+        source = np.searchsorted(self.ends, number, side="right")
+        before = np.where(source > 0, self.ends[source - 1], 0)
+        target = self.start[source] + number - before
+        target = target + np.where(target >= self.skip[source], self.skipped[source], 0)
+        return np.stack([self.order[source], self.order[target]], axis=1)
+
+
+def pair_population(pids: Sequence[int] | np.ndarray, camids: Sequence[int] | np.ndarray | None = None) -> PairPopulation:
+    """All ordered pairs of different images of one identity, identities and images in order of appearance.
+
+    With `camids`, a source whose identity other cameras saw too takes its targets from those only.
+    """
+    pid = np.asarray(pids, dtype=np.int64)
+    camid = np.zeros_like(pid) if camids is None else np.asarray(camids, dtype=np.int64)
+    first, person = np.unique(pid, return_index=True, return_inverse=True)[1:]
+    order = np.lexsort((camid, first[person]))  # stable: within an identity and camera the order stays
+    start, length = _runs(first[person][order])
+    position = np.arange(len(pid))
+    if camids is None:
+        return PairPopulation(order, start, position, np.ones_like(start), np.cumsum(length - 1))
+    block, size = _runs(first[person][order], camid[order])
+    alone = size == length  # one camera saw this person: then any other image will do
+    skip, skipped = np.where(alone, position, block), np.where(alone, 1, size)
+    return PairPopulation(order, start, skip, skipped, np.cumsum(length - skipped))
+
+
+def _runs(*keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each element, where its run of equal keys starts and how long it is."""
+    n = len(keys[0])
+    new = np.ones(n, dtype=bool)
+    new[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
+    starts = np.flatnonzero(new)
+    run = np.cumsum(new) - 1
+    return starts[run], np.diff(starts, append=n)[run]
+
+
+def all_pairs(pids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Every ordered pair of different images of one identity (P, 2), as itertools.permutations per identity gives them."""
+    population = pair_population(pids)
+    return population.pair(np.arange(population.count))
+
+
+def pairs_from_keypoints(csv_path: str | os.PathLike[str], sample: int | None = None, seed: int = 0) -> list[tuple[str, str]]:
+    """(source, target) names of the papers' pairs for a keypoint file with Market-style names (Siarohin et al. 2018).
+
+    All of them in file order, or `sample` drawn as pandas' DataFrame.sample(sample, random_state=seed) draws.
+    ValueError for a name or row that can't be read, or a `sample` above what there is.
+    """
+    names, yx = read_columns(csv_path, len(openpose_18))
+    torso = [openpose_18.index(joint) for joint in TORSO]
+    try:
+        pids = np.array([parse_name(name)[0] for name in names])
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(csv_path)}: {error}") from None
+    valid = np.flatnonzero((yx[:, torso] >= 0).all((1, 2)) & (pids > 0))
+    population = pair_population(pids[valid])
+    pairs = valid[population.pair(_draw(population.count, sample, seed, os.fspath(csv_path)))]
+    return [(names[source], names[target]) for source, target in pairs.tolist()]
+
+
+def _draw(count: int, sample: int | None, seed: int, where: str) -> np.ndarray:
+    """Numbers of the pairs to take: all, or `sample` of them without replacement."""
+    if sample is None:
+        return np.arange(count)
+    if not 0 <= sample <= count:
+        raise ValueError(f"{where}: can't draw {sample} pairs, there are {count}")
+    return np.random.RandomState(seed).choice(count, sample, replace=False)  # the call inside pandas' sample
+
+
+def write_pairs(path: str | os.PathLike[str], pairs: Sequence[tuple[str, str]]) -> None:
+    """Write pairs as the field's CSV, header `from,to`, atomically."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([("from", "to"), *pairs])
+    atomic_write_text(path, buffer.getvalue())
+
+
+def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """(source, target) names from a CSV with header `from,to`; ValueError names the file, the line and what is wrong."""
+    where, pairs = os.fspath(path), []
+    try:
+        with open(where, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if header != ["from", "to"]:
+                raise ValueError(f"{where}, line 1: the header is 'from,to', got {','.join(header)!r}")
+            for row in filter(None, reader):
+                if len(row) != 2 or not all(row):
+                    raise ValueError(f"{where}, line {reader.line_num}: a row is two names, got {row!r}")
+                pairs.append((row[0], row[1]))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not a UTF-8 text file (byte {error.start})") from None
+    except csv.Error as error:
+        raise ValueError(f"{where}: not a CSV file: {error}") from None
+    return pairs
+
+
+def held_out_pairs(people: Sequence[PersonImage], count: int, seed: int = 0) -> list[tuple[PersonImage, PersonImage]]:
+    """`count` different (source, target) pairs of query and gallery images with valid poses, the same for the same people.
+
+    The order of `people` does not matter. Identity 0 is taken for background unless a query has it. ValueError when
+    there are fewer pairs.
+    """
+    background = {JUNK} if any(p.split == "query" and p.pid == 0 for p in people) else {JUNK, 0}
+    test = _usable(people, lambda p: p.split != "train" and p.pid not in background)
+    population = pair_population([p.pid for p in test])
+    where = f"{len(test)} query and gallery images with a valid pose"
+    pairs = population.pair(_draw(population.count, count, seed, where))
+    return [(test[source], test[target]) for source, target in pairs.tolist()]
+
+
+def _usable(people: Sequence[PersonImage], wanted: Callable[[PersonImage], bool]) -> list[PersonImage]:
+    """Those wanted whose pose is valid, by name: a folder's own order differs between machines."""
+    usable = [p for p in people if wanted(p) and p.pose is not None and bool(valid_for_pairs(p.pose))]
+    return sorted(usable, key=lambda p: (p.name, p.path))
+
+
+class PairStream:
+    """Endless batches of training pairs: batch `step` is a function of (seed, step) and the people, of nothing else.
+
+    Pairs are drawn uniformly from all ordered pairs of one identity's train images; `cross_camera="prefer"` takes a
+    target from another camera where there is one (as PG2 does); `flip` mirrors each pair with probability one half.
+    Images are decoded once, at first use, into memory (24 KiB each at 128 × 64). ValueError when there is no pair.
+    """
+
+    def __init__(
+        self,
+        people: Sequence[PersonImage],
+        size: tuple[int, int],
+        batch_size: int,
+        seed: int = 0,
+        *,
+        flip: bool = True,
+        cross_camera: Literal["any", "prefer"] = "any",
+    ) -> None:
+        if cross_camera not in CAMERAS:
+            raise ValueError(f"cross_camera is one of {', '.join(CAMERAS)}, got {cross_camera!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is at least 1, got {batch_size}")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"a seed is in 0..2**64 - 1, got {seed}")
+        self.size, self.batch_size, self.seed, self.flip = (int(size[0]), int(size[1])), batch_size, seed, flip
+        self.people = _in_pairs(_usable(people, lambda p: p.split == "train" and p.pid != JUNK), people)
+        camids = [p.camid for p in self.people] if cross_camera == "prefer" else None
+        self.population = pair_population([p.pid for p in self.people], camids)
+        self.pose = _batched([p.pose for p in self.people if p.pose is not None], self.size)
+        self._pids = torch.tensor([p.pid for p in self.people], dtype=torch.int64)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Every image of `people` as uint8 (N, 3, H, W)."""
+        return read_many([p.path for p in self.people], self.size)
+
+    def __getitem__(self, step: int) -> PosePair:
+        """The batch of one step, counted from 0."""
+        pairs, flipped = self._draw(step)
+        source, target = torch.from_numpy(pairs).unbind(1)
+        batch = PosePair(self.images[source], self.images[target], self.pose[source], self.pose[target], self._pids[source])
+        if self.flip:
+            batch = batch.mirrored(torch.from_numpy(flipped))  # as bytes, a quarter of the work
+        return replace(batch, source=to_float(batch.source), target=to_float(batch.target))
+
+    def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices (B, 2) of the step's pairs and which to mirror (B): a pure function of (seed, step)."""
+        if step < 0:
+            raise ValueError(f"steps count from 0, got {step}")
+        # Raw bits of a counter-based generator: unlike numpy's distributions, they may never change between versions.
+        # Taking them modulo the count is uneven by less than count / 2**64.
+        bits = np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64)).random_raw((2, self.batch_size))
+        numbers = (bits[0] % np.uint64(self.population.count)).astype(np.int64)
+        return self.population.pair(numbers), (bits[1] >> np.uint64(63)).astype(bool)
+
+    def starting_at(self, step: int) -> Iterator[PosePair]:
+        """Batches from `step` on, without end: what a resumed training reads."""
+        while True:
+            yield self[step]
+            step += 1
+
+    def __iter__(self) -> Iterator[PosePair]:
+        return self.starting_at(0)
+
+
+def _in_pairs(usable: Sequence[PersonImage], people: Sequence[PersonImage]) -> list[PersonImage]:
+    """Those whose identity has two images or more; ValueError with the reckoning when there are none."""
+    numbers: dict[int, int] = {}
+    for person in usable:
+        numbers[person.pid] = numbers.get(person.pid, 0) + 1
+    paired = [p for p in usable if numbers[p.pid] > 1]
+    if not paired:
+        train = [p for p in people if p.split == "train"]
+        posed = sum(p.pose is not None for p in train)
+        raise ValueError(
+            f"no training pairs: of {len(train)} train images {posed} have a pose, {len(usable)} of these show shoulders and "
+            f"hips, of {len(numbers)} identities, none with two such images"
+        )
+    return paired
+
+
+def _batched(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:
+    """Single poses of any skeleton and size as one batch (N, K, 2) on openpose_18 at `size`."""
+    kinds: dict[tuple[str, tuple[int, int]], list[int]] = {}
+    for i, pose in enumerate(poses):
+        kinds.setdefault((pose.skeleton.name, pose.size), []).append(i)
+    parts = []
+    for rows in kinds.values():
+        some = [poses[i] for i in rows]
+        xy = torch.stack([p.xy for p in some]).float()
+        batch = convert(replace(some[0], xy=xy, visible=torch.stack([p.visible for p in some])), openpose_18)
+        parts.append(batch if tuple(batch.size) == size else rescale(batch, size))
+    back = torch.tensor([i for rows in kinds.values() for i in rows]).argsort()
+    return Pose.cat(parts)[back]

@@ -1,0 +1,139 @@
+"""SSIM against scikit-image under each paper's own arguments."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+
+from reid_aug.bench.quality import SSIM_PROTOCOLS, ssim, to_uint8
+
+# Each protocol as the paper's script calls scikit-image, on (H, W, 3) uint8.
+ORACLES = {
+    "deformable": lambda gen, true: structural_similarity(
+        gen,
+        true,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        channel_axis=-1,
+        data_range=int(gen.max()) - int(gen.min()),
+    ),
+    "pg2": lambda gen, true: structural_similarity(gen, true, channel_axis=-1),
+    "gfla": lambda gen, true: structural_similarity(gen / 255.0, true / 255.0, win_size=51, channel_axis=-1, data_range=1),
+}
+
+
+def photographs(count, size, seed):
+    """Smooth blobs with grain, each with a contrast of its own: uint8 (B, 3, H, W), as photographs more or less are."""
+    rng = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, max(2, size[0] // 16), max(2, size[1] // 16), generator=rng)
+    images = torch.nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=True)
+    images = images + 0.08 * torch.randn(count, 3, *size, generator=rng)
+    contrast = 0.2 + 0.8 * torch.rand(count, 1, 1, 1, generator=rng)
+    return (images * contrast * 255).clamp(0, 255).to(torch.uint8)
+
+
+def pairs(count=5, size=(128, 64), seed=0):
+    """Generated and true images, from alike to unrelated."""
+    truth, other = photographs(count, size, seed), photographs(count, size, seed + 1000)
+    blend = torch.linspace(0, 1, count).view(-1, 1, 1, 1)
+    return (truth * (1 - blend) + other * blend).to(torch.uint8), truth
+
+
+def by_oracle(protocol, generated, truth):
+    images = [x.permute(0, 2, 3, 1).numpy() for x in (generated, truth)]
+    return np.array([ORACLES[protocol](*pair) for pair in zip(*images, strict=True)])
+
+
+def test_every_protocol_has_an_oracle():
+    assert ORACLES.keys() == SSIM_PROTOCOLS.keys()
+
+
+@pytest.mark.parametrize("size", [(128, 64), (51, 51), (77, 60)])
+@pytest.mark.parametrize("protocol", SSIM_PROTOCOLS)
+def test_ssim_equals_scikit_image(protocol, size):
+    generated, truth = pairs(size=size)
+    expected = by_oracle(protocol, generated, truth)
+    assert np.ptp(expected) > 0.2  # or the comparison would say little
+    np.testing.assert_allclose(ssim(generated, truth, protocol).numpy(), expected, rtol=0, atol=1e-9)
+    single = ssim(generated, truth, protocol, dtype=torch.float32)
+    assert single.dtype == torch.float32
+    np.testing.assert_allclose(single.numpy(), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("protocol", SSIM_PROTOCOLS)
+def test_noise_and_extremes_equal_scikit_image(protocol):
+    noise = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    generated = torch.cat((noise[:2], (noise[:1] > 127) * torch.tensor(255, dtype=torch.uint8)))
+    truth = noise[1:]
+    np.testing.assert_allclose(ssim(generated, truth, protocol).numpy(), by_oracle(protocol, generated, truth), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("protocol", SSIM_PROTOCOLS)
+def test_a_mask_multiplies_both_images_first(protocol):
+    generated, truth = pairs(seed=3)
+    mask = torch.zeros(5, 128, 64, dtype=torch.bool)
+    mask[:, 30:100, 15:50] = True
+    result = ssim(generated, truth, protocol, mask)
+    expected = by_oracle(protocol, generated * mask[:, None], truth * mask[:, None])
+    np.testing.assert_allclose(result.numpy(), expected, rtol=0, atol=1e-9)
+    assert torch.equal(result, ssim(generated, truth, protocol, mask[:, None]))
+    assert torch.equal(ssim(generated, truth, protocol, torch.ones_like(mask)), ssim(generated, truth, protocol))
+    assert ssim(generated, truth, protocol, torch.zeros_like(mask)).tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("protocol", SSIM_PROTOCOLS)
+def test_identical_images_give_one(protocol):
+    truth = photographs(3, (64, 64), 0)
+    np.testing.assert_allclose(ssim(truth, truth, protocol).numpy(), 1.0, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("protocol", SSIM_PROTOCOLS)
+def test_an_image_is_scored_alike_alone_and_in_a_batch(protocol, monkeypatch):
+    generated, truth = pairs(seed=5)
+    together = ssim(generated, truth, protocol)
+    alone = torch.cat([ssim(generated[i : i + 1], truth[i : i + 1], protocol) for i in range(5)])
+    monkeypatch.setattr("reid_aug.bench.quality._CHUNK_PIXELS", 2 * 128 * 64)
+    for other in (alone, ssim(generated, truth, protocol)):
+        torch.testing.assert_close(other, together, rtol=0, atol=1e-12)
+
+
+def test_a_constant_generated_image_has_a_score():
+    truth = photographs(1, (64, 64), 0)
+    flat = torch.full_like(truth, 90)
+    assert 0 <= ssim(flat, truth).item() < 0.01
+    assert ssim(flat, flat).item() == 1.0
+    # Under a range of 1, C1 = 1e-4 and C2 = 9e-4; two constants have no variance, so the means' term is all.
+    expected = (2 * 90 * 80 + 1e-4) / (90**2 + 80**2 + 1e-4)
+    assert ssim(flat, flat - 10).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_to_uint8_rounds_to_the_nearest_grey_level_and_undoes_scaling():
+    grey = torch.arange(256).to(torch.uint8)
+    assert torch.equal(to_uint8(grey.float() / 127.5 - 1), grey)
+    assert to_uint8(torch.tensor([-1.0, 0.0, 1.0005, 2 * 100.4 / 255 - 1])).tolist() == [0, 128, 255, 100]
+
+
+IMAGES = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ssim(IMAGES.float(), IMAGES), TypeError, "generated images are uint8, got torch.float32.*to_uint8"),
+        (lambda: ssim(IMAGES, IMAGES.double()), TypeError, "truth images are uint8, got torch.float64"),
+        (lambda: ssim(IMAGES, IMAGES[:1]), ValueError, r"truth has the shape of generated.*got \(1, 3, 64, 64\)"),
+        (lambda: ssim(IMAGES, IMAGES[..., :60]), ValueError, r"truth has the shape of generated.*got \(2, 3, 64, 60\)"),
+        (lambda: ssim(IMAGES[:0], IMAGES[:0]), ValueError, r"B of 1 at least, got \(0, 3, 64, 64\)"),
+        (lambda: ssim(IMAGES[:, :1], IMAGES[:, :1]), ValueError, r"\(B, 3, H, W\).*got \(2, 1, 64, 64\)"),
+        (lambda: ssim(IMAGES[..., :40], IMAGES[..., :40], "gfla"), ValueError, r"'gfla' are 51 x 51.*got \(64, 40\)"),
+        (lambda: ssim(IMAGES, IMAGES, "deform"), ValueError, r"no SSIM protocol named 'deform'.*did you mean 'deformable'"),
+        (lambda: ssim(IMAGES, IMAGES, mask=torch.ones(2, 64, 64)), TypeError, "a mask is bool, got torch.float32"),
+        (lambda: ssim(IMAGES, IMAGES, mask=torch.ones(1, 64, 64).bool()), ValueError, r"a mask for 2 images.*got \(1, 64, 64\)"),
+        (lambda: to_uint8(IMAGES), TypeError, "got torch.uint8"),
+        (lambda: to_uint8(torch.tensor([0.0, 1.2, float("nan")])), ValueError, "got 2 of 3"),
+    ],
+)
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

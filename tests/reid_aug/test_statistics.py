@@ -1,0 +1,143 @@
+"""Statistics against scipy, hand-worked cases, and simulations whose truth is known."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from reid_aug.bench.statistics import holm, mean_std, paired_bootstrap, sign_flip_test
+
+
+def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered, trials, truth = 0, 600, 0.3
+    for trial in range(trials):
+        shared = rng.standard_normal(60)  # hard queries are hard for both arms; an unpaired interval would be too wide
+        a, b = shared + truth + rng.standard_normal(60), shared
+        _, low, high = paired_bootstrap(a, b, samples=400, confidence=0.9, seed=trial)
+        covered += low <= truth <= high
+    assert 0.86 <= covered / trials <= 0.93  # four standard errors are 0.05; of 60 queries a percentile interval covers 0.89
+
+
+def test_the_interval_agrees_with_scipy():
+    rng = np.random.default_rng(1)
+    a, b = rng.random(200), rng.random(200)
+    mean, low, high = paired_bootstrap(a, b, samples=20_000)
+    expected = stats.bootstrap((a - b,), np.mean, n_resamples=20_000, method="percentile", rng=2).confidence_interval
+    width = expected.high - expected.low
+    assert mean == pytest.approx((a - b).mean(), abs=1e-12)
+    assert low == pytest.approx(expected.low, abs=0.03 * width)
+    assert high == pytest.approx(expected.high, abs=0.03 * width)
+
+
+def test_a_resample_takes_the_same_queries_in_every_seed():
+    rng = np.random.default_rng(2)
+    a, b = rng.random((3, 50)), rng.random((3, 50))
+    result = paired_bootstrap(a, b, samples=500)
+    np.testing.assert_allclose(result, paired_bootstrap(a.mean(0), b.mean(0), samples=500), rtol=0, atol=1e-12)
+    # Three copies of one seed say no more than one.
+    copies = paired_bootstrap(np.repeat(a[:1], 3, 0), np.repeat(b[:1], 3, 0), samples=500)
+    np.testing.assert_allclose(copies, paired_bootstrap(a[0], b[0], samples=500), rtol=0, atol=1e-12)
+
+
+def test_invalid_queries_are_left_out():
+    rng = np.random.default_rng(3)
+    a, b = rng.random(40), rng.random(40)
+    holes = np.arange(40) % 5 == 0
+    with_holes = [np.where(holes, np.nan, x) for x in (a, b)]
+    assert paired_bootstrap(*with_holes, samples=300) == paired_bootstrap(a[~holes], b[~holes], samples=300)
+    assert sign_flip_test(*with_holes, samples=300) == sign_flip_test(a[~holes], b[~holes], samples=300)
+
+
+@pytest.mark.parametrize("test", [paired_bootstrap, sign_flip_test])
+def test_results_depend_on_the_seed_only(test):
+    rng = np.random.default_rng(4)
+    a, b = rng.random(30), rng.random(30)
+    assert test(a, b, samples=500, seed=1) == test(a, b, samples=500, seed=1)
+    assert test(a, b, samples=500, seed=1) != test(a, b, samples=500, seed=2)
+
+
+def test_samples_drawn_in_blocks_are_as_many_as_asked_for(monkeypatch):
+    a, b = np.arange(10.0), np.zeros(10)
+    whole = paired_bootstrap(a, b, samples=1001)
+    monkeypatch.setattr("reid_aug.bench.statistics._BLOCK_ELEMENTS", 64)
+    np.testing.assert_allclose(paired_bootstrap(a, b, samples=1001), whole, rtol=0, atol=1e-12)
+    # All ten signs equal has a probability of 2/1024.
+    assert sign_flip_test(np.ones(10), b, samples=20_000) == pytest.approx(2 / 1024, rel=0.4)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, 1.0])
+def test_sign_flip_agrees_with_every_flip_of_scipy(shift):
+    rng = np.random.default_rng(5)
+    a, b = rng.standard_normal(10) + shift, rng.standard_normal(10)
+    exact = stats.permutation_test(
+        (a, b), lambda x, y: np.mean(x - y), permutation_type="samples", alternative="two-sided", n_resamples=np.inf
+    ).pvalue
+    assert sign_flip_test(a, b, samples=20_000) == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 20_000) + 1e-4)
+
+
+def test_p_values_of_equal_arms_are_uniform():
+    rng = np.random.default_rng(6)
+    trials = 3000
+    p = np.array([sign_flip_test(rng.random(40), rng.random(40), samples=199, seed=i) for i in range(trials)])
+    for level in (0.05, 0.2, 0.5, 0.8):
+        assert np.mean(p <= level) == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / trials))
+
+
+def test_a_planted_effect_is_found_and_identical_arms_are_not():
+    rng = np.random.default_rng(7)
+    b = rng.random(300)
+    noise = rng.standard_normal(300)
+    a = b + 0.05 + 0.1 * (noise - noise.mean())
+    assert sign_flip_test(a, b, samples=999) == 1 / 1000
+    assert sign_flip_test(b, a, samples=999) == 1 / 1000
+    low, high = paired_bootstrap(a, b)[1:]
+    assert 0 < low < 0.05 < high < 0.1
+    assert sign_flip_test(b, b, samples=99) == 1.0
+    assert paired_bootstrap(b, b) == (0.0, 0.0, 0.0)
+
+
+def test_holm_worked_by_hand():
+    # Sorted: .01·4 = .04, .02·3 = .06, .03·2 = .06, .04·1 = .04, which may not fall below .06.
+    np.testing.assert_allclose(holm([0.04, 0.01, 0.03, 0.02]), [0.06, 0.04, 0.06, 0.06], rtol=0, atol=1e-15)
+    np.testing.assert_array_equal(holm([0.6, 0.7]), [1.0, 1.0])
+    np.testing.assert_array_equal(holm([]), [])
+
+
+def test_holm_rejects_as_the_step_down_procedure_does():
+    rng = np.random.default_rng(8)
+    for _ in range(50):
+        p = rng.random(6) ** 3
+        rejected = np.zeros(6, dtype=bool)
+        for step, i in enumerate(np.argsort(p)):
+            if p[i] > 0.05 / (6 - step):
+                break
+            rejected[i] = True
+        np.testing.assert_array_equal(holm(p) <= 0.05, rejected)
+
+
+def test_mean_and_sample_deviation():
+    assert mean_std([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    mean, std = mean_std([5.0])
+    assert mean == 5.0
+    assert np.isnan(std)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: paired_bootstrap([1.0], [1.0, 2.0]), r"both \(Q,\) or both \(S, Q\).*\(1,\) and \(2,\)"),
+        (lambda: sign_flip_test([], []), "not empty"),
+        (lambda: paired_bootstrap([np.nan, 1.0], [1.0, 1.0]), "valid in every arm.*1 of 2"),
+        (lambda: paired_bootstrap([[np.nan, 1.0], [1.0, 1.0]], [[np.nan, 1.0], [1.0, 1.0]]), "valid in every arm.*1 of 2"),
+        (lambda: paired_bootstrap([np.nan], [np.nan]), "one query at least is valid"),
+        (lambda: paired_bootstrap([np.inf], [1.0]), "infinity"),
+        (lambda: paired_bootstrap([1.0], [1.0], confidence=95), "confidence is between 0 and 1, got 95"),
+        (lambda: sign_flip_test([1.0], [1.0], samples=0), "samples is 1 at least, got 0"),
+        (lambda: holm([0.5, 1.5]), "from 0 to 1"),
+        (lambda: holm([np.nan]), "from 0 to 1"),
+        (lambda: mean_std([]), "one number at least"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
