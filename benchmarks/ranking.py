@@ -40,7 +40,7 @@ def made_up_market(queries: int) -> tuple[list[torch.Tensor], tuple[np.ndarray, 
     centres = rng.standard_normal((PEOPLE + 1, WIDTH), dtype=np.float32)
     q_pids = rng.integers(1, PEOPLE + 1, QUERIES)
     g_pids = np.concatenate([np.zeros(2_793, dtype=np.int64), rng.integers(1, PEOPLE + 1, GALLERY - 2_793)])
-    # So much noise that matches are spread over the ranking as a middling model's are.
+    # So much noise that matches are spread over the whole ranking: no method can stop early.
     features = [
         torch.from_numpy(centres[pids] + 4 * rng.standard_normal((len(pids), WIDTH), dtype=np.float32))
         for pids in (q_pids, g_pids)

@@ -42,7 +42,7 @@ def ssim(
     """Structural similarity (B,) of uint8 images (B, 3, H, W) under a protocol of `SSIM_PROTOCOLS` (Wang et al. 2004).
 
     `mask`, bool (B, H, W) or (B, 1, H, W), blackens both images outside it: with the target's body mask this is
-    mask-SSIM. float32 is about 1e-4 off. A constant generated image has a range of 0; it gets 1 grey level, the least
+    mask-SSIM. float32 is within 1e-4 of it. A constant generated image has a range of 0; it gets 1 grey level, the least
     that another can have. TypeError: images not uint8, mask not bool. ValueError: sizes that do not fit.
     """
     if protocol not in SSIM_PROTOCOLS:
