@@ -109,10 +109,13 @@ def _triangle(pose: Pose, joints: tuple[int, ...]) -> Tensor:
     """Pixels (*B, H, W) bool inside the triangle of three joints, edges included; none when one is missing."""
     rows, columns = _axes(pose)
     known = pose.visible[..., list(joints)].all(-1)
+    low, high = (end(pose.xy[..., list(joints), :], dim=-2)[..., None, None] for end in (torch.amin, torch.amax))
+    # Three points on a line have it all on no side of theirs, three on one point the whole frame: stay in their box.
+    inside = (columns >= low[..., 0, :, :]) & (columns <= high[..., 0, :, :]) & (rows >= low[..., 1, :, :]) & (rows <= high[..., 1, :, :])
     sides = []
     for i, j in ((0, 1), (1, 2), (2, 0)):
         a, b = pose.xy[..., joints[i], :, None, None], pose.xy[..., joints[j], :, None, None]
         sides.append((b[..., 0, :, :] - a[..., 0, :, :]) * (rows - a[..., 1, :, :])
                      - (b[..., 1, :, :] - a[..., 1, :, :]) * (columns - a[..., 0, :, :]))  # fmt: skip
     side = torch.stack(sides)
-    return ((side >= 0).all(0) | (side <= 0).all(0)) & known[..., None, None]
+    return ((side >= 0).all(0) | (side <= 0).all(0)) & inside & known[..., None, None]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from yaml import YAMLError
@@ -91,17 +91,16 @@ def load(model: type[C], path: str | Path | None = None, overrides: Sequence[str
     for override in overrides:
         if "=" not in override or override.startswith("="):
             raise ValueError(f"an override reads key=value, got {override!r}")
-    merged = OmegaConf.create({})
+    if path is not None and not Path(path).is_file():
+        raise FileNotFoundError(f"no configuration file at {path}")
     try:
-        if path is not None:
-            if not Path(path).is_file():
-                raise FileNotFoundError(f"no configuration file at {path}")
-            merged = OmegaConf.load(path)
+        merged = OmegaConf.create({}) if path is None else OmegaConf.load(path)
+        if not isinstance(merged, DictConfig):
+            raise ValueError(f"a configuration is a table of keys, got {type(OmegaConf.to_container(merged)).__name__}")
         values = OmegaConf.to_container(OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides))), resolve=True)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    # OmegaConf lets plain errors through where an override and the file do not fit together.
+    except (YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
         raise ValueError(f"{path or 'overrides'}: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: a configuration is a table of keys, got {type(values).__name__}")
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -109,8 +108,9 @@ def load(model: type[C], path: str | Path | None = None, overrides: Sequence[str
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:
-    """pydantic's first complaint as one line: the key, the rule, the value, and the nearest key when one is unknown."""
-    first = error.errors()[0]
+    """One complaint of pydantic's as one line: the key, the rule, the value, and the nearest key when one is unknown."""
+    # A misspelt key comes first: that the right one is missing follows from it.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _keys_at(model, first["loc"][:-1])

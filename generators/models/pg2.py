@@ -136,6 +136,7 @@ class PG2(Generator):
         super().__init__()
         _one_of("stage1_loss", stage1_loss, (POSE_MASK_LOSS, PLAIN_L1))
         _one_of("discriminator", discriminator, (PAIR, TRIPLET))
+        _one_of("skeleton", skeleton, tuple(SKELETONS))
         h, w = (int(side) for side in size)
         levels = int(math.log2(h)) - 2 if h > 0 else 0
         if levels < 3 or h != 1 << (levels + 2) or w % (1 << (levels - 1)) or w <= 0:

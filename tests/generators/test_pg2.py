@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generators import Generator, Pose, PosePair, create
+from generators.losses import fake_loss, masked_l1, real_loss
+from generators.maps import body_mask, disc_maps
+from generators.models.pg2 import PG2, Stage1, Stage2
+from generators.pose import coco_17, mpii_14
+
+MakePose = Callable[..., Pose]
+MakePair = Callable[..., PosePair]
+TINY: dict[str, Any] = {"size": (32, 16), "width": 4, "bottleneck": 4}
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def shapes_of(module: nn.Module, *inputs: Tensor) -> dict[str, tuple[int, ...]]:
+    """Output shape, without the batch, of every submodule by name, at one forward."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda _, __, out: shapes.__setitem__(name, tuple(out.shape[1:]))
+
+    for name, part in module.named_modules():
+        part.register_forward_hook(note(name))
+    module(*inputs)
+    return shapes
+
+
+def recorded_inputs(module: nn.Module) -> list[Tensor]:
+    seen: list[Tensor] = []
+    module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach().clone()))
+    return seen
+
+
+def freeze_all_but(model: Generator, mover: str) -> None:
+    for name, player in model.players().items():
+        player.requires_grad_(name == mover)
+
+
+def grown(model: PG2) -> PG2:
+    """Weights large enough that no part's contribution is lost in rounding."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    return model
+
+
+# --- the paper's sizes ---
+
+
+def test_parameters_at_the_papers_size() -> None:
+    with torch.device("meta"):
+        model = PG2()
+    assert model.size == (128, 64)
+    assert (parameters(model.stage1), parameters(model.stage2), parameters(model.discriminator)) == (70_795_075, 6_058_883, 4_329_537)
+    assert parameters(model) == 70_795_075 + 6_058_883 + 4_329_537
+
+
+def test_stage_one_level_by_level_at_the_papers_size() -> None:
+    with torch.device("meta"):
+        shapes = shapes_of(Stage1(21, (128, 64)), torch.empty(2, 21, 128, 64))
+    sizes = [(128, 64), (64, 32), (32, 16), (16, 8), (8, 4)]
+    widths = [128, 256, 384, 512, 640]
+    assert shapes["start"] == (128, 128, 64)
+    assert [shapes[f"encoder.{i}"] for i in range(5)] == [(w, *s) for w, s in zip(widths, sizes, strict=True)]
+    assert [shapes[f"down.{i}"] for i in range(4)] == [(w, *s) for w, s in zip(widths[1:], sizes[1:], strict=True)]
+    assert shapes["squeeze"] == (64,) and shapes["expand"] == (128 * 8 * 4,)
+    joined = [128 + 640, 512 + 512, 384 + 384, 256 + 256, 128 + 128]
+    assert [shapes[f"decoder.{i}"] for i in range(5)] == [(w, *s) for w, s in zip(joined, sizes[::-1], strict=True)]
+    assert [shapes[f"up.{i}"][0] for i in range(4)] == [512, 384, 256, 128]
+    assert shapes["end"] == shapes[""] == (3, 128, 64)
+    assert "encoder.5" not in shapes and "decoder.5" not in shapes and "up.4" not in shapes and "down.4" not in shapes
+
+
+def test_stage_one_has_six_levels_at_256() -> None:
+    with torch.device("meta"):
+        shapes = shapes_of(Stage1(21, (256, 256)), torch.empty(1, 21, 256, 256))
+    assert [shapes[f"encoder.{i}"] for i in range(6)] == [(128 * (i + 1), 256 >> i, 256 >> i) for i in range(6)]
+    assert shapes["expand"] == (128 * 8 * 8,) and shapes["decoder.0"] == (128 + 768, 8, 8) and shapes["decoder.5"] == (256, 256, 256)
+    assert "encoder.6" not in shapes and shapes[""] == (3, 256, 256)
+
+
+def test_stage_two_level_by_level_and_its_outermost_skip() -> None:
+    with torch.device("meta"):
+        market = shapes_of(Stage2((128, 64)), *torch.empty(2, 2, 3, 128, 64))
+        fashion_model = Stage2((256, 256))
+        fashion = shapes_of(fashion_model, *torch.empty(2, 1, 3, 256, 256))
+        small = Stage2((128, 64))
+    assert [market[f"encoder.{i}"] for i in range(3)] == [(128, 128, 64), (256, 64, 32), (384, 32, 16)]
+    assert [market[f"decoder.{i}"] for i in range(3)] == [(128, 32, 16), (128, 64, 32), (128, 128, 64)]
+    assert [block[0].in_channels for block in small.decoder] == [384 + 384, 128 + 256, 128], "no outermost skip on Market"
+    assert [fashion[f"encoder.{i}"] for i in range(4)] == [(128 * (i + 1), 256 >> i, 256 >> i) for i in range(4)]
+    assert [block[0].in_channels for block in fashion_model.decoder] == [512 + 512, 128 + 384, 128 + 256, 128 + 128]
+    assert [fashion[f"decoder.{i}"][0] for i in range(4)] == [128] * 4
+    assert "encoder.3" not in market and "encoder.4" not in fashion
+    assert market[""] == (3, 128, 64) and fashion[""] == (3, 256, 256)
+
+
+def test_stage_two_has_no_fully_connected_layer_and_stage_one_no_norm() -> None:
+    with torch.device("meta"):
+        model = PG2()
+    assert not any(isinstance(m, nn.Linear) for m in model.stage2.modules())
+    assert [name for name, m in model.stage1.named_modules() if isinstance(m, nn.Linear)] == ["squeeze", "expand"]
+    drawing = [*model.stage1.modules(), *model.stage2.modules()]
+    assert not any(isinstance(m, nn.BatchNorm2d | nn.InstanceNorm2d | nn.Dropout | nn.Tanh) for m in drawing)
+
+
+# --- the drawing ---
+
+
+def test_a_1x1_convolution_before_nearest_upsampling_is_one_after_it() -> None:
+    x, convolution = torch.randn(2, 6, 5, 3, dtype=torch.float64), nn.Conv2d(6, 4, 1).double()
+    before = F.interpolate(F.relu(convolution(x)), scale_factor=2.0, mode="nearest")
+    after = F.relu(convolution(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+    assert before.shape == (2, 4, 10, 6) and before.any() and torch.allclose(before, after, atol=1e-14)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_stage_one_in_the_papers_order(batch: int) -> None:
+    """Written out level by level, upsampling first and then the 1 x 1 convolution, as the paper has it."""
+    g1 = Stage1(5, (64, 32), width=4, bottleneck=6).double()
+    x = torch.randn(batch, 5, 64, 32, dtype=torch.float64)
+    e0 = g1.encoder[0](F.relu(g1.start(x)))
+    e1 = g1.encoder[1](F.relu(g1.down[0](e0)))
+    e2 = g1.encoder[2](F.relu(g1.down[1](e1)))
+    e3 = g1.encoder[3](F.relu(g1.down[2](e2)))
+    d = g1.expand(g1.squeeze(e3.reshape(batch, -1))).reshape(batch, 4, 8, 4)
+    for block, up, skip in zip(g1.decoder, g1.up, (e3, e2, e1), strict=False):
+        d = block(torch.cat([d, skip], 1)).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        d = F.relu(up(d))
+    expected = g1.end(g1.decoder[3](torch.cat([d, e0], 1)))
+    assert torch.allclose(g1(x), expected, rtol=0, atol=1e-12) and expected.std() > 0
+
+
+@pytest.mark.parametrize("size", [(64, 32), (256, 16)])
+def test_stage_two_written_out(size: tuple[int, int]) -> None:
+    g2 = Stage2(size, width=2).double()
+    coarse, source = torch.randn(2, 2, 3, *size, dtype=torch.float64)
+    x, skips = F.relu(g2.start(torch.cat([coarse, source], 1))), []
+    levels = {64: 2, 256: 4}[size[0]]
+    for i in range(levels):
+        x = g2.encoder[i](x if i == 0 else F.relu(g2.down[i - 1](x)))
+        skips.append(x)
+    for i in range(levels):
+        if i:
+            x = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+        outermost = i == levels - 1
+        x = g2.decoder[i](x if outermost and size[0] <= 128 else torch.cat([x, skips[levels - 1 - i]], 1))
+    assert torch.allclose(g2(coarse, source), g2.end(x), rtol=0, atol=1e-12) and g2.end(x).std() > 0
+
+
+def test_stage_one_sees_the_source_beside_discs_of_minus_one_and_one(a_pair: MakePair) -> None:
+    model, pair = PG2(**TINY, radius_px=3.0), a_pair(missing=0.3)
+    seen = recorded_inputs(model.stage1)
+    model(pair.source, pair.source_pose, pair.target_pose)
+    assert torch.equal(seen[0][:, :3], pair.source)
+    assert torch.equal(seen[0][:, 3:], disc_maps(pair.target_pose, 3.0) * 2 - 1)
+    assert set(seen[0][:, 3:].unique().tolist()) == {-1.0, 1.0}
+
+
+def test_the_image_is_the_coarse_one_plus_a_difference_clamped(a_pair: MakePair) -> None:
+    model, pair = PG2(**TINY), a_pair()
+    coarse = model.coarse(pair.source, pair.target_pose)
+    drawn = coarse + model.stage2(coarse, pair.source)
+    image = model(pair.source, pair.source_pose, pair.target_pose)
+    assert torch.equal(image, drawn.clamp(-1, 1)) and not torch.equal(image, coarse.clamp(-1, 1))
+    with torch.no_grad():
+        model.stage1.end.bias += 5
+    assert model.coarse(pair.source, pair.target_pose).max() > 1, "what G1 learns from is not clamped"
+    assert model(pair.source, pair.source_pose, pair.target_pose).max() == 1
+
+
+def test_the_sources_pose_is_not_used(a_pair: MakePair, a_pose: MakePose) -> None:
+    model, pair = PG2(**TINY), a_pair()
+    other = a_pose(99, (2,))
+    assert torch.equal(model(pair.source, pair.source_pose, pair.target_pose), model(pair.source, other, pair.target_pose))
+
+
+@pytest.mark.parametrize("skeleton", ["mpii_14", "coco_17"])
+def test_other_skeletons(skeleton: str, a_pair: MakePair) -> None:
+    model = PG2(**TINY, skeleton=skeleton)
+    joints = {"mpii_14": mpii_14, "coco_17": coco_17}[skeleton]
+    pair = a_pair(skeleton=joints)
+    assert model.stage1.start.in_channels == 3 + len(joints)
+    assert model(pair.source, pair.source_pose, pair.target_pose).shape == (2, 3, 32, 16)
+    with pytest.raises(ValueError, match=f"PG2 takes {skeleton} poses, the source pose is openpose_18"):
+        model(*(getattr(a_pair(), part) for part in ("source", "source_pose", "target_pose")))
+
+
+def test_images_and_poses_of_another_size_are_refused(a_pair: MakePair, a_pose: MakePose) -> None:
+    model, pair, large = PG2(**TINY), a_pair(), a_pair(size=(64, 32))
+    with pytest.raises(ValueError, match=r"PG2 takes images \(B, 3, 32, 16\), got \(2, 3, 64, 32\)"):
+        model(large.source, pair.source_pose, pair.target_pose)
+    with pytest.raises(ValueError, match=r"poses of size \(32, 16\), the target pose is of size \(64, 32\)"):
+        model(pair.source, pair.source_pose, large.target_pose)
+    with pytest.raises(ValueError, match=r"the source pose is of size \(64, 32\)"):
+        model(pair.source, large.source_pose, pair.target_pose)
+
+
+# --- turns and losses ---
+
+
+def test_turns_switch_from_stage_one_to_stage_two() -> None:
+    with torch.device("meta"):
+        paper, short = PG2(width=2), PG2(width=2, stage1_steps=3, stage2_steps=2)
+    assert [short.turn(step) for step in range(6)] == [("generator1",)] * 3 + [("discriminator", "generator2")] * 3
+    assert paper.turn(21_999) == ("generator1",) and paper.turn(22_000) == ("discriminator", "generator2")
+    assert short.schedule_steps() == 5 and paper.schedule_steps() == 36_000
+    assert set(paper.players()) == {"generator1", "generator2", "discriminator"}
+
+
+def test_every_player_has_the_papers_adam() -> None:
+    model = PG2(**TINY)
+    for player, module in model.players().items():
+        (group,) = model.optimizer(player, module.parameters()).param_groups
+        assert (group["lr"], group["betas"]) == (2e-5, (0.5, 0.999)) and model.learning_rate(player, 0) is None
+    assert PG2(**TINY, learning_rate=0.5).optimizer("generator1", model.parameters()).param_groups[0]["lr"] == 0.5
+
+
+def losses_by_hand(model: PG2, pair: PosePair) -> dict[str, dict[str, Tensor]]:
+    """The paper's terms, put together from G1, G2, D and the loss functions."""
+    coarse = model.stage1(torch.cat([pair.source, 2 * disc_maps(pair.target_pose, model.radius_px) - 1], 1))
+    drawn = coarse + model.stage2(coarse, pair.source)
+    mask = body_mask(pair.target_pose, model.radius_px)
+    real, fake = (model.discriminator(torch.cat([pair.source, image], 1)) for image in (pair.target, drawn))
+    return {
+        "generator1": {"pose_mask_l1": masked_l1(coarse, pair.target, mask)},
+        "generator2": {"adversarial": real_loss(fake), "pose_mask_l1": model.l1_weight * masked_l1(drawn, pair.target, mask)},
+        "discriminator": {"real": real_loss(real), "fake": fake_loss(fake)},
+    }
+
+
+def assert_same_terms(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert found[name].shape == () and found[name].item() == pytest.approx(value.item(), rel=1e-9), name
+
+
+@pytest.mark.parametrize("l1_weight", [10.0, 50.0])
+@pytest.mark.parametrize("player", ["generator1", "generator2", "discriminator"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_losses_are_the_papers(player: str, l1_weight: float, batch: int, a_pair: MakePair) -> None:
+    # In eval mode, as batch norm sees other batches when its calls come in another order.
+    model = grown(PG2(**TINY, l1_weight=l1_weight, radius_px=2.0)).double().eval()
+    pair = a_pair(3, batch, dtype=torch.float64)
+    assert_same_terms(model.losses(player, pair), losses_by_hand(model, pair)[player])
+
+
+def test_the_triplet_of_the_released_code_weighs_half_and_two_quarters(a_pair: MakePair) -> None:
+    model, pair = grown(PG2(**TINY, discriminator="triplet-released")).double().eval(), a_pair(dtype=torch.float64)
+    coarse = model.coarse(pair.source, pair.target_pose)
+    drawn = coarse + model.stage2(coarse, pair.source)
+    real, source, fake = (model.discriminator(image) for image in (pair.target, pair.source, drawn))
+    expected = {"real": real_loss(real) / 2, "source": fake_loss(source) / 4, "fake": fake_loss(fake) / 4}
+    assert_same_terms(model.losses("discriminator", pair), expected)
+    assert model.losses("generator2", pair)["adversarial"].item() == pytest.approx(real_loss(fake).item())
+    assert len({round(v.item(), 6) for v in expected.values()}) == 3
+
+
+def test_what_each_discriminator_is_shown(a_pair: MakePair) -> None:
+    pair = a_pair()
+    model = PG2(**TINY)
+    seen = recorded_inputs(model.discriminator)
+    coarse = model.coarse(pair.source, pair.target_pose)
+    drawn = coarse + model.stage2(coarse, pair.source)
+    model.losses("discriminator", pair)
+    assert [tuple(x.shape) for x in seen] == [(2, 6, 32, 16)] * 2
+    assert all(torch.equal(x[:, :3], pair.source) for x in seen), "the source comes first, beside either image"
+    assert torch.equal(seen[0][:, 3:], pair.target) and torch.equal(seen[1][:, 3:], drawn)
+    triplet = PG2(**TINY, discriminator="triplet-released")
+    seen = recorded_inputs(triplet.discriminator)
+    triplet.losses("discriminator", pair)
+    assert [tuple(x.shape) for x in seen] == [(2, 3, 32, 16)] * 3
+    assert [sum(torch.equal(x, image) for x in seen) for image in (pair.target, pair.source)] == [1, 1]
+
+
+def test_plain_l1_is_the_ablation_of_stage_one_only(a_pair: MakePair) -> None:
+    model, pair = PG2(**TINY, stage1_loss="l1"), a_pair()
+    coarse = model.coarse(pair.source, pair.target_pose)
+    terms = model.losses("generator1", pair)
+    assert list(terms) == ["l1"] and terms["l1"].item() == pytest.approx((coarse - pair.target).abs().mean().item())
+    assert terms["l1"] < masked_l1(coarse, pair.target, body_mask(pair.target_pose))
+    assert "pose_mask_l1" in model.losses("generator2", pair)
+
+
+def test_the_mask_is_of_the_targets_pose(a_pair: MakePair, a_pose: MakePose) -> None:
+    model, pair = PG2(**TINY, radius_px=1.0), a_pair(missing=0.5)
+    nobody = a_pose(0, (2,), missing=2.0)
+    swapped = PosePair(pair.source, pair.target, nobody, pair.target_pose, pair.identity)
+    assert torch.equal(model.losses("generator1", swapped)["pose_mask_l1"], model.losses("generator1", pair)["pose_mask_l1"])
+    alone = PosePair(pair.source, pair.target, pair.source_pose, nobody, pair.identity)
+    plain = (model.coarse(pair.source, nobody) - pair.target).abs().mean()
+    assert model.losses("generator1", alone)["pose_mask_l1"].item() == pytest.approx(plain.item()), "no person, no mask"
+
+
+@pytest.mark.parametrize("player", ["discriminator", "generator2"])
+def test_stage_one_rests_in_stage_two(player: str, a_pair: MakePair) -> None:
+    model = PG2(**TINY)
+    freeze_all_but(model, player)
+    torch.stack(list(model.losses(player, a_pair()).values())).sum().backward()
+    assert all(p.grad is None for p in model.stage1.parameters())
+    assert all(p.grad is not None for p in model.players()[player].parameters())
+
+
+def test_in_stage_two_the_drawing_improves_against_the_discriminator(a_pair: MakePair) -> None:
+    """The adversarial term pays the generator for looking real: its gradient raises D's logit of the drawing."""
+    model, pair = PG2(**TINY).eval(), a_pair()
+    freeze_all_but(model, "generator2")
+    term = model.losses("generator2", pair)["adversarial"]
+    term.backward()
+    with torch.no_grad():
+        for p in model.stage2.parameters():
+            assert p.grad is not None
+            p -= 0.05 * p.grad / (p.grad.norm() + 1e-12)
+    assert model.losses("generator2", pair)["adversarial"] < term
+
+
+# --- options ---
+
+
+@pytest.mark.parametrize("size", [(0, 0), (-128, 64), (16, 8), (100, 64), (127, 64), (128, 60), (128, 0), (128, -16), (256, 100)])
+def test_sizes_that_do_not_halve_are_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="pg2 takes a height of 32, 64, 128, 256 … and a width divisible by height / 8, got") as caught:
+        PG2(size=size)
+    assert str(size) in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(32, 4), (32, 16), (64, 32), (64, 64), [32, 16]])
+def test_sizes_that_do_halve(size: tuple[int, int], a_pair: MakePair) -> None:
+    model, pair = PG2(size=size, width=2, bottleneck=2), a_pair(size=tuple(size), batch=1)
+    assert model.size == tuple(size) and model(pair.source, pair.source_pose, pair.target_pose).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "choices"),
+    [("stage1_loss", "l2", "pose-mask, l1"), ("discriminator", "triplet", "pair, triplet-released"), ("skeleton", "openpose_25", "openpose_18")],
+)
+def test_unknown_choices_are_refused_with_those_there_are(option: str, value: str, choices: str) -> None:
+    with pytest.raises(ValueError, match=f"pg2's {option} is one of {choices}.*, got '{value}'"):
+        PG2(**TINY, **{option: value})
+
+
+def test_options_are_what_it_was_built_with() -> None:
+    model = create("pg2", **TINY, l1_weight=50.0)
+    assert model.options == {
+        **TINY, "radius_px": 4.0, "l1_weight": 50.0, "stage1_loss": "pose-mask", "discriminator": "pair",
+        "stage1_steps": 22_000, "stage2_steps": 14_000, "learning_rate": 2e-5, "skeleton": "openpose_18",
+    }  # fmt: skip
+    assert PG2((32, 16), 4, 4).options == PG2(**TINY).options

@@ -1,0 +1,45 @@
+"""Small worlds the tests share: a handful of rendered people, and an untrained PG2 that draws at their size."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import generators
+from reid_aug.loading import with_keypoints
+from reid_aug.people import PersonImage, read_market_folder
+from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
+
+SIZE = (32, 16)
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> RenderedSet:
+    """Six people to train on, four to find; read only."""
+    config = RenderedConfig(train_identities=6, test_identities=4, train_images=4, query_images=2, gallery_images=5, size=SIZE)
+    return write_rendered(tmp_path_factory.mktemp("rendered") / "set", config)
+
+
+@pytest.fixture(scope="session")
+def people(rendered: RenderedSet) -> list[PersonImage]:
+    everybody = read_market_folder(rendered.root)
+    everybody = with_keypoints(everybody, rendered.root / "annotation-train.csv", ("train",))
+    return with_keypoints(everybody, rendered.root / "annotation-test.csv", ("query", "gallery"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PG2 that nobody trained."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoint") / "pg2.safetensors"
+    generators.save(generators.create("pg2", size=SIZE, width=4), path)
+    return path
+
+
+@pytest.fixture
+def folder(rendered: RenderedSet, tmp_path: Path) -> Path:
+    """A copy of the rendered folder that a test may spoil."""
+    return Path(shutil.copytree(rendered.root, tmp_path / "data"))
