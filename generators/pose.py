@@ -55,7 +55,10 @@ def _skeleton(name: str, joints: str, limbs: str, edges: str) -> Skeleton:
     return Skeleton(name, names, groups, lines, tuple(where.get(other_side(j), where[j]) for j in names))
 
 
-_LIMBS = "r_hip r_knee, r_knee r_ankle, l_hip l_knee, l_knee l_ankle, r_shoulder r_elbow, l_shoulder l_elbow, r_elbow r_wrist, l_elbow l_wrist"
+_LIMBS = (
+    "r_hip r_knee, r_knee r_ankle, l_hip l_knee, l_knee l_ankle, "
+    "r_shoulder r_elbow, l_shoulder l_elbow, r_elbow r_wrist, l_elbow l_wrist"
+)
 _EDGES = "r_shoulder-r_elbow r_elbow-r_wrist l_shoulder-l_elbow l_elbow-l_wrist r_hip-r_knee r_knee-r_ankle l_hip-l_knee l_knee-l_ankle"
 _FACE = "nose-r_eye nose-l_eye r_eye-r_ear l_eye-l_ear"
 

@@ -116,7 +116,10 @@ def load_weights(model: Generator, path: str | os.PathLike[str]) -> None:
         key for name, player in model.players().items() if "discriminator" in name
         for key in _keys_of(model, player)
     }  # fmt: skip
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # of other shapes
+        raise ValueError(f"{path}: weights do not fit {name_of(model)!r}: {error}") from None
     missing = [key for key in missing if key not in spare]
     if missing or unexpected:
         raise ValueError(f"{path}: weights do not fit {name_of(model)!r}: missing {missing[:3]}, unexpected {unexpected[:3]}")

@@ -70,7 +70,8 @@ def train(
     loss that is not finite; ValueError says when the checkpoint in `out` is of another model.
     """
     steps = model.schedule_steps() if steps is None else steps
-    for name, value in (("steps", steps), ("save_every_steps", save_every_steps), ("log_every_steps", log_every_steps)):
+    for name, value in (("steps", steps), ("save_every_steps", save_every_steps),
+                        ("sample_every_steps", sample_every_steps), ("log_every_steps", log_every_steps)):  # fmt: skip
         if value < 1:
             raise ValueError(f"{name} is at least 1, got {value}")
     fabric = fabric or _fabric(precision, accelerator, devices)
@@ -79,6 +80,7 @@ def train(
     if compile:
         loop.compile()
     stream = iter(pairs.starting_at(done)) if isinstance(pairs, Seekable) else _skip(iter(pairs), done)
+    loop.resume_random()  # not before: finding its place, a stream may draw from the same generator (a DataLoader does)
     bar = tqdm(total=steps, initial=min(done, steps), desc=f"train {registry.name_of(model)}", unit="step",
                disable=None if fabric.is_global_zero else True)  # fmt: skip
     writer = _writer(Path(out), done) if fabric.is_global_zero else None
@@ -122,6 +124,7 @@ class _Loop:
         self.losses = model.losses
         self.pending: list[tuple[int, str, list[str], Tensor]] = []
         self.last: dict[str, float] = {}
+        self.random: dict[str, Tensor] = {}
         if fabric.world_size > 1:  # the loop averages gradients itself, so all must start alike
             for tensor in model.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
@@ -150,7 +153,7 @@ class _Loop:
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(total)
             self._average_gradients(self.players[name])
-            optimizer.step()
+            self.fabric.strategy.optimizer_step(optimizer)  # 16-mixed takes its scale back out of the gradients here
             # Kept on the device: reading a number back would make the GPU wait at every step.
             self.pending.append((step, name, list(terms), torch.stack([t.detach().float() for t in terms.values()])))
 
@@ -246,10 +249,15 @@ class _Loop:
             state = {key: file.get_tensor(key) for key in file.keys() if "/" in key}  # noqa: SIM118
         for player, optimizer in self.optimizers.items():
             _restore(optimizer, {k.split("/", 2)[2]: v for k, v in state.items() if k.startswith(f"optimizer/{player}/")})
-        torch.set_rng_state(state["rng/cpu"])
-        if self.fabric.device.type == "cuda" and "rng/cuda" in state:
-            torch.cuda.set_rng_state(state["rng/cuda"], self.fabric.device)
+        self.random = {key: value for key, value in state.items() if key.startswith("rng/")}
         return int(header["step"])
+
+    def resume_random(self) -> None:
+        """Draw on from where the checkpoint stopped drawing; nothing when there was none."""
+        if "rng/cpu" in self.random:
+            torch.set_rng_state(self.random["rng/cpu"])
+        if self.fabric.device.type == "cuda" and "rng/cuda" in self.random:
+            torch.cuda.set_rng_state(self.random["rng/cuda"], self.fabric.device)
 
 
 def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

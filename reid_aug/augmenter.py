@@ -98,7 +98,16 @@ class Augmenter:
         }
 
     def plan(self, people: Iterable[PersonImage], folder: str = "") -> list[SyntheticRow]:
+        """As `plan` with this bank and seed; ValueError when the generator was made for images of quite another shape."""
+        people = list(people)
+        self._check_shape([p.pose.size for p in people if p.pose is not None])
         return plan(people, self.bank, self.per_image, self.seed, folder)
+
+    def _check_shape(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Crops vary, and a resize is harmless; a full-body 2 : 1 crop squeezed to a square is not."""
+        height, width = self.generator.size
+        if sizes and not 1 / 1.5 < (height / width) / float(np.median([h / w for h, w in sizes])) < 1.5:
+            raise ValueError(f"the generator draws {height} × {width} images, these people's are {sizes[0][0]} × {sizes[0][1]}")
 
     @torch.inference_mode()
     def render(

@@ -343,7 +343,11 @@ def test_sizes_that_do_halve(size: tuple[int, int], a_pair: MakePair) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "choices"),
-    [("stage1_loss", "l2", "pose-mask, l1"), ("discriminator", "triplet", "pair, triplet-released"), ("skeleton", "openpose_25", "openpose_18")],
+    [
+        ("stage1_loss", "l2", "pose-mask, l1"),
+        ("discriminator", "triplet", "pair, triplet-released"),
+        ("skeleton", "openpose_25", "openpose_18, coco_17, mpii_14, upper_7"),
+    ],
 )
 def test_unknown_choices_are_refused_with_those_there_are(option: str, value: str, choices: str) -> None:
     with pytest.raises(ValueError, match=f"pg2's {option} is one of {choices}.*, got '{value}'"):

@@ -61,14 +61,17 @@ def test_openpose_18_has_the_fields_order() -> None:
     )  # fmt: skip
     assert openpose_18.mirror == (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)
     assert {frozenset(limb) for limb in openpose_18.limbs} == {
-        frozenset(limb) for limb in [(2, 5, 8, 11), (0, 14, 15, 16, 17, 2, 5), (8, 9), (9, 10), (11, 12), (12, 13), (2, 3), (5, 6), (3, 4), (6, 7)]
+        frozenset(limb) for limb in [
+            (2, 5, 8, 11), (0, 14, 15, 16, 17, 2, 5), (8, 9), (9, 10), (11, 12), (12, 13), (2, 3), (5, 6), (3, 4), (6, 7),
+        ]
     }  # fmt: skip
 
 
 def test_the_other_skeletons_have_their_files_order() -> None:
-    assert coco_17.joints == tuple(
-        ["nose", "l_eye", "r_eye", "l_ear", "r_ear", "l_shoulder", "r_shoulder", "l_elbow", "r_elbow", "l_wrist", "r_wrist", "l_hip", "r_hip", "l_knee", "r_knee", "l_ankle", "r_ankle"]
-    )
+    assert coco_17.joints == (
+        "nose", "l_eye", "r_eye", "l_ear", "r_ear", "l_shoulder", "r_shoulder", "l_elbow", "r_elbow",
+        "l_wrist", "r_wrist", "l_hip", "r_hip", "l_knee", "r_knee", "l_ankle", "r_ankle",
+    )  # fmt: skip
     assert mpii_14.joints[:2] == ("head", "neck") and mpii_14.joints[2:] == openpose_18.joints[2:14]
     assert len(mpii_14.limbs) == 10 and (0, 1) in mpii_14.limbs and {2, 5, 8, 11} in [set(limb) for limb in mpii_14.limbs]
     assert upper_7.joints == ("head", "r_wrist", "l_wrist", "r_elbow", "l_elbow", "r_shoulder", "l_shoulder")
@@ -312,7 +315,9 @@ def test_a_joint_that_cannot_be_had_is_named(start: Skeleton, end: Skeleton, joi
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("change", [mirror, lambda p: rescale(p, (50, 90)), lambda p: convert(p, mpii_14)], ids=["mirror", "rescale", "convert"])
+@pytest.mark.parametrize(
+    "change", [mirror, lambda p: rescale(p, (50, 90)), lambda p: convert(p, mpii_14)], ids=["mirror", "rescale", "convert"]
+)
 def test_one_pose_or_a_grid_of_them(change: Callable[[Pose], Pose], dtype: torch.dtype, a_pose: MakePose) -> None:
     grid = a_pose(5, (2, 3), missing=0.3, dtype=dtype)
     changed = change(grid)
@@ -355,4 +360,5 @@ def test_to_moves_everything_and_keeps_the_values(a_pair: MakePair) -> None:
     assert torch.equal(moved.target, pair.target) and moved.target.is_contiguous(memory_format=torch.channels_last)
     assert same(moved.source_pose, pair.source_pose) and same(moved.target_pose, pair.target_pose)
     there = pair.to("meta")
-    assert {t.device.type for t in (there.source, there.target, there.source_pose.xy, there.target_pose.visible, there.identity)} == {"meta"}
+    everything = (there.source, there.target, there.source_pose.xy, there.target_pose.visible, there.identity)
+    assert {tensor.device.type for tensor in everything} == {"meta"}

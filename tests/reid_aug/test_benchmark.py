@@ -1,0 +1,262 @@
+"""The benchmark: its arms, its resuming, its report; and the baseline it trains."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reid_aug.bench import harness, report
+from reid_aug.bench.arms import training_set
+from reid_aug.bench.baseline import BaselineConfig, TrainingSet, augment, build, features, labels_of, pk_batches, prepare, train_baseline
+from reid_aug.bench.held_out import measure
+from reid_aug.manifest import SyntheticRow
+from reid_aug.people import PersonImage
+from reid_aug.rendered import RenderedSet
+
+SMALL = [
+    "rendered={train_identities: 5, test_identities: 4, train_images: 4, gallery_images: 4, size: [32, 16]}",
+    "generators.pg2.generator={name: pg2, size: [32, 16], width: 4, stage1_steps: 3, stage2_steps: 2}",
+    "generators.pg2.batch_size=4", "baseline.size=[32, 16]", "baseline.steps=3", "baseline.identities=4", "baseline.instances=2",
+    "baseline.crop_px=2", "quality.pairs=6", "seeds=[0,1]", "per_image=1",
+]  # fmt: skip
+ROOT = Path(__file__).parents[2]
+
+
+def config(tmp_path: Path, *more: str) -> harness.BenchConfig:
+    return harness.load_config(str(ROOT / "configs" / "benchmarks" / "rendered.yaml"), [*SMALL, f"out={tmp_path / 'runs'}", *more])
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> harness.BenchConfig:
+    return config(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module")
+def result(asked: harness.BenchConfig) -> harness.Result:
+    return harness.run(asked)
+
+
+class TestHarness:
+    def test_a_line_for_every_arm_and_seed(self, result: harness.Result) -> None:
+        assert [(line["arm"], line["seed"]) for line in result.lines] == [(a, s) for a in ("none", "copies", "pg2", "oracle") for s in (0, 1)]
+        written = [json.loads(text) for text in (result.folder / "results.jsonl").read_text().splitlines()]
+        assert len(written) == 8
+        for line in written:
+            assert {"arm", "seed", "rank1", "rank5", "rank10", "map", "minp", "steps", "seconds", "config", "versions", "device"} <= set(line)
+            assert 0 <= line["rank1"] <= line["rank5"] <= line["rank10"] <= 1 and 0 < line["map"] <= 1
+
+    def test_every_arm_has_the_same_steps_and_the_augmented_ones_the_same_images(self, result: harness.Result) -> None:
+        assert {line["steps"] for line in result.lines} == {3}
+        images = {line["arm"]: line["train_images"] for line in result.lines}
+        assert images["none"] == 20 and images["copies"] == images["pg2"] == images["oracle"] == 40
+
+    def test_lines_agree_with_the_scores_kept_for_statistics(self, result: harness.Result) -> None:
+        for line in result.lines:
+            kept = np.load(harness.scores_file(result.folder, line["arm"], line["config"], line["seed"]))
+            assert np.nanmean(kept["ap"]) == pytest.approx(line["map"])
+            assert (kept["first_rank"][kept["valid"]] == 0).mean() == pytest.approx(line["rank1"])
+
+    def test_oracle_draws_what_pg2_is_asked_to_draw(self, result: harness.Result) -> None:
+        folders = {p.name.split("-")[0]: p for p in (result.folder / "images").iterdir()}
+        manifests = {arm: [json.loads(t) for t in (p / "manifest.jsonl").read_text().splitlines()] for arm, p in folders.items()}
+        assert [(r["source"], r["target"]) for r in manifests["pg2"][1:]] == [(r["source"], r["target"]) for r in manifests["oracle"][1:]]
+        assert manifests["oracle"][1]["sha256"] != manifests["pg2"][1]["sha256"]
+
+    def test_nothing_is_done_twice(self, asked: harness.BenchConfig, result: harness.Result, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(harness, "train_baseline", lambda *_, **__: pytest.fail("trained again"))
+        assert harness.run(asked).lines == result.lines
+
+    def test_a_torn_line_is_done_again(self, asked: harness.BenchConfig, result: harness.Result) -> None:
+        whole = (result.folder / "results.jsonl").read_bytes()
+        (result.folder / "results.jsonl").write_bytes(whole[: whole.rstrip().rfind(b"\n") + 30])
+        again = harness.run(asked)
+        assert [line["map"] for line in again.lines] == [line["map"] for line in result.lines], "the same seed gives the same scores"
+        assert len(harness.read_results(result.folder / "results.jsonl")) == 8
+
+    def test_another_seed_runs_alone(self, asked: harness.BenchConfig, result: harness.Result) -> None:
+        more = harness.run(asked.model_copy(update={"seeds": (0, 1, 2), "arms": ("none",)}))
+        assert more.folder == result.folder and [line["seed"] for line in more.lines] == [0, 1, 2]
+        assert more.lines[:2] == result.lines[:2]
+
+    def test_another_generator_leaves_the_other_arms(self, asked: harness.BenchConfig, result: harness.Result) -> None:
+        arm = asked.generators["pg2"].model_copy(update={"batch_size": 5})
+        other = harness._Benchmark(asked.model_copy(update={"generators": {"pg2": arm}}))
+        assert other.folder == result.folder
+        assert {arm for arm, _ in other._lines()} == {"none", "copies", "oracle"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["arms=[none, pg3]"], "no arm named 'pg3'; there are none, copies, pg2, oracle .*did you mean 'pg2'"),
+        (["arms=[copies]"], "'none' is one of them"),
+        (["seeds=[]"], "at least one seed"),
+        (["rendered.train_idents=3"], "train_idents"),
+        (["generators.pg2.generator.name=pg3"], "no generator named 'pg3'"),
+        (["data.root=here"], "either `rendered` or `data`"),
+        (["baseline.setps=3"], "unknown key 'baseline.setps'.*did you mean 'steps'"),
+    ],
+)
+def test_bad_configurations_are_refused_before_anything_runs(overrides: list[str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        config(tmp_path, *overrides)
+
+
+def test_oracle_needs_rendered_people(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no arm named 'oracle'"):
+        harness.load_config(None, ["data.root=x", "arms=[none, oracle]"])
+
+
+def test_unknown_networks_are_named() -> None:
+    with pytest.raises(ValueError, match="torchreid has no model 'osnet_x0_52'.*did you mean 'osnet_x0_5'"):
+        build(BaselineConfig(model="osnet_x0_52"), 3)
+
+
+def test_killed_it_goes_on_and_ends_alike(result: harness.Result, tmp_path: Path) -> None:
+    """kill -9 after the second line; the same command again redoes no finished line and ends with the same scores."""
+    asked = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *SMALL, f"out={tmp_path / 'runs'}"]
+    process = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def lines() -> list[dict]:
+        return [line for path in (tmp_path / "runs").glob("*/results.jsonl") for line in harness.read_results(path)]
+
+    deadline = time.monotonic() + 200
+    while len(lines()) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    out, _ = process.communicate()
+    before = lines()
+    assert process.returncode == -signal.SIGKILL and 2 <= len(before) < 8, out.decode()
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    after = lines()
+    assert after[: len(before)] == before, "finished lines stand as they were, dates and seconds too"
+    assert {(line["arm"], line["seed"]): line["map"] for line in after} == {(line["arm"], line["seed"]): line["map"] for line in result.lines}
+    assert re.search(r"report: .*report\.md", done.stdout)
+
+
+class TestReport:
+    def test_numbers_are_those_of_the_lines(self, result: harness.Result) -> None:
+        path = report.write(result, "rendered", "python benchmarks/run.py")
+        text = path.read_text()
+        for arm in ("none", "copies", "pg2", "oracle"):
+            maps = [100 * line["map"] for line in result.lines if line["arm"] == arm]
+            assert f"{np.mean(maps):.1f} ± {np.std(maps, ddof=1):.1f}" in next(t for t in text.splitlines() if t.startswith(f"| {arm} "))
+        for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+            assert (path.parent / picture).stat().st_size > 1000, picture
+
+    def test_gain_is_the_difference_of_means(self, result: harness.Result) -> None:
+        none, _, _, oracle = report.summarise(result)
+        assert oracle.map_gain is not None and none.map_gain is None
+        assert oracle.map_gain.mean == pytest.approx(oracle.scores["map"][0] - none.scores["map"][0])
+        assert oracle.map_gain.low <= oracle.map_gain.mean <= oracle.map_gain.high
+
+    def test_record(self, asked: harness.BenchConfig, result: harness.Result, tmp_path: Path) -> None:
+        asked = asked.model_copy(update={"record": str(tmp_path / "r.json")})
+        report.record(result, report.summarise(result), asked, "command")
+        kept = json.loads((tmp_path / "r.json").read_text())
+        assert kept["arms"]["pg2"]["quality"]["pairs"] == 6 and len(kept["lines"]) == 8
+        assert str(result.folder) not in (tmp_path / "r.json").read_text()
+
+
+class TestBaseline:
+    def test_pk_batches(self) -> None:
+        labels = np.repeat(np.arange(7), [1, 2, 3, 4, 5, 6, 9])
+        batches = pk_batches(labels, 3, 4, 20, seed=1)
+        assert len(batches) == 20
+        for batch in batches:
+            found, counts = np.unique(labels[batch], return_counts=True)
+            assert len(found) == 3 and set(counts) == {4}
+            for label in found:
+                if (labels == label).sum() >= 4:
+                    assert len(set(batch[labels[batch] == label])) == 4, "no image twice where there are enough"
+        seen = np.bincount(np.concatenate([np.unique(labels[b]) for b in batches]), minlength=7)
+        assert seen.min() >= 20 * 3 // 7 - 1, "a shuffled deck deals everybody in turn"
+        again = pk_batches(labels, 3, 4, 20, seed=1)
+        assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+        assert not all(np.array_equal(a, b) for a, b in zip(batches, pk_batches(labels, 3, 4, 20, seed=2), strict=True))
+
+    def test_augment_moves_and_mirrors_whole_images(self) -> None:
+        images = torch.arange(8 * 3 * 12 * 6, dtype=torch.float32).reshape(8, 3, 12, 6).remainder(251).add(1).to(torch.uint8)
+        out = augment(images, BaselineConfig(crop_px=2), torch.Generator().manual_seed(0))
+        assert out.shape == images.shape and out.dtype == torch.uint8
+        padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+        places, flips = set(), set()
+        for one, wide in zip(out, padded, strict=True):
+            found = [
+                (y, x, flip) for y in range(5) for x in range(5) for flip in (False, True)
+                if torch.equal(one, (wide.flip(-1) if flip else wide)[:, y : y + 12, x : x + 6])
+            ]  # fmt: skip
+            assert len(found) == 1
+            places.add(found[0][:2])
+            flips.add(found[0][2])
+        assert len(places) > 3 and flips == {True, False}
+        still = augment(images, BaselineConfig(crop_px=0, flip=False), torch.Generator())
+        assert torch.equal(still, images)
+
+    def test_prepare_is_torchvisions_normalisation(self) -> None:
+        images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        torch.testing.assert_close(prepare(images), (images / 255 - mean) / std)
+
+    def test_a_seed_is_a_run(self) -> None:
+        data = TrainingSet(torch.randint(0, 256, (12, 3, 32, 16), dtype=torch.uint8), torch.arange(12) % 4)
+        small = BaselineConfig(size=(32, 16), steps=2, identities=3, instances=2, crop_px=1)
+        one, same, other = (features(train_baseline(small, data, seed), data.images) for seed in (0, 0, 1))
+        assert torch.equal(one, same) and not torch.equal(one, other)
+        assert one.dtype == torch.float32 and len(one) == 12
+
+    def test_it_learns_to_tell_people_apart(self) -> None:
+        """Four flat colours with noise: any working training finds them."""
+        torch.manual_seed(0)
+        labels = torch.arange(64) % 4
+        colours = torch.tensor([[200.0, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40]])
+        images = (colours[labels][:, :, None, None] + 30 * torch.randn(64, 3, 32, 16)).clamp(0, 255).to(torch.uint8)
+        small = BaselineConfig(size=(32, 16), steps=30, identities=4, instances=4, crop_px=1)
+        found = features(train_baseline(small, TrainingSet(images, labels), 0), images)
+        near = torch.cdist(found, found).fill_diagonal_(torch.inf).argmin(1)
+        assert (labels[near] == labels).float().mean() > 0.9
+
+    def test_labels_have_no_gaps(self) -> None:
+        assert labels_of([7, 3, 7, 12]).tolist() == [1, 0, 1, 2]
+        with pytest.raises(ValueError, match="without gaps"):
+            TrainingSet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 2]))
+
+
+def test_copies_repeat_the_sources_of_the_other_arms() -> None:
+    people = [PersonImage(f"{i}.jpg", pid, 0, "train") for i, pid in enumerate((5, 5, 9))]
+    real = torch.arange(3, dtype=torch.uint8)[:, None, None, None].expand(3, 3, 2, 2)
+    rows = [SyntheticRow("x", "2.jpg", "t", 9, 0, 0), SyntheticRow("y", "0.jpg", "t", 5, 0, 0)]
+    copies = training_set("copies", people, real, rows, None)
+    assert copies.images[:, 0, 0, 0].tolist() == [0, 1, 2, 2, 0] and copies.labels.tolist() == [0, 0, 1, 1, 0]
+    drawn = training_set("pg2", people, real, rows, torch.full((2, 3, 2, 2), 7, dtype=torch.uint8))
+    assert drawn.images[:, 0, 0, 0].tolist() == [0, 1, 2, 7, 7] and drawn.labels.tolist() == [0, 0, 1, 1, 0]
+
+
+def test_held_out_quality(rendered: RenderedSet, people: list[PersonImage], checkpoint: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "s.png"
+    found = measure(checkpoint, people, 10, 0, sheet)
+    assert found["pairs"] == 10 and -1 <= found["ssim"] <= 1 and found["mask_ssim"] > found["ssim"] and sheet.exists()
+    assert measure(checkpoint, people, 10, 0, batch_size=3)["ssim"] == pytest.approx(found["ssim"], abs=1e-3)
+    with pytest.raises(ValueError, match="quality.pairs=0"):
+        from dataclasses import replace
+
+        measure(checkpoint, [replace(p, pose=None) for p in people], 10, 0)
+
+
+def test_every_shipped_benchmark_configuration_loads() -> None:
+    shipped = sorted((ROOT / "configs" / "benchmarks").glob("*.yaml"))
+    assert shipped
+    for path in shipped:
+        text = path.read_text()
+        harness.load_config(str(path), ["data.root=x"] if "???" in text else [])
+
+

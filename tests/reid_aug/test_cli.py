@@ -1,0 +1,208 @@
+"""The command as a user meets it: every verb, and what careless input says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import generators
+import pytest
+from reid_aug import Manifest
+from reid_aug.cli import main
+from reid_aug.people import read_market_folder
+from reid_aug.rendered import RenderedSet, read_rendered
+
+SMALL = ["generator.name=pg2", "generator.size=[32,16]", "generator.width=4", "generator.stage1_steps=3", "generator.stage2_steps=2",
+         "batch_size=4", "samples=2"]  # fmt: skip
+
+
+def run(*arguments: str | Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    try:
+        code = main([str(a) for a in arguments])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def refused(code: int, out: str, err: str) -> str:
+    """The one line of a refusal."""
+    assert code == 2, (code, out, err)
+    line = err.strip().splitlines()[-1]
+    assert line.startswith("reid-aug: ") and "Traceback" not in err
+    return line
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run("--version", capsys=capsys)
+    assert code == 0 and out.startswith("reid-aug ")
+
+
+def test_train_dump_check(rendered: RenderedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run("train", *SMALL, f"data.root={rendered.root}", f"out={tmp_path / 'run'}", capsys=capsys)
+    checkpoint = tmp_path / "run" / "last.safetensors"
+    assert code == 0 and f"trained step 5: {checkpoint}" in out
+    assert generators.load(checkpoint).options["width"] == 4
+    assert sorted((tmp_path / "run" / "samples").iterdir()) and list((tmp_path / "run" / "curves").iterdir())
+
+    wanted = ["dump", f"checkpoint={checkpoint}", f"data.root={rendered.root}", f"out={tmp_path / 'dump'}", "per_image=2", "seed=4"]
+    code, out, _ = run(*wanted, capsys=capsys)
+    assert code == 0 and "48 synthetic images of 6 people" in out
+    assert len(Manifest.load(tmp_path / "dump" / "manifest.jsonl").rows) == 48
+    assert len(read_market_folder(tmp_path / "dump")) == 24 + 8 + 20 + 48
+    assert run("check", tmp_path / "dump", capsys=capsys)[:2] == (0, "48 of 48 synthetic images are as they were written\n")
+
+    victim = sorted((tmp_path / "dump" / "bounding_box_train").glob("*_p0.jpg"))[0]
+    victim.write_bytes(victim.read_bytes()[:-20])
+    code, out, _ = run("check", tmp_path / "dump", capsys=capsys)
+    assert code == 1 and f"{victim.name}: changed since it was written" in out and "47 of 48" in out
+    assert run(*wanted, capsys=capsys)[0] == 0, "the same command again mends it"
+    assert run("check", tmp_path / "dump", capsys=capsys)[0] == 0
+
+
+def test_rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run("rendered", f"out={tmp_path / 'r'}", "train_identities=2", "test_identities=1", "size=[32,16]", capsys=capsys)
+    assert code == 0 and str(tmp_path / "r") in out
+    assert read_rendered(tmp_path / "r").config.size == (32, 16)
+    assert "tran_identities" in refused(*run("rendered", f"out={tmp_path / 'q'}", "tran_identities=2", capsys=capsys))
+
+
+def test_pairs(rendered: RenderedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keypoints = rendered.root / "annotation-train.csv"
+    code, out, _ = run("pairs", keypoints, "--out", tmp_path / "p.csv", capsys=capsys)
+    rows = list(csv.reader(open(tmp_path / "p.csv", newline="")))
+    assert code == 0 and rows[0] == ["from", "to"] and f"{len(rows) - 1:,} pairs" in out
+    assert all(a[:4] == b[:4] and a != b for a, b in rows[1:])
+    run("pairs", keypoints, "--out", tmp_path / "s.csv", "--sample", "10", "--seed", "1", capsys=capsys)
+    sampled = list(csv.reader(open(tmp_path / "s.csv", newline="")))
+    assert len(sampled) == 11 and {tuple(r) for r in sampled} <= {tuple(r) for r in rows}
+    assert "99999" in refused(*run("pairs", keypoints, "--out", tmp_path / "x.csv", "--sample", "99999", capsys=capsys))
+    assert not (tmp_path / "x.csv").exists()
+
+
+class TestBadInput:
+    """Issue after issue of the field: each is one line that says what to do."""
+
+    def train(self, folder: Path | str, *more: str, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+        return refused(*run("train", *SMALL, f"data.root={folder}", f"out={out}", *more, capsys=capsys))
+
+    def test_folders(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        out = tmp_path / "run"
+        assert "no folder" in self.train(tmp_path / "nowhere", out=out, capsys=capsys)
+        assert "bounding_box_train, query, bounding_box_test" in self.train(tmp_path, out=out, capsys=capsys)
+        for image in (folder / "query").iterdir():
+            image.unlink()
+        assert "query holds no images" in self.train(folder, out=out, capsys=capsys)
+        assert not out.exists()
+
+    def test_identities_in_train_and_test(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        victim = next((folder / "bounding_box_train").iterdir())
+        victim.rename(folder / "query" / victim.name)
+        assert "train and test share no identity, but 1 are in both" in self.train(folder, out=tmp_path / "run", capsys=capsys)
+
+    def test_keypoints(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        out, csv_file = tmp_path / "run", folder / "annotation-train.csv"
+        assert "no keypoint file at" in self.train(folder, "data.keypoints=nowhere.csv", out=out, capsys=capsys)
+        lines = csv_file.read_text().splitlines()
+        csv_file.write_text("\n".join(lines[:6]) + "\n")
+        assert "5 of 24 train images have a pose, at least half must" in self.train(folder, out=out, capsys=capsys)
+        csv_file.write_text("\n".join([lines[0], *(line.replace("[", "[x") for line in lines[1:])]) + "\n")
+        assert "annotation-train.csv, line 2" in self.train(folder, out=out, capsys=capsys)
+        csv_file.unlink()
+        assert "name one with data.keypoints=FILE" in self.train(folder, out=out, capsys=capsys)
+        assert not out.exists()
+
+    def test_images(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        cut, text = sorted((folder / "bounding_box_train").iterdir())[:2]
+        cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+        assert cut.name in self.train(folder, out=tmp_path / "run", capsys=capsys)
+        text.write_text("no image at all")
+        code, _, err = run(
+            "train", *SMALL, f"data.root={folder}", f"out={tmp_path / 'skip'}", "data.on_bad_image=skip", capsys=capsys
+        )
+        assert code == 0 and f"skipped: image '{cut}'" in err and f"skipped: image '{text}'" in err
+
+    def test_names_and_keys(self, rendered: RenderedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        out, root = tmp_path / "run", rendered.root
+        assert "no generator named 'pg3'; there are" in self.train(root, "generator.name=pg3", out=out, capsys=capsys)
+        assert "(did you mean 'width'?)" in self.train(root, "generator.widht=3", out=out, capsys=capsys)
+        assert "unknown key 'stepz'" in self.train(root, "stepz=3", out=out, capsys=capsys)
+        assert "no configuration file at nowhere.yaml" in refused(*run("train", "nowhere.yaml", capsys=capsys))
+        assert "one configuration file may be named" in refused(*run("train", "a.yaml", "b.yaml", capsys=capsys))
+        assert "tarin" in refused(*run("tarin", capsys=capsys))
+        assert not out.exists()
+
+    def test_checkpoints(self, rendered: RenderedSet, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        def dump(file: Path, out: str = "dump") -> str:
+            return refused(*run("dump", f"checkpoint={file}", f"data.root={rendered.root}", f"out={tmp_path / out}", capsys=capsys))
+
+        (tmp_path / "junk.safetensors").write_bytes(os.urandom(1000))
+        assert "is no whole safetensors file" in dump(tmp_path / "junk.safetensors")
+        (tmp_path / "cut.safetensors").write_bytes(checkpoint.read_bytes()[:5000])
+        assert "is no whole safetensors file" in dump(tmp_path / "cut.safetensors")
+        assert "no checkpoint at" in dump(tmp_path / "nowhere.safetensors")
+        square = tmp_path / "square.safetensors"
+        generators.save(generators.create("pg2", size=(32, 32), width=4), square)
+        assert "the generator draws 32 × 32 images, these people's are 32 × 16" in dump(square)
+        assert not (tmp_path / "dump").exists()
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "thesis.txt").write_text("precious")
+        assert "is not empty" in dump(checkpoint, "full")
+        assert os.listdir(tmp_path / "full") == ["thesis.txt"]
+
+    def test_other_options_in_the_folder(self, rendered: RenderedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        asked = ["train", *SMALL, f"data.root={rendered.root}", f"out={tmp_path / 'run'}"]
+        assert run(*asked, capsys=capsys)[0] == 0
+        for other in ("generator.bottleneck=3", "generator.size=[64,32]", "generator.skeleton=mpii_14"):
+            said = refused(*run(*asked, other, capsys=capsys))
+            assert "was trained with options" in said and "train into another folder" in said
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_unwritable_output(self, rendered: RenderedSet, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        tmp_path.chmod(0o500)
+        wanted = ["dump", f"checkpoint={checkpoint}", f"data.root={rendered.root}", f"out={tmp_path / 'dump'}"]
+        assert "ermission" in refused(*run(*wanted, capsys=capsys))
+
+    def test_output_below_a_file(self, rendered: RenderedSet, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "file").write_text("in the way")
+        wanted = ["dump", f"checkpoint={checkpoint}", f"data.root={rendered.root}", f"out={tmp_path / 'file' / 'dump'}"]
+        assert "file" in refused(*run(*wanted, capsys=capsys))
+        assert (tmp_path / "file").read_text() == "in the way"
+
+    def test_check_without_a_manifest(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "no manifest at" in refused(*run("check", tmp_path, capsys=capsys))
+
+
+def test_a_signal_saves_and_stops(rendered: RenderedSet, tmp_path: Path) -> None:
+    asked = [sys.executable, "-m", "reid_aug.cli", "train", *SMALL, "generator.stage1_steps=100000", f"data.root={rendered.root}",
+             f"out={tmp_path / 'run'}", "save_every_steps=5"]  # fmt: skip
+    process = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "last.safetensors").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped at step" in out, (out, err)
+    from generators.registry import read_header
+
+    assert read_header(tmp_path / "run" / "last.safetensors")["step"] == int(out.split("step ")[1].split(":")[0])
+
+
+def test_readme_commands_name_what_there_is() -> None:
+    """Every reid-aug verb and configuration the README shows exists."""
+    root = Path(__file__).parents[2]
+    text = (root / "README.md").read_text()
+    for word in text.replace("`", " ").split():
+        if word.startswith("configs/") and word.endswith(".yaml"):
+            assert (root / word).is_file(), word
+
+
+def test_results_shipped_are_json() -> None:
+    for path in (Path(__file__).parents[2] / "benchmarks" / "results").rglob("*.json"):
+        assert json.loads(path.read_text()), path
