@@ -75,8 +75,8 @@ class Generator(nn.Module, ABC):
         model = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind_partial(model, *args, **kwargs)
         bound.apply_defaults()
-        # Straight into __dict__: nn.Module's own __init__ has not run yet.
-        model.__dict__["options"] = {k: v for k, v in bound.arguments.items() if k != "self"}
+        # Past nn.Module's own __setattr__: its __init__ has not run yet.
+        object.__setattr__(model, "options", {k: v for k, v in bound.arguments.items() if k != "self"})
         return model
 
     @abstractmethod

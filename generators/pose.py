@@ -126,7 +126,7 @@ class Pose:
     def __len__(self) -> int:
         return self.xy.shape[0]
 
-    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Pose:
+    def __getitem__(self, index: int | slice | Tensor | Sequence[int] | None) -> Pose:
         return replace(self, xy=self.xy[index], visible=self.visible[index])
 
     def to(self, *args: object, **kwargs: object) -> Pose:
@@ -144,7 +144,7 @@ class Pose:
     @staticmethod
     def stack(poses: Sequence[Pose]) -> Pose:
         """A batch out of single poses (K, 2)."""
-        return Pose.cat([p[None] for p in poses])  # type: ignore[index]
+        return Pose.cat([p[None] for p in poses])
 
 
 def mirror(pose: Pose) -> Pose:

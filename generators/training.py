@@ -333,4 +333,6 @@ def _agreed(fabric: Fabric, stop: threading.Event) -> bool:
     if fabric.world_size == 1:
         return stop.is_set()
     asked = torch.tensor(float(stop.is_set()), device=fabric.device)
-    return bool(fabric.all_reduce(asked, reduce_op="sum") > 0)
+    total = fabric.all_reduce(asked, reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return bool(total > 0)

@@ -58,7 +58,7 @@ class PoseBank:
         centred = xy - xy.nanmean(dim=1, keepdim=True)
         filled = torch.where(centred.isnan(), centred.nanmean(dim=0, keepdim=True).nan_to_num(), centred)
         points = filled.flatten(1).numpy()
-        means = KMeans(n, random_state=seed, n_init=4).fit(points)
+        means = KMeans(n, random_state=seed, n_init=4).fit(points)  # pyright: ignore[reportArgumentType] - numbers are allowed
         distance = means.transform(points)
         return self.pick(sorted({int(distance[:, k].argmin()) for k in range(n)}))
 

@@ -104,8 +104,10 @@ def register(name: str, base: str | type = "market1501", **options: Any) -> None
     """
 
     def build(verbose: bool = True, **kwargs: Any) -> PoseAugmentedDataset:
-        make = base if not isinstance(base, str) else lambda **kw: torchreid_data.datasets.init_image_dataset(base, **kw)
-        return PoseAugmentedDataset(make(verbose=False, **kwargs), verbose=verbose, **options)
+        # The function is a submodule's on both packagings; the package itself does not export it.
+        named = torchreid_data.datasets.init_image_dataset  # pyright: ignore[reportAttributeAccessIssue]
+        inner = named(base, verbose=False, **kwargs) if isinstance(base, str) else base(verbose=False, **kwargs)
+        return PoseAugmentedDataset(inner, verbose=verbose, **options)
 
     torchreid_data.register_image_dataset(name, build)
 

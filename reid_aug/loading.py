@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,7 @@ def _keypoints(given: str | None, folder: Path, usual: str, key: str) -> Path:
     return path
 
 
-def with_keypoints(people: Sequence[PersonImage], path: str | Path, splits: Sequence[str]) -> list[PersonImage]:
+def with_keypoints(people: Sequence[PersonImage], path: str | os.PathLike[str], splits: Sequence[str]) -> list[PersonImage]:
     """The people with the poses that a keypoint file has for images of `splits`, each in its own image's pixels."""
     concerned = [p for p in people if p.split in splits]
     with ThreadPoolExecutor(8) as pool:

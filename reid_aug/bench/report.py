@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,8 @@ def render(result: Result, summaries: Sequence[ArmSummary], about: str, command:
         table(summaries, result.quality),
         "\n".join(f"* {sentence}" for sentence in verdicts(summaries)),
         f"Scores in percent, mean ± standard deviation over {summaries[0].seeds} seeds of the baseline ({first['model']}, from scratch, "
-        f"{first['steps']:,} steps in every arm; {first['identities']} identities, {first['queries']} queries, {first['gallery']} gallery images). "
+        f"{first['steps']:,} steps in every arm; {first['identities']} identities, {first['queries']} queries, "
+        f"{first['gallery']} gallery images). "
         "Gains over `none` in points, with 95 % intervals of a paired bootstrap over queries (scores averaged over seeds first): they "
         "speak of other queries, not of other generators or data sets. Each generator was trained once."
         + (f" SSIM and mask-SSIM as Deformable GAN defines them: {pairs}." if pairs else ""),
@@ -137,10 +138,20 @@ def record(result: Result, summaries: Sequence[ArmSummary], config: BenchConfig,
         for one in summaries
     }  # fmt: skip
     kept = config.model_dump(mode="json", exclude={"out", "record"})
-    if config.data is not None:  # where somebody keeps their images is nobody else's concern
+    # Where somebody keeps their images is nobody else's concern: a record says what, not where.
+    if config.data is not None:
         kept["data"] = {key: Path(value).name if isinstance(value, str) else value for key, value in kept["data"].items()}
+    command = " ".join(_anywhere(command.split()))
     about = {"command": command, "device": result.lines[0]["device"], "versions": result.lines[0]["versions"], "config": kept}
     images.atomic_write_text(config.record, json.dumps({**about, "arms": rows, "lines": result.lines}, indent=1) + "\n")
+
+
+def _anywhere(words: Sequence[str]) -> Iterator[str]:
+    """A command's words as they would read on any machine."""
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in ("out", "record"):
+            yield f"{key}={Path(value).name}" if equals and key.startswith("data.") else word
 
 
 def _cmc_plot(summaries: Sequence[ArmSummary], path: Path) -> None:
@@ -155,6 +166,7 @@ def _cmc_plot(summaries: Sequence[ArmSummary], path: Path) -> None:
         ranks = np.arange(1, min(20, len(one.cmc)) + 1)
         axes.plot(ranks, 100 * one.cmc[: len(ranks)], marker="o", markersize=3, label=one.arm)
     axes.set(xlabel="rank", ylabel="queries found (%)", title="Cumulative matching characteristic")
+    axes.set_xticks([1, 5, 10, 15, 20])
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -56,12 +56,3 @@ def a_pair() -> MakePair:
 def _seeded() -> None:
     """Weights made in a test are the same at every run, whatever ran before."""
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True, scope="package")
-def _one_thread() -> Iterator[None]:
-    """These models are too small to share out: on a busy machine threads that wait for each other take fifty times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

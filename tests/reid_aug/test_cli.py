@@ -11,8 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-import generators
 import pytest
+
+import generators
 from reid_aug import Manifest
 from reid_aug.cli import main
 from reid_aug.people import read_market_folder
@@ -73,14 +74,19 @@ def test_rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "tran_identities" in refused(*run("rendered", f"out={tmp_path / 'q'}", "tran_identities=2", capsys=capsys))
 
 
+def table(path: Path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
 def test_pairs(rendered: RenderedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keypoints = rendered.root / "annotation-train.csv"
     code, out, _ = run("pairs", keypoints, "--out", tmp_path / "p.csv", capsys=capsys)
-    rows = list(csv.reader(open(tmp_path / "p.csv", newline="")))
+    rows = table(tmp_path / "p.csv")
     assert code == 0 and rows[0] == ["from", "to"] and f"{len(rows) - 1:,} pairs" in out
     assert all(a[:4] == b[:4] and a != b for a, b in rows[1:])
     run("pairs", keypoints, "--out", tmp_path / "s.csv", "--sample", "10", "--seed", "1", capsys=capsys)
-    sampled = list(csv.reader(open(tmp_path / "s.csv", newline="")))
+    sampled = table(tmp_path / "s.csv")
     assert len(sampled) == 11 and {tuple(r) for r in sampled} <= {tuple(r) for r in rows}
     assert "99999" in refused(*run("pairs", keypoints, "--out", tmp_path / "x.csv", "--sample", "99999", capsys=capsys))
     assert not (tmp_path / "x.csv").exists()
@@ -192,15 +198,6 @@ def test_a_signal_saves_and_stops(rendered: RenderedSet, tmp_path: Path) -> None
     from generators.registry import read_header
 
     assert read_header(tmp_path / "run" / "last.safetensors")["step"] == int(out.split("step ")[1].split(":")[0])
-
-
-def test_readme_commands_name_what_there_is() -> None:
-    """Every reid-aug verb and configuration the README shows exists."""
-    root = Path(__file__).parents[2]
-    text = (root / "README.md").read_text()
-    for word in text.replace("`", " ").split():
-        if word.startswith("configs/") and word.endswith(".yaml"):
-            assert (root / word).is_file(), word
 
 
 def test_results_shipped_are_json() -> None:

@@ -118,7 +118,9 @@ class TestRows:
 
 
 class TestCache:
-    def test_second_construction_draws_nothing(self, posed, root: Path, keypoints: Path, checkpoint: Path, cache: Path, monkeypatch) -> None:
+    def test_second_construction_draws_nothing(
+        self, posed: PoseAugmentedDataset, root: Path, keypoints: Path, checkpoint: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("reid_aug.augmenter.Augmenter._draw", lambda *_: pytest.fail("drawn again"))
         began = time.perf_counter()
         again = PoseAugmentedDataset(market(root), generator=checkpoint, poses=keypoints, cache_dir=cache, verbose=False)
@@ -189,7 +191,8 @@ def manager(name: str, root: Path, **options) -> torchreid_data.ImageDataManager
 
 @pytest.mark.parametrize(("loss", "sampler"), [("softmax", "RandomSampler"), ("triplet", "RandomIdentitySampler")])
 def test_torchreids_engines_train_an_epoch(
-    loss: str, sampler: str, root: Path, keypoints: Path, checkpoint: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    loss: str, sampler: str, root: Path, keypoints: Path, checkpoint: Path, cache: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     name = f"market1501-posed-{loss}"
     register(name, base="market1501", generator=checkpoint, poses=keypoints, cache_dir=cache)

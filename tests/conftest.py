@@ -1,0 +1,14 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+# The networks here are too small to share out: on a busy machine threads that wait for each other take fifty times as
+# long. Set before any test, and for the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+# Fresh networks are full of denormal numbers, which make a CPU many times slower.
+torch.set_flush_denormal(True)

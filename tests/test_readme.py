@@ -1,0 +1,65 @@
+"""The README's blocks are run as they stand, in a folder that holds what they name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+import generators
+from reid_aug.cli import main
+from reid_aug.manifest import Manifest
+from reid_aug.rendered import RenderedConfig, write_rendered
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder: Market-1501 as torchreid wants it (rendered people in it), its keypoints, a trained PG2."""
+    market = tmp_path / "reid-data" / "market1501" / "Market-1501-v15.09.15"
+    # torchreid's own loops assert a gallery of twenty and a full batch of 32.
+    write_rendered(market, RenderedConfig(train_identities=6, test_identities=5, train_images=4, gallery_images=6, size=(128, 64)))
+    shutil.copy(market / "annotation-train.csv", tmp_path / "market-annotation-train.csv")
+    generators.save(generators.create("pg2", width=4), tmp_path / "pg2.safetensors")
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_python_blocks_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(blocks("python")) >= 2
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+    assert "Rank-1" in capsys.readouterr().out
+
+
+def test_shell_commands_of_the_package_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines() if line.startswith("reid-aug ")]
+    assert {shlex.split(c)[1] for c in commands} >= {"train", "dump", "check", "pairs", "rendered"}
+    small = {"train": ["generator.width=4", "generator.stage1_steps=2", "generator.stage2_steps=1", "batch_size=2", "samples=1"],
+             "rendered": ["train_identities=2", "test_identities=2", "train_images=3"]}  # fmt: skip
+    for command in commands:
+        words = shlex.split(command, comments=True)[1:]
+        assert main([*words, *small.get(words[0], [])]) == 0, (command, capsys.readouterr().err)
+    assert Manifest.load(world / "market-posed" / "manifest.jsonl").rows
+
+
+def test_files_and_pictures_it_names_are_there() -> None:
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)|\]\((?!http)([^)#]+)\)|(configs/[\w/.-]+\.yaml)", README):
+        name = next(filter(None, path))
+        assert (ROOT / name).is_file(), name
+
+
+def test_the_start_commands_are_one_line_each() -> None:
+    start = [line for block in blocks("sh") for line in block.splitlines() if "pip install" in line]
+    assert any(line.endswith("benchmarks/run.py") for line in start) and any(line.endswith("-m pytest") for line in start)
