@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from generators.pose import Pose, Skeleton, mirror, openpose_18
+from generators.pose import Pose, Skeleton, convert, mirror, openpose_18
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,10 @@ class PosePair:
             self.target_pose.to(device, **keep),
             self.identity.to(device, **keep),
         )
+
+    def on(self, skeleton: Skeleton) -> PosePair:
+        """The same pairs with both poses on another skeleton; ValueError when it asks for joints that can't be had."""
+        return replace(self, source_pose=convert(self.source_pose, skeleton), target_pose=convert(self.target_pose, skeleton))
 
     def mirrored(self, which: Tensor) -> PosePair:
         """The pairs that `which (B,)` bool picks are flipped left to right, images and poses alike."""

@@ -57,7 +57,18 @@ def create(name: str, **options: Any) -> Generator:
     for option in options:
         if option not in known:
             raise ValueError(f"generator {name!r} has no option {option!r}; it has {', '.join(known)}{nearest(option, known)}")
-    return cls(**options)
+        _check_kind(name, option, options[option], inspect.signature(cls.__init__).parameters[option].default)
+    try:
+        return cls(**options)
+    except (TypeError, RuntimeError, ArithmeticError) as error:  # a constructor's arithmetic on a value of the wrong kind
+        raise ValueError(f"generator {name!r} can't be built with {options}: {error}") from None
+
+
+def _check_kind(name: str, option: str, value: Any, default: Any) -> None:
+    """ValueError unless a value is of its default's kind: a word where a number belongs may fail hours later."""
+    kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,), tuple: (tuple, list)}.get(type(default))
+    if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+        raise ValueError(f"generator {name!r}: {option} is of type {type(default).__name__} like {default!r}, got {value!r}")
 
 
 def name_of(model: Generator) -> str:

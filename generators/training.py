@@ -60,6 +60,7 @@ def train(
     devices: int | str = 1,
     compile: bool = False,
     fabric: Fabric | None = None,
+    about: Mapping[str, Any] | None = None,  # what else decides the result: data, batches; kept in the checkpoint's header
 ) -> Trained:
     """Train `model` in place and return how it went; `out` holds checkpoint, curves and sample sheets.
 
@@ -67,7 +68,7 @@ def train(
     batch. A checkpoint in `out` is resumed: on CPU the next step's losses equal an uninterrupted run's bit for bit
     (a stream with `starting_at(step)` is asked to start there, any other is drawn from up to there).
     SIGINT or SIGTERM save and stop after the step under way. FloatingPointError names the step and the term of a
-    loss that is not finite; ValueError says when the checkpoint in `out` is of another model.
+    loss that is not finite; ValueError says when the checkpoint in `out` is of another model or of other `about`.
     """
     steps = model.schedule_steps() if steps is None else steps
     for name, value in (("steps", steps), ("save_every_steps", save_every_steps),
@@ -75,7 +76,7 @@ def train(
         if value < 1:
             raise ValueError(f"{name} is at least 1, got {value}")
     fabric = fabric or _fabric(precision, accelerator, devices)
-    loop = _Loop(model, Path(out), fabric, seed)
+    loop = _Loop(model, Path(out), fabric, seed, {"seed": seed, **(about or {})})
     done = loop.resume()
     if compile:
         loop.compile()
@@ -112,7 +113,7 @@ def train(
 class _Loop:
     """Model, optimisers and what they have paid since the last flush."""
 
-    def __init__(self, model: Generator, out: Path, fabric: Fabric, seed: int) -> None:
+    def __init__(self, model: Generator, out: Path, fabric: Fabric, seed: int, about: Mapping[str, Any]) -> None:
         self.model, self.fabric, self.checkpoint = model, fabric, out / CHECKPOINT
         out.mkdir(parents=True, exist_ok=True)
         fabric.seed_everything(seed, verbose=False)
@@ -125,6 +126,7 @@ class _Loop:
         self.pending: list[tuple[int, str, list[str], Tensor]] = []
         self.last: dict[str, float] = {}
         self.random: dict[str, Tensor] = {}
+        self.about = _plain(about)
         if fabric.world_size > 1:  # the loop averages gradients itself, so all must start alike
             for tensor in model.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
@@ -139,7 +141,7 @@ class _Loop:
         world, rank = self.fabric.world_size, self.fabric.global_rank
         if world > 1:
             pair = pair[torch.arange(rank, len(pair), world)]
-        pair = pair.to(self.fabric.device, non_blocking=True)
+        pair = pair.to(self.fabric.device, non_blocking=True).on(self.model.skeleton)
         for name in self.model.turn(step):
             self._freeze_all_but(name)
             with self.fabric.autocast():
@@ -197,7 +199,7 @@ class _Loop:
         self.model.eval()
         # A generator may draw noise: what a sheet takes must not change what training draws next.
         with torch.random.fork_rng(devices=[self.fabric.device] if self.fabric.device.type == "cuda" else []):
-            pair = pair.to(self.fabric.device)
+            pair = pair.to(self.fabric.device).on(self.model.skeleton)
             with self.fabric.autocast():
                 image = self.model(pair.source, pair.source_pose, pair.target_pose)
         self.model.train()
@@ -214,7 +216,7 @@ class _Loop:
         """Write weights, optimiser state and random state to one file, atomically; losses are checked first."""
         self.flush(writer)
         if self.fabric.is_global_zero:
-            about = {"format": registry.FORMAT, **registry.header(self.model), "step": step, "turns": self._scalars()}
+            about = {"format": registry.FORMAT, **registry.header(self.model), "step": step, "about": self.about}
             registry.write_tensors({**self.model.state_dict(), **self._state()}, about, self.checkpoint)
         self.fabric.barrier()
 
@@ -226,9 +228,6 @@ class _Loop:
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer/{player}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
         return tensors
-
-    def _scalars(self) -> dict[str, Any]:
-        return {player: len(optimizer.state_dict()["state"]) for player, optimizer in self.optimizers.items()}
 
     def resume(self) -> int:
         """Take up the checkpoint in `out` when there is one; the number of steps already done."""
@@ -244,6 +243,12 @@ class _Loop:
                 )
         if "step" not in header:
             raise ValueError(f"{self.checkpoint} holds weights alone: nothing to resume from")
+        for key in sorted({*header["about"], *self.about}):
+            if header["about"].get(key) != self.about.get(key):
+                raise ValueError(
+                    f"{self.checkpoint} was trained with {key} {header['about'].get(key)!r}, this run asks for "
+                    f"{self.about.get(key)!r}: train into another folder or remove that one"
+                )
         registry.load_weights(self.model, self.checkpoint)
         with safetensors.safe_open(str(self.checkpoint), framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys() if "/" in key}  # noqa: SIM118

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePath
 from typing import Any
@@ -41,7 +42,8 @@ def plan(
             continue
         for index in range(per_image):
             draw = _hash(seed, person.name, index)
-            path = str(PurePath(folder, f"{PurePath(person.name).stem}_p{index}.jpg"))
+            stem = PurePath(person.name).with_suffix("").as_posix().replace("/", "_")
+            path = PurePath(folder, f"{stem}_p{index}.jpg").as_posix()
             if path in rows:
                 raise ValueError(f"two training images are named {person.name}: synthetic images need names of their own")
             target = bank.names[draw % len(bank)]
@@ -82,15 +84,23 @@ class Augmenter:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.generator, self.bank, self.per_image, self.seed = generator, bank, per_image, seed
-        self.batch_size, self.device = batch_size, torch.device(device)
+        try:
+            self.batch_size, self.device = batch_size, torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"no device {device!r}: {str(error).splitlines()[0]}") from None
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """What decides every pixel drawn: the manifest's first line."""
+        """What decides what is drawn: the manifest's first line. Only rounding may differ between devices."""
+        return self._made_by
+
+    @cached_property
+    def _made_by(self) -> dict[str, Any]:
         return {
             "reid-aug": package_version(),
             "generator": name_of(self.generator),
             "generator_digest": digest(self.generator),
+            "options": {k: list(v) if isinstance(v, tuple) else v for k, v in self.generator.options.items()},
             "bank_digest": self.bank.digest,
             "per_image": self.per_image,
             "seed": self.seed,

@@ -103,8 +103,7 @@ def _dump(arguments: argparse.Namespace) -> int:
     people = load_people(asked.data, test_poses=True)
     bank = PoseBank.collect((p for p in people if p.split == "train"), tuple(model.size))  # type: ignore[arg-type]
     augmenter = Augmenter(model, bank, asked.per_image, asked.seed, batch_size=asked.batch_size, device=asked.device)
-    rows = augmenter.plan((p for p in people if p.split == "train"), folder="bounding_box_train")
-    dump(people, augmenter, bank, rows, asked.out, copy_real=asked.copy_real)
+    rows = dump(people, augmenter, asked.out, copy_real=asked.copy_real).rows
     print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {asked.out}")
     return 0
 
@@ -117,7 +116,8 @@ def _check(arguments: argparse.Namespace) -> int:
     complaints = found.verify(folder)
     for complaint in complaints:
         print(complaint)
-    print(f"{len(found.rows) - len(complaints)} of {len(found.rows)} synthetic images are as they were written")
+    total = len(found.rows) + len(found.files)
+    print(f"{total - len(complaints)} of {total} files ({len(found.rows)} synthetic images) are as they were written")
     return 1 if complaints else 0
 
 

@@ -19,7 +19,8 @@ from generators.registry import nearest
 class Config(BaseModel):
     """A frozen model that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A folder may be called 2024: YAML reads a number there.
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
 
 class GeneratorConfig(BaseModel):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from generators.pose import Pose, rescale
+from generators.pose import Pose
 from reid_aug import images, manifest
-from reid_aug.bank import PoseBank
+from reid_aug.augmenter import Augmenter
 from reid_aug.manifest import Manifest, SyntheticRow
-from reid_aug.people import MARKET_FOLDERS, PersonImage
+from reid_aug.people import MARKET_FOLDERS, PersonImage, parse_name
 from reid_aug.poses import write_keypoints
 
 STARTED = "manifest.started.json"
@@ -37,8 +36,13 @@ class Drawer(Protocol):
     ) -> Iterator[tuple[SyntheticRow, np.ndarray]]: ...
 
 
-def fill(root: str | os.PathLike[str], drawer: Drawer, rows: Sequence[SyntheticRow], people: Sequence[PersonImage]) -> Manifest:
+def fill(
+    root: str | os.PathLike[str], drawer: Drawer, rows: Sequence[SyntheticRow], people: Sequence[PersonImage],
+    also: Callable[[], dict[str, str]] | None = None,
+) -> Manifest:  # fmt: skip
     """Draw `rows` into `root` and write their manifest; what is already there, whole and of the same plan, is kept.
+
+    `also` puts other files there before the manifest is written, which lists them with the digests it returns.
 
     With its manifest in place a folder costs one listing. Without one it is unfinished: every file found is decoded
     before it is kept. ValueError when the folder is of another plan.
@@ -50,7 +54,7 @@ def fill(root: str | os.PathLike[str], drawer: Drawer, rows: Sequence[SyntheticR
         if known.made_by.get("plan") != plan:
             raise ValueError(f"{root} holds images of another plan: give another folder or remove it")
         todo = {row.path for row in manifest.unfinished(known.rows, root)}
-        if not todo:
+        if not todo and all((root / path).is_file() for path in known.files):
             return known
         written = {row.path: row for row in known.rows if row.path not in todo}
     else:
@@ -66,7 +70,8 @@ def fill(root: str | os.PathLike[str], drawer: Drawer, rows: Sequence[SyntheticR
                 written |= _result(pending.pop(0))
         for future in pending:
             written |= _result(future)
-    whole = Manifest(tuple(written[row.path] for row in rows), {**drawer.made_by, "plan": plan})
+    files = also() if also is not None else {}
+    whole = Manifest(tuple(written[row.path] for row in rows), {**drawer.made_by, "plan": plan}, files)
     whole.save(done)
     (root / STARTED).unlink(missing_ok=True)
     return whole
@@ -84,7 +89,8 @@ def _start(root: Path, plan: str) -> None:
         if json.loads(mark.read_text()).get("plan") != plan:
             raise ValueError(f"{root} holds the beginning of another plan: give another folder or remove it")
         return
-    if root.is_dir() and any(root.iterdir()):
+    # A run killed while it wrote its mark leaves a hidden temporary file and nothing else.
+    if root.is_dir() and any(not entry.name.startswith(".") for entry in root.iterdir()):
         raise FileExistsError(f"{root} is not empty and holds no manifest: give another folder")
     images.atomic_write_text(mark, json.dumps({"plan": plan}))
 
@@ -114,39 +120,74 @@ def _result(future: Future[SyntheticRow]) -> dict[str, SyntheticRow]:
     return {row.path: row}
 
 
-def dump(
-    people: Sequence[PersonImage], drawer: Drawer, bank: PoseBank, rows: Sequence[SyntheticRow], out: str | os.PathLike[str],
-    *, copy_real: bool = True,
-) -> Manifest:  # fmt: skip
-    """A Market-style folder of real and synthetic images, with keypoint files of both and a manifest of the synthetic.
+def dump(people: Sequence[PersonImage], augmenter: Augmenter, out: str | os.PathLike[str], *, copy_real: bool = True) -> Manifest:
+    """A Market-style folder of real and synthetic images, with keypoint files of both, and last of all its manifest.
 
-    Any Re-ID tool reads it; `annotation-train.csv` makes it fit for training generators again.
+    Any Re-ID tool reads it; `annotation-train.csv` makes it fit for training generators again. Images whose names do
+    not say identity and camera as Market-1501's do get names that do. Every image is decoded before anything is
+    written: ImageError names the first that can't be.
     """
-    out = Path(out)
-    written = fill(out, drawer, rows, [p for p in people if p.split == "train"])
-    if copy_real:
-        for person in tqdm(people, desc="copy real images", unit="image", disable=None):
-            _copy(Path(person.path), out / MARKET_FOLDERS[person.split] / person.name)
-    train = [p for p in people if p.split == "train" and p.pose is not None] if copy_real else []
-    where = {name: i for i, name in enumerate(bank.names)}
-    targets = bank.pose[torch.tensor([where[row.target] for row in rows], dtype=torch.long)]
-    # Synthetic images are as large as the generator draws them, real ones as they were: each in its own pixels.
-    poses = [p.pose[None] for p in train if p.pose is not None]
-    names = [p.name for p in train] + [Path(row.path).name for row in rows]
-    joined = Pose.cat([rescale(pose, bank.pose.size) for pose in poses] + [targets])
-    xy = torch.cat([pose.xy for pose in poses] + [targets.xy])
-    write_keypoints(out / "annotation-train.csv", names, replace(joined, xy=xy))
-    tested = [p for p in people if p.split != "train" and p.pose is not None] if copy_real else []
-    if tested:
-        own = Pose.stack([p.pose for p in tested if p.pose is not None])
-        write_keypoints(out / "annotation-test.csv", [p.name for p in tested], own)
-    return written
+    out, people = Path(out), market_named(people)
+    _check_readable(people)
+    train = [p for p in people if p.split == "train"]
+    rows = augmenter.plan(train, folder=MARKET_FOLDERS["train"])
+
+    def also() -> dict[str, str]:
+        """Real images and keypoints, by path; called when the synthetic images are there."""
+        kept = people if copy_real else []
+        there = {f"{MARKET_FOLDERS[p.split]}/{p.name}": _copy(Path(p.path), out / MARKET_FOLDERS[p.split] / p.name)
+                 for p in tqdm(kept, desc="copy real images", unit="image", disable=None)}  # fmt: skip
+        targets = {Path(row.path).name: augmenter.bank.pose[i] for row, i in zip(rows, _indices(augmenter, rows), strict=True)}
+        there |= _keypoints(out / "annotation-train.csv", {**_poses(kept, ("train",)), **targets})
+        return there | _keypoints(out / "annotation-test.csv", _poses(kept, ("query", "gallery")))
+
+    return fill(out, augmenter, rows, train, also)
 
 
-def _copy(source: Path, target: Path) -> None:
-    if target.exists() and target.stat().st_size == source.stat().st_size:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+def market_named(people: Sequence[PersonImage]) -> list[PersonImage]:
+    """The same people under names like 0002_c1s1_000451_03.jpg: their own where those say so, new ones elsewhere."""
+    named, taken = [], set()
+    for number, person in enumerate(people):
+        base = os.path.basename(person.path)
+        try:
+            fits = parse_name(base) == (person.pid, person.camid)
+        except ValueError:
+            fits = False
+        name = base if fits else f"{person.pid:04d}_c{person.camid + 1}s1_{number:06d}_00{Path(base).suffix.lower()}"
+        if (person.split, name) in taken:
+            raise ValueError(f"two {person.split} images are named {name}: a dump has one folder a split")
+        taken.add((person.split, name))
+        named.append(replace(person, alias=name))
+    return named
+
+
+def _check_readable(people: Sequence[PersonImage]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for _ in tqdm(pool.map(lambda p: images.read(p.path) is not None, people), "check images", len(people), disable=None, delay=2):
+            pass
+
+
+def _indices(augmenter: Augmenter, rows: Sequence[SyntheticRow]) -> list[int]:
+    where = {name: i for i, name in enumerate(augmenter.bank.names)}
+    return [where[row.target] for row in rows]
+
+
+def _poses(people: Sequence[PersonImage], splits: Sequence[str]) -> dict[str, Pose]:
+    return {p.name: p.pose for p in people if p.pose is not None and p.split in splits}
+
+
+def _keypoints(path: Path, poses: dict[str, Pose]) -> dict[str, str]:
+    """Write each pose in its own image's pixels, whatever its size; the file's digest by its name."""
+    if not poses:
+        return {}
+    xy, visible = (torch.stack([getattr(pose, part) for pose in poses.values()]) for part in ("xy", "visible"))
+    write_keypoints(path, list(poses), replace(next(iter(poses.values())), xy=xy, visible=visible))
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy one file, atomically, and give its digest."""
+    data = source.read_bytes()
+    if not target.exists() or target.read_bytes() != data:
+        images.atomic_write_bytes(target, data)
+    return hashlib.sha256(data).hexdigest()

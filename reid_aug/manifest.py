@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,20 @@ class SyntheticRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Rows and what made them (`made_by`: versions, checkpoint and bank digests, seed, per_image)."""
+    """Rows, what made them (`made_by`: versions, checkpoint and bank digests, seed, per_image), and what else is there.
+
+    `files` are the SHA-256 of real images and keypoint files beside the synthetic ones, by path.
+    """
 
     rows: tuple[SyntheticRow, ...]
     made_by: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to JSON Lines, atomically: the first line is `made_by`, then one row a line."""
         lines = [json.dumps({"format": FORMAT, **self.made_by}, sort_keys=True)]
         lines += [json.dumps({k: v for k, v in asdict(row).items() if v is not None}) for row in self.rows]
+        lines += [json.dumps({"file": path, "sha256": sha256}) for path, sha256 in self.files.items()]
         images.atomic_write_text(path, "\n".join(lines) + "\n")
 
     @classmethod
@@ -52,7 +57,7 @@ class Manifest:
         """Read what `save` wrote; ValueError names the line that is no row."""
         if not Path(path).is_file():
             raise FileNotFoundError(f"no manifest at {path}")
-        known, rows, made_by = {f.name for f in fields(SyntheticRow)}, [], {}
+        known, rows, made_by, files = {f.name for f in fields(SyntheticRow)}, [], {}, {}
         for number, line in enumerate(Path(path).read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
             try:
                 values = json.loads(line)
@@ -60,13 +65,15 @@ class Manifest:
                     if values.pop("format", None) != FORMAT:
                         raise ValueError(f"not {FORMAT!r}")
                     made_by = values
+                elif "file" in values:
+                    files[values["file"]] = values["sha256"]
                 else:
                     rows.append(SyntheticRow(**{k: values[k] for k in values if k in known}))
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError, KeyError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
         if not made_by:
             raise ValueError(f"{path} is empty: a manifest's first line says what made it")
-        return cls(tuple(rows), made_by)
+        return cls(tuple(rows), made_by, files)
 
     @staticmethod
     def merge(manifests: Sequence[Manifest]) -> Manifest:
@@ -80,17 +87,23 @@ class Manifest:
 
     def verify(self, root: str | os.PathLike[str]) -> list[str]:
         """What is wrong with the files below `root`, a line each: missing, changed, or no whole image. Empty when all is well."""
-        return [complaint for row in self.rows if (complaint := verify_row(row, Path(root)))]
+        synthetic = [complaint for row in self.rows if (complaint := verify_row(row, Path(root)))]
+        return synthetic + [said for path, sha256 in self.files.items() if (said := _verify(path, sha256, Path(root)))]
 
 
 def verify_row(row: SyntheticRow, root: Path) -> str | None:
     """What is wrong with one row's file, or None."""
-    path = root / row.path
+    return _verify(row.path, row.sha256, root)
+
+
+def _verify(name: str, sha256: str | None, root: Path) -> str | None:
+    path = root / name
     if not path.is_file():
-        return f"{row.path}: missing"
-    data = path.read_bytes()
-    if row.sha256 and hashlib.sha256(data).hexdigest() != row.sha256:
-        return f"{row.path}: changed since it was written"
+        return f"{name}: missing"
+    if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        return f"{name}: changed since it was written"
+    if path.suffix.lower() not in images.FORMATS:
+        return None
     try:
         images.read(path)
     except (OSError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -202,6 +203,13 @@ class PairStream:
     def images(self) -> Tensor:
         """Every image of `people` as uint8 (N, 3, H, W)."""
         return read_many([p.path for p in self.people], self.size)
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits that change with the images' names, identities and poses: what batches are drawn from."""
+        sha = hashlib.sha256(repr([(p.name, p.pid, p.camid) for p in self.people]).encode())
+        sha.update(self.pose.xy.contiguous().numpy().tobytes() + self.pose.visible.contiguous().numpy().tobytes())
+        return sha.hexdigest()[:16]
 
     def __getitem__(self, step: int) -> PosePair:
         """The batch of one step, counted from 0."""

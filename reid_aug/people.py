@@ -6,6 +6,7 @@ import csv
 import difflib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,11 +31,24 @@ class PersonImage:
     camid: int
     split: str
     pose: Pose | None = field(default=None, repr=False)
+    alias: str | None = None  # what to call it where the file's name won't do
 
     @property
     def name(self) -> str:
-        """The file's name without its folder."""
-        return os.path.basename(self.path)
+        """The file's name without its folder, unless it goes by an alias."""
+        return self.alias or os.path.basename(self.path)
+
+
+def tell_apart(people: Sequence[PersonImage]) -> list[PersonImage]:
+    """The same people; those of one split whose files share a name go by their path below the folder all have in common."""
+    count = Counter((p.split, os.path.basename(p.path)) for p in people)
+    if not people or max(count.values()) == 1:
+        return list(people)
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(p.path)) for p in people])
+    return [
+        replace(p, alias=Path(os.path.relpath(p.path, root)).as_posix()) if count[p.split, os.path.basename(p.path)] > 1 else p
+        for p in people
+    ]
 
 
 def parse_name(name: str) -> tuple[int, int]:
@@ -141,7 +155,7 @@ def read_csv(path: str | os.PathLike[str], *, allow_overlap: bool = False) -> li
         raise ValueError(f"{where}: no images in it")
     if not allow_overlap:
         _refuse_overlap(where, people)
-    return people
+    return tell_apart(people)
 
 
 def _csv_rows(where: str) -> list[tuple[int, dict[str, str]]]:
@@ -225,7 +239,7 @@ def from_torchreid(dataset: Any) -> list[PersonImage]:
             if not isinstance(row, list | tuple) or len(row) not in (3, 4) or not isinstance(row[0], str | os.PathLike):
                 raise TypeError(f"a row of a torchreid image data set is (path, pid, camid[, dsetid]), {split} has {row!r}")
             people.append(PersonImage(os.fspath(row[0]), int(row[1]), int(row[2]), split))
-    return people
+    return tell_apart(people)
 
 
 def attach_poses(

@@ -28,6 +28,7 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
         save_every_steps=config.save_every_steps, sample_every_steps=config.sample_every_steps,
         log_every_steps=config.log_every_steps, seed=config.seed, precision=config.precision,
         accelerator=config.accelerator, devices=config.devices, compile=config.compile,
+        about={"batch_size": config.batch_size, "flip": config.flip, "cross_camera": config.cross_camera, "people": stream.digest},
     )  # fmt: skip
 
 

@@ -107,7 +107,8 @@ def train_baseline(config: BaselineConfig, data: TrainingSet, seed: int, *, devi
         with fabric.autocast():
             logits, features = model(inputs)
             loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
-            loss = loss + config.triplet_weight * triplet(features.float(), targets)
+            if config.triplet_weight:
+                loss = loss + config.triplet_weight * triplet(features.float(), targets)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)

@@ -12,21 +12,23 @@ from datetime import datetime, timezone
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
+from generators import create
 from generators import names as generator_names
-from generators.registry import nearest
+from generators.registry import nearest, read_header
 from reid_aug import config as configuration
 from reid_aug import images
 from reid_aug.augmenter import plan
 from reid_aug.bank import PoseBank
 from reid_aug.bench.arms import COPIES, NONE, ORACLE, draw_arm, read_rows, training_set
 from reid_aug.bench.baseline import BaselineConfig, features, train_baseline
+from reid_aug.bench.held_out import measure, pairs_to_measure
 from reid_aug.bench.ranking import Ranking, rank_gallery
 from reid_aug.config import Config, DataConfig, GeneratorConfig, TrainConfig
 from reid_aug.loading import load_people
@@ -46,7 +48,9 @@ class GeneratorArm(Config):
     batch_size: PositiveInt = 16
     flip: bool = True
     precision: str = "32-true"
+    cross_camera: Literal["any", "prefer"] = "any"
     sample_every_steps: PositiveInt = 1000
+    save_every_steps: PositiveInt = 200
     checkpoint: str | None = None
 
 
@@ -109,6 +113,8 @@ class _Benchmark:
         self.config = config
         # Arms and seeds are left out: adding one to a finished benchmark runs that one alone.
         self.common = config.model_dump(mode="json", include={"rendered", "data", "per_image", "synthesis_seed", "baseline"})
+        if config.data is not None:
+            self.common["contents"] = _contents(self.people, config.data)
         self.folder = Path(config.out) / f"{config.name}-{configuration.digest(self.common)}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results = self.folder / RESULTS
@@ -116,7 +122,9 @@ class _Benchmark:
     def digest(self, arm: str) -> str:
         """Changes with whatever decides the arm's scores."""
         own = self.config.generators.get(arm)
-        said = None if own is None else own.model_dump(mode="json", exclude={"sample_every_steps"})
+        said = None if own is None else own.model_dump(mode="json", exclude={"sample_every_steps", "save_every_steps"})
+        if said is not None and said["checkpoint"] is not None:
+            said["checkpoint"] = read_header(said["checkpoint"])["digest"]
         return configuration.digest({**self.common, "arm": arm, "generator": said})
 
     def place(self, what: str, arm: str) -> Path:
@@ -125,6 +133,7 @@ class _Benchmark:
     def run(self) -> Result:
         images.atomic_write_text(self.folder / "config.json", self.config.model_dump_json(indent=2) + "\n")
         done = self._lines()
+        self._preflight()
         quality = {arm: self._quality(arm) for arm in self.config.generators if arm in self.config.arms and self.config.quality.pairs}
         for seed in self.config.seeds:
             for arm in self.config.arms:
@@ -140,6 +149,12 @@ class _Benchmark:
         lines = [line for line in read_results(self.results) if line["arm"] in arms and line["config"] == self.digest(line["arm"])]
         return {(line["arm"], line["seed"]): line for line in lines}
 
+    def _preflight(self) -> None:
+        """Meet what can be wrong with the data before hours are spent on training."""
+        assert len(self.bank) and len(self._real)  # poses there, every image decoded
+        if self.config.quality.pairs and set(self.config.generators) & set(self.config.arms):
+            pairs_to_measure(self.people, self.config.quality.pairs, self.config.quality.seed)
+
     @cached_property
     def rendered(self) -> RenderedSet | None:
         if self.config.rendered is None:
@@ -149,7 +164,7 @@ class _Benchmark:
 
     @cached_property
     def people(self) -> list[PersonImage]:
-        data = self.config.data if self.rendered is None else DataConfig(root=str(self.rendered.root))
+        data = self.config.data or DataConfig(root=str(self.rendered.root if self.rendered else ""))
         assert data is not None
         return load_people(data, test_poses=True)
 
@@ -180,7 +195,8 @@ class _Benchmark:
             TrainConfig(
                 generator=asked.generator, data=DataConfig(root=str(root)), out=str(self.place("generators", arm)),
                 steps=asked.steps, batch_size=asked.batch_size, flip=asked.flip, precision=asked.precision,
-                sample_every_steps=asked.sample_every_steps, seed=self.config.synthesis_seed,
+                cross_camera=asked.cross_camera, sample_every_steps=asked.sample_every_steps,
+                save_every_steps=asked.save_every_steps, seed=self.config.synthesis_seed,
             ),
             self.people,
         )  # fmt: skip
@@ -243,8 +259,6 @@ class _Benchmark:
 
     def _quality(self, arm: str) -> dict[str, Any]:
         """SSIM and mask-SSIM of a generator arm on held-out pairs, measured once."""
-        from reid_aug.bench.held_out import measure
-
         asked = self.config.quality.model_dump()
         kept = self.place("quality", arm).with_suffix(".json")
         if kept.exists() and (known := json.loads(kept.read_text()))["asked"] == asked:
@@ -303,10 +317,25 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return list(whole())
 
 
+def _contents(people: Sequence[PersonImage], data: DataConfig) -> str:
+    """Changes when images come, go or are replaced, or their poses do: a path alone does not say what is there."""
+    said = [(p.split, p.name, os.path.getsize(p.path), p.pose and p.pose.xy.tolist()) for p in people]
+    return configuration.digest({"people": said, "on_bad_image": data.on_bad_image})
+
+
 def _device() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def cpu_name() -> str:
+    """The processor as the kernel names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str]:
@@ -325,6 +354,11 @@ def load_config(path: str | None, overrides: Sequence[str]) -> BenchConfig:
             known = generator_names()
             hint = nearest(asked.generator.name, known)
             raise ValueError(f"arm {arm!r}: no generator named {asked.generator.name!r}; there are {', '.join(known)}{hint}")
+        if asked.checkpoint is None:
+            with torch.device("meta"):  # a network without memory: are its options right?
+                create(asked.generator.name, **asked.generator.options)
+        else:
+            read_header(asked.checkpoint)
     if config.rendered is not None:
         try:
             RenderedConfig(**config.rendered)

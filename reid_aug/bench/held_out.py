@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from generators import PosePair, load
 from generators.maps import body_mask
@@ -26,31 +27,38 @@ def measure(
 ) -> dict[str, Any]:
     """Mean SSIM and mask-SSIM (Deformable GAN's definition) over `count` held-out pairs, and a sheet of the first eight.
 
-    Pairs are of query and gallery images; masks are of the target pose. With fewer pairs than `count` all are taken.
+    Pairs are of query and gallery images, both at the generator's size; masks are of the target pose.
+    ValueError when there are fewer pairs.
     """
     model = load(checkpoint)
     size = tuple(model.size)
-    pairs = _as_many_as_there_are(people, count, seed)
+    pairs = pairs_to_measure(people, count, seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     plain, masked = [], []
     for start in range(0, len(pairs), batch_size):
         batch = _batch(pairs[start : start + batch_size], size)  # type: ignore[arg-type]
-        there = batch.to(device)
+        there = batch.to(device).on(model.skeleton)
         drawn = model(there.source, there.source_pose, there.target_pose)
-        mask = body_mask(there.target_pose).squeeze(1).bool()
+        mask = protocol_mask(batch.to(device).target_pose).squeeze(1).bool()
         generated, truth = images.to_uint8(drawn), images.to_uint8(there.target)
         plain.append(ssim(generated, truth, PROTOCOL))
         masked.append(ssim(generated, truth, PROTOCOL, mask=mask))
         if start == 0 and sheet is not None:
             sheet.parent.mkdir(parents=True, exist_ok=True)
             sample_sheet(batch[:8], drawn[:8].cpu()).save(sheet)
-    return {
-        "protocol": PROTOCOL, "pairs": len(pairs), "ssim": float(torch.cat(plain).mean()), "mask_ssim": float(torch.cat(masked).mean()),
-    }  # fmt: skip
+    means = {name: float(torch.cat(values).mean()) for name, values in (("ssim", plain), ("mask_ssim", masked))}
+    return {"protocol": PROTOCOL, "size": list(size), "pairs": len(pairs), **means}
 
 
-def _as_many_as_there_are(people: Sequence[PersonImage], count: int, seed: int) -> list[tuple[PersonImage, PersonImage]]:
+def protocol_mask(pose: Pose) -> Tensor:
+    """The papers' body mask (B, 1, H, W): 4 px round the limbs and a closing of 5 px at 128 rows, in proportion elsewhere."""
+    scale = pose.size[0] / 128
+    return body_mask(pose, 4 * scale, closing_px=2 * round(2 * scale) + 1)
+
+
+def pairs_to_measure(people: Sequence[PersonImage], count: int, seed: int) -> list[tuple[PersonImage, PersonImage]]:
+    """The pairs image quality is measured on; ValueError says what is missing for that many."""
     try:
         return held_out_pairs(people, count, seed)
     except ValueError as error:

@@ -14,7 +14,7 @@ from reid_aug import images
 from reid_aug.bench.harness import BenchConfig, Result, scores_file
 from reid_aug.bench.statistics import Interval, mean_std, paired_bootstrap
 
-BASE = "none"
+BASE, COPIES = "none", "copies"
 SCORES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "map": "mAP", "minp": "mINP"}
 
 
@@ -27,6 +27,7 @@ class ArmSummary:
     scores: dict[str, tuple[float, float]]
     rank1_gain: Interval | None  # None for the arm everything is compared with
     map_gain: Interval | None
+    map_gain_over_copies: Interval | None  # None without that arm, and for it and `none`
     steps: int
     seconds: float
     train_images: int
@@ -37,15 +38,17 @@ def summarise(result: Result) -> list[ArmSummary]:
     """One summary an arm, in the order of the results."""
     arms = list(dict.fromkeys(line["arm"] for line in result.lines))
     base = _per_query(result, BASE)
-    return [_summary(result, arm, base) for arm in arms]
+    copies = _per_query(result, COPIES) if COPIES in arms else None
+    return [_summary(result, arm, base, copies) for arm in arms]
 
 
-def _summary(result: Result, arm: str, base: dict[str, np.ndarray]) -> ArmSummary:
+def _summary(result: Result, arm: str, base: dict[str, np.ndarray], copies: dict[str, np.ndarray] | None) -> ArmSummary:
     lines = [line for line in result.lines if line["arm"] == arm]
     mine = _per_query(result, arm)
     gains = {key: None if arm == BASE else paired_bootstrap(mine[key], base[key]) for key in ("hit", "ap")}
+    control = None if copies is None or arm in (BASE, COPIES) else paired_bootstrap(mine["ap"], copies["ap"])
     return ArmSummary(
-        arm, len(lines), {key: mean_std([line[key] for line in lines]) for key in SCORES}, gains["hit"], gains["ap"],
+        arm, len(lines), {key: mean_std([line[key] for line in lines]) for key in SCORES}, gains["hit"], gains["ap"], control,
         lines[0]["steps"], float(np.mean([line["seconds"] for line in lines])), lines[0]["train_images"], mine["cmc"].mean(0),
     )  # fmt: skip
 
@@ -91,13 +94,14 @@ def _gain(gain: Interval | None) -> str:
 
 
 def verdicts(summaries: Sequence[ArmSummary]) -> list[str]:
-    """One sentence an arm: what its interval allows to be said of mAP."""
+    """One sentence an arm: what its interval allows to be said of mAP, against `none` and against the control."""
     said = []
     for one in summaries:
         if one.map_gain is not None:
             low, high = 100 * one.map_gain.low, 100 * one.map_gain.high
             what = "helps" if low > 0 else "hurts" if high < 0 else "has no measurable effect"
-            said.append(f"`{one.arm}` {what}: mAP {_gain(one.map_gain)} points.")
+            control = f"; against `{COPIES}` {_gain(one.map_gain_over_copies)}" if one.map_gain_over_copies else ""
+            said.append(f"`{one.arm}` {what}: mAP {_gain(one.map_gain)} points{control}.")
     return said
 
 
@@ -115,7 +119,8 @@ def render(result: Result, summaries: Sequence[ArmSummary], about: str, command:
         f"{first['steps']:,} steps in every arm; {first['identities']} identities, {first['queries']} queries, "
         f"{first['gallery']} gallery images). "
         "Gains over `none` in points, with 95 % intervals of a paired bootstrap over queries (scores averaged over seeds first): they "
-        "speak of other queries, not of other generators or data sets. Each generator was trained once."
+        "speak of other queries, not of other trainings, generators or data sets: beside a standard deviation over seeds as large as the "
+        "gain, an interval says little. Each generator was trained once."
         + (f" SSIM and mask-SSIM as Deformable GAN defines them: {pairs}." if pairs else ""),
         "Arms: `none` real images alone; `copies` the same images once more, as often as other arms add synthetic ones; `oracle` the true "
         "images of the same people in the same poses (rendered data only); any other name: that generator's images.",
@@ -131,7 +136,8 @@ def record(result: Result, summaries: Sequence[ArmSummary], config: BenchConfig,
     assert config.record is not None
     rows = {
         one.arm: {
-            "seeds": one.seeds, "scores": {key: {"mean": m, "std": s} for key, (m, s) in one.scores.items()},
+            "seeds": one.seeds,
+            "scores": {key: {"mean": m, "std": None if np.isnan(s) else s} for key, (m, s) in one.scores.items()},
             "rank1_gain": one.rank1_gain and one.rank1_gain._asdict(), "map_gain": one.map_gain and one.map_gain._asdict(),
             "seconds": one.seconds, "train_images": one.train_images, **({"quality": q} if (q := result.quality.get(one.arm)) else {}),
         }
@@ -143,7 +149,7 @@ def record(result: Result, summaries: Sequence[ArmSummary], config: BenchConfig,
         kept["data"] = {key: Path(value).name if isinstance(value, str) else value for key, value in kept["data"].items()}
     command = " ".join(_anywhere(command.split()))
     about = {"command": command, "device": result.lines[0]["device"], "versions": result.lines[0]["versions"], "config": kept}
-    images.atomic_write_text(config.record, json.dumps({**about, "arms": rows, "lines": result.lines}, indent=1) + "\n")
+    images.atomic_write_text(config.record, json.dumps({**about, "arms": rows, "lines": result.lines}, indent=1, allow_nan=False) + "\n")
 
 
 def _anywhere(words: Sequence[str]) -> Iterator[str]:

@@ -104,6 +104,8 @@ class TestHarness:
         (["seeds=[]"], "at least one seed"),
         (["rendered.train_idents=3"], "train_idents"),
         (["generators.pg2.generator.name=pg3"], "no generator named 'pg3'"),
+        (["generators.pg2.generator.width=wide"], "width is of type int like 128, got 'wide'"),
+        (["generators.pg2.checkpoint=nowhere.safetensors"], "no checkpoint at nowhere.safetensors"),
         (["data.root=here"], "either `rendered` or `data`"),
         (["baseline.setps=3"], "unknown key 'baseline.setps'.*did you mean 'steps'"),
     ],

@@ -57,14 +57,21 @@ def test_train_dump_check(rendered: RenderedSet, tmp_path: Path, capsys: pytest.
     assert code == 0 and "48 synthetic images of 6 people" in out
     assert len(Manifest.load(tmp_path / "dump" / "manifest.jsonl").rows) == 48
     assert len(read_market_folder(tmp_path / "dump")) == 24 + 8 + 20 + 48
-    assert run("check", tmp_path / "dump", capsys=capsys)[:2] == (0, "48 of 48 synthetic images are as they were written\n")
+    assert run("check", tmp_path / "dump", capsys=capsys)[:2] == (0, "102 of 102 files (48 synthetic images) are as they were written\n")
 
     victim = sorted((tmp_path / "dump" / "bounding_box_train").glob("*_p0.jpg"))[0]
     victim.write_bytes(victim.read_bytes()[:-20])
     code, out, _ = run("check", tmp_path / "dump", capsys=capsys)
-    assert code == 1 and f"{victim.name}: changed since it was written" in out and "47 of 48" in out
+    assert code == 1 and f"{victim.name}: changed since it was written" in out and "101 of 102" in out
     assert run(*wanted, capsys=capsys)[0] == 0, "the same command again mends it"
     assert run("check", tmp_path / "dump", capsys=capsys)[0] == 0
+
+
+def test_another_skeleton_learns_and_draws(rendered: RenderedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["train", *SMALL, "generator.skeleton=mpii_14", f"data.root={rendered.root}", f"out={tmp_path / 'run'}"]
+    assert run(*asked, capsys=capsys)[0] == 0
+    dump = ["dump", f"checkpoint={tmp_path / 'run' / 'last.safetensors'}", f"data.root={rendered.root}", f"out={tmp_path / 'd'}"]
+    assert run(*dump, capsys=capsys)[0] == 0
 
 
 def test_rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,6 +160,8 @@ class TestBadInput:
         (tmp_path / "cut.safetensors").write_bytes(checkpoint.read_bytes()[:5000])
         assert "is no whole safetensors file" in dump(tmp_path / "cut.safetensors")
         assert "no checkpoint at" in dump(tmp_path / "nowhere.safetensors")
+        told = ["dump", f"checkpoint={checkpoint}", f"data.root={rendered.root}", f"out={tmp_path / 'dump'}", "device=cudaa"]
+        assert "no device 'cudaa'" in refused(*run(*told, capsys=capsys))
         square = tmp_path / "square.safetensors"
         generators.save(generators.create("pg2", size=(32, 32), width=4), square)
         assert "the generator draws 32 × 32 images, these people's are 32 × 16" in dump(square)
@@ -168,6 +177,21 @@ class TestBadInput:
         for other in ("generator.bottleneck=3", "generator.size=[64,32]", "generator.skeleton=mpii_14"):
             said = refused(*run(*asked, other, capsys=capsys))
             assert "was trained with options" in said and "train into another folder" in said
+
+    def test_other_people_in_the_folder(
+        self, rendered: RenderedSet, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        asked = ["train", *SMALL, f"out={tmp_path / 'run'}"]
+        assert run(*asked, f"data.root={rendered.root}", capsys=capsys)[0] == 0
+        next((folder / "bounding_box_train").iterdir()).unlink()
+        assert "was trained with people" in refused(*run(*asked, f"data.root={folder}", capsys=capsys))
+        assert "was trained with flip True" in refused(*run(*asked, f"data.root={rendered.root}", "flip=false", capsys=capsys))
+
+    def test_values_of_the_wrong_kind(self, rendered: RenderedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        root, out = rendered.root, tmp_path / "run"
+        assert "width is of type int like 128, got 'wide'" in self.train(root, "generator.width=wide", out=out, capsys=capsys)
+        assert "size is of type tuple like (128, 64), got 64" in self.train(root, "generator.size=64", out=out, capsys=capsys)
+        assert "radius_px is of type float" in self.train(root, "generator.radius_px=x", out=out, capsys=capsys)
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_unwritable_output(self, rendered: RenderedSet, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
