@@ -10,5 +10,3 @@ import torch
 # long. Set before any test, and for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
-# Fresh networks are full of denormal numbers, which make a CPU many times slower.
-torch.set_flush_denormal(True)

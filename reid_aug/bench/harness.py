@@ -103,9 +103,12 @@ class Result:
 
 def run(config: BenchConfig) -> Result:
     """Run what is missing of a benchmark and return all of it; each (arm, seed) is on disk as soon as it is done."""
-    # Fresh networks are full of denormal numbers, which make a CPU many times slower.
+    # Fresh networks are full of denormal numbers, which make a CPU many times slower; afterwards arithmetic is exact again.
     torch.set_flush_denormal(True)
-    return _Benchmark(config).run()
+    try:
+        return _Benchmark(config).run()
+    finally:
+        torch.set_flush_denormal(False)
 
 
 class _Benchmark:
