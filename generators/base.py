@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from generators.perceptual import Features, Perceptual
 from generators.pose import Pose, Skeleton, convert, mirror, openpose_18
 
 
@@ -30,6 +32,17 @@ class PosePair:
     def __getitem__(self, index: slice | Tensor) -> PosePair:
         return PosePair(
             self.source[index], self.target[index], self.source_pose[index], self.target_pose[index], self.identity[index]
+        )
+
+    @staticmethod
+    def cat(pairs: Sequence[PosePair]) -> PosePair:
+        """One batch out of several of one size and skeleton."""
+        return PosePair(
+            torch.cat([p.source for p in pairs]),
+            torch.cat([p.target for p in pairs]),
+            Pose.cat([p.source_pose for p in pairs]),
+            Pose.cat([p.target_pose for p in pairs]),
+            torch.cat([p.identity for p in pairs]),
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PosePair:
@@ -74,6 +87,7 @@ class Generator(nn.Module, ABC):
     skeleton: Skeleton = openpose_18
     size: tuple[int, int]
     options: dict[str, Any]
+    prepare_steps: ClassVar[int] = 0  # batches `prepare` wants to see before the first step
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Generator:
         model = super().__new__(cls)
@@ -81,6 +95,8 @@ class Generator(nn.Module, ABC):
         bound.apply_defaults()
         # Past nn.Module's own __setattr__: its __init__ has not run yet.
         object.__setattr__(model, "options", {k: v for k, v in bound.arguments.items() if k != "self"})
+        object.__setattr__(model, "_perceptual", None)
+        object.__setattr__(model, "_shared", None)
         return model
 
     @abstractmethod
@@ -110,6 +126,39 @@ class Generator(nn.Module, ABC):
     def learning_rate(self, player: str, step: int) -> float | None:
         """The player's learning rate at `step`, or None to leave the optimiser's own."""
         return None
+
+    def features(self) -> Features | None:
+        """What the paper compares images on beside pixels, or None: the loop finds such a network before the first step."""
+        return None
+
+    @property
+    def perceptual(self) -> Perceptual | None:
+        """The frozen network of `features`, or None where its terms are off; no part of the model's weights."""
+        return self._perceptual  # type: ignore[return-value]
+
+    @perceptual.setter
+    def perceptual(self, network: Perceptual | None) -> None:
+        object.__setattr__(self, "_perceptual", network)  # not a submodule: no checkpoint holds it
+
+    def prepare(self, pairs: Sequence[PosePair]) -> None:  # noqa: B027 - most papers need nothing
+        """See `prepare_steps` batches before the first step; what is learnt of them belongs into buffers."""
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Within it, `share` computes each thing once: what two players of one turn both need is drawn once."""
+        object.__setattr__(self, "_shared", {})
+        try:
+            yield
+        finally:
+            object.__setattr__(self, "_shared", None)
+
+    def share(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """`compute()`, or what it gave to the player before; who must not learn from it detaches it."""
+        if self._shared is None:
+            return compute()
+        if name not in self._shared:  # type: ignore[operator]
+            self._shared[name] = compute()  # type: ignore[index]
+        return self._shared[name]  # type: ignore[index]
 
     def check(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> None:
         """ValueError unless images and poses fit this model's size and skeleton."""

@@ -1,0 +1,123 @@
+"""Limb transforms, fitted in closed form for a whole batch, and moving images or features by them.
+
+A transform (*B, 2, 3) maps target pixels to source pixels, x right, y down, pixel centres at integers: to draw a target
+pixel, look where it comes from.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FAR_PX = 1000.0  # "no point": looks so far outside the source that it finds nothing (Deformable GAN's released code)
+
+
+def no_point(like: Tensor) -> Tensor:
+    """The transform (2, 3) that finds nothing: a shift of 1000 pixels."""
+    return torch.tensor([[1.0, 0.0, FAR_PX], [0.0, 1.0, FAR_PX]], dtype=like.dtype, device=like.device)
+
+
+def fit_affine(target: Tensor, source: Tensor, weight: Tensor | None = None, total: bool = False) -> tuple[Tensor, Tensor]:
+    """Least-squares affine transforms (*B, 2, 3) that take points `target (*B, N, 2)` to `source (*B, N, 2)`.
+
+    `weight (*B, N)` 0 leaves a point out. `total` minimises as scikit-image's `estimate_transform("affine")` does: the
+    total least squares of normalised points, the same as the ordinary one where a fit is exact. Also returns `ok (*B)`
+    bool: False where the points left lie on a line or are fewer than three; the transform there is "no point".
+    """
+    t, s, w = _double(target, source, weight)
+    t_mean, s_mean, t, s = _centred(t, s, w)
+    # Normal equations of centred points: A · cov(t, t) = cov(s, t), 2 × 2 both.
+    tt, st = (t * w).mT @ t, (s * w).mT @ t
+    a, b, d = tt[..., 0, 0], tt[..., 0, 1], tt[..., 1, 1]
+    # Relative to the points' spread: 1e-9 is a triangle 10⁻⁴·⁵ as high as it is long.
+    ok = a * d - b * b > 1e-9 * (a + d) ** 2
+    if total:
+        eased = _total_ease(a, b, d, st, (w * s * s).sum((-2, -1)))
+        a, d = a - eased, d - eased
+    det = torch.where(ok, a * d - b * b, torch.ones_like(a))
+    inverse = torch.stack((d, -b, -b, a), dim=-1).unflatten(-1, (2, 2)) / det[..., None, None]
+    return _assemble(st @ inverse, t_mean, s_mean, ok, target)
+
+
+def _total_ease(a: Tensor, b: Tensor, d: Tensor, st: Tensor, ss: Tensor) -> Tensor:
+    """What total least squares takes off the diagonal of cov(t, t): the least eigenvalue of its normal matrix.
+
+    Of [[S, 0, −x], [0, S, −y], [−x, −y, c]] for points scaled to a mean square distance of 2; the cubic's least root.
+    """
+    spread = (a + d).clamp(min=1e-300)
+    scale = 2 / spread  # both sums of squares become 2 (the count of points cancels)
+    a, b, d = a * scale, b * scale, d * scale
+    st2 = st.mT @ st * (scale * 2 / ss.clamp(min=1e-300))[..., None, None]
+    p, q, r = st2[..., 0, 0], st2[..., 0, 1], st2[..., 1, 1]
+    # (2 − λ)((a − λ)(d − λ) − b²) = (d − λ) p − 2 b q + (a − λ) r, as λ³ − 4 λ² + c1 λ − c0 = 0 (a + d = 2)
+    det = a * d - b * b
+    c1, c0 = 4 + det - p - r, 2 * det - d * p + 2 * b * q - a * r
+    third = 4 / 3
+    radius = (third**2 - c1 / 3).clamp(min=1e-300).sqrt()  # three real roots: the matrix is symmetric
+    cosine = (third**3 - third * c1 / 2 + c0 / 2) / radius**3
+    least = third + 2 * radius * torch.cos((torch.acos(cosine.clamp(-1, 1)) + 2 * torch.pi) / 3)
+    for _ in range(2):  # arc cosine is coarse near its ends
+        value, slope = ((least - 4) * least + c1) * least - c0, (3 * least - 8) * least + c1
+        least = least - torch.where(slope.abs() > 1e-12, value / slope, torch.zeros_like(value))
+    return least.clamp(min=0) / scale
+
+
+def fit_similarity(target: Tensor, source: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Least-squares similarity transforms (rotation, scale, shift), as `fit_affine`; two points are enough.
+
+    `ok` is False where the target points left are fewer than two or all on one point (Umeyama 1991, in the plane).
+    """
+    t, s, w = _double(target, source, weight)
+    t_mean, s_mean, t, s = _centred(t, s, w)
+    spread = (w * t * t).sum((-2, -1))
+    ok = spread > 1e-9
+    spread = torch.where(ok, spread, torch.ones_like(spread))
+    along = (w * t * s).sum((-2, -1)) / spread
+    across = (w[..., 0] * (t[..., 0] * s[..., 1] - t[..., 1] * s[..., 0])).sum(-1) / spread
+    linear = torch.stack((along, -across, across, along), dim=-1).unflatten(-1, (2, 2))
+    return _assemble(linear, t_mean, s_mean, ok, target)
+
+
+def _double(target: Tensor, source: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Fits are a few numbers each: float64 costs nothing and keeps them exact to 10⁻⁴ pixels."""
+    w = torch.ones(target.shape[:-1], device=target.device) if weight is None else weight
+    return target.double(), source.double(), w.double()[..., None]
+
+
+def _centred(t: Tensor, s: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    total = w.sum(-2, keepdim=True).clamp(min=1e-12)
+    t_mean, s_mean = (t * w).sum(-2, keepdim=True) / total, (s * w).sum(-2, keepdim=True) / total
+    return t_mean, s_mean, t - t_mean, s - s_mean
+
+
+def _assemble(linear: Tensor, t_mean: Tensor, s_mean: Tensor, ok: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    shift = s_mean.mT - linear @ t_mean.mT  # (*B, 2, 1)
+    fitted = torch.cat((linear, shift), dim=-1)
+    # A fit of nearly degenerate points may leave every number's range in float32: that is no point either.
+    ok = ok & (fitted.abs() < 1e6).all((-2, -1))
+    return torch.where(ok[..., None, None], fitted, no_point(fitted)).to(like.dtype), ok
+
+
+def at_scale(transform: Tensor, scale: float | Tensor) -> Tensor:
+    """The transform on a feature map `scale` times the image's size: the shift shrinks, the rest stays (Siarohin et al. 2018)."""
+    factor = torch.ones_like(transform)
+    factor[..., 2] = scale
+    return transform * factor
+
+
+def warp(image: Tensor, transform: Tensor, padding: str = "zeros", size: tuple[int, int] | None = None) -> Tensor:
+    """Move `image (B, C, H, W)` by `transform (B, 2, 3)`, bilinearly; `padding` outside it: "zeros" or "border".
+
+    The result is `size` (H', W') or the image's own.
+    """
+    h, w = image.shape[-2:]
+    rows, columns = size or (h, w)
+    make = {"dtype": transform.dtype, "device": transform.device}
+    y, x = torch.arange(rows, **make)[:, None], torch.arange(columns, **make)[None, :]
+    m = transform[..., None, None]  # (B, 2, 3, 1, 1)
+    # grid_sample counts from −1 to 1 between the outermost pixel centres. A side of one pixel has no length: any but 0 will do.
+    places = torch.stack([
+        (m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2]) * (2 / max(side - 1, 1)) - 1 for i, side in ((0, w), (1, h))
+    ], dim=-1)  # fmt: skip
+    return F.grid_sample(image, places.to(image.dtype), mode="bilinear", padding_mode=padding, align_corners=True)
