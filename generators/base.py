@@ -136,29 +136,38 @@ class Generator(nn.Module, ABC):
         """The frozen network of `features`, or None where its terms are off; no part of the model's weights."""
         return self._perceptual  # type: ignore[return-value]
 
-    @perceptual.setter
-    def perceptual(self, network: Perceptual | None) -> None:
-        object.__setattr__(self, "_perceptual", network)  # not a submodule: no checkpoint holds it
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "perceptual":  # a module like any other would become part of the model, and of its checkpoints
+            object.__setattr__(self, "_perceptual", value)
+        else:
+            super().__setattr__(name, value)
 
-    def prepare(self, pairs: Sequence[PosePair]) -> None:  # noqa: B027 - most papers need nothing
+    def prepare(self, pairs: Sequence[PosePair]) -> None:
         """See `prepare_steps` batches before the first step; what is learnt of them belongs into buffers."""
 
     @contextmanager
-    def sharing(self) -> Iterator[None]:
-        """Within it, `share` computes each thing once: what two players of one turn both need is drawn once."""
-        object.__setattr__(self, "_shared", {})
+    def sharing(self, movers: Iterable[nn.Module] = ()) -> Iterator[None]:
+        """Within it, `share` computes each thing once, for all of a turn's `movers` to learn from."""
+        object.__setattr__(self, "_shared", ({}, tuple(movers)))
         try:
             yield
         finally:
             object.__setattr__(self, "_shared", None)
 
     def share(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """`compute()`, or what it gave to the player before; who must not learn from it detaches it."""
+        """`compute()`, or what it gave to the player before; the player who is not to learn from it detaches it."""
         if self._shared is None:
             return compute()
-        if name not in self._shared:  # type: ignore[operator]
-            self._shared[name] = compute()  # type: ignore[index]
-        return self._shared[name]  # type: ignore[index]
+        known, movers = self._shared  # type: ignore[misc]
+        if name not in known:
+            # Whoever moves later in the turn is frozen now, and learns from this drawing then.
+            frozen = [p for mover in movers for p in mover.parameters() if not p.requires_grad]
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            known[name] = compute()
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+        return known[name]
 
     def check(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> None:
         """ValueError unless images and poses fit this model's size and skeleton."""

@@ -23,11 +23,30 @@ import generators.models as models
 from generators.base import Generator
 
 FORMAT = "reid-aug generator 1"
+FOLDERS = "REID_AUG_GENERATORS"  # environment: folders of <name>.py and <name>.yaml beside the package's own
+
+
+def folders() -> list[Path]:
+    """Folders with generators of the user's own, as the environment names them; NotADirectoryError when one is not there."""
+    named = [Path(folder) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
+    for folder in named:
+        if not folder.is_dir():
+            raise NotADirectoryError(f"{FOLDERS} names {folder}, which is no folder")
+    return named
+
+
+_OWN = list(models.__path__)
+
+
+def _places() -> list[str]:
+    """Where generators' files are, made known to the import system; the package's own come first, so nothing takes their names."""
+    models.__path__[:] = [*_OWN, *map(str, folders())]
+    return list(models.__path__)
 
 
 def names() -> list[str]:
-    """Every generator there is: one per file in generators/models."""
-    return sorted(m.name for m in pkgutil.iter_modules(models.__path__) if not m.name.startswith("_"))
+    """Every generator there is: one per file in generators/models and in the folders REID_AUG_GENERATORS names."""
+    return sorted(m.name for m in pkgutil.iter_modules(_places()) if not m.name.startswith("_"))
 
 
 def generator_class(name: str) -> type[Generator]:
@@ -144,7 +163,7 @@ def _keys_of(model: Generator, player: torch.nn.Module) -> list[str]:
     return [key for key, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in owned]
 
 
-def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_header(path: str | os.PathLike[str], kind: str = FORMAT) -> dict[str, Any]:
     """A checkpoint's header; FileNotFoundError when there is no file, ValueError when it is something else."""
     path = Path(path)
     if not path.is_file():
@@ -154,8 +173,9 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path} is no whole safetensors file: {error}") from None
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is no generator checkpoint: its header says format {metadata.get('format')!r}, not {FORMAT!r}")
+    if metadata.get("format") != kind:
+        what = kind.split()[1]  # "reid-aug generator 1"
+        raise ValueError(f"{path} is no {what} checkpoint: its header says format {metadata.get('format')!r}, not {kind!r}")
     return json.loads(metadata["reid-aug"])
 
 

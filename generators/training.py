@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from generators import perceptual as networks
 from generators import registry
 from generators.base import Generator, PosePair
+from generators.perceptual import Perceptual
 from generators.sheet import sample_sheet
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ def train(
     devices: int | str = 1,
     compile: bool = False,
     fabric: Fabric | None = None,
+    perceptual: str | Perceptual = "imagenet",  # for papers that compare on features: weights, a network, or "none"
     about: Mapping[str, Any] | None = None,  # what else decides the result: data, batches; kept in the checkpoint's header
 ) -> Trained:
     """Train `model` in place and return how it went; `out` holds checkpoint, curves and sample sheets.
@@ -69,18 +73,26 @@ def train(
     (a stream with `starting_at(step)` is asked to start there, any other is drawn from up to there).
     SIGINT or SIGTERM save and stop after the step under way. FloatingPointError names the step and the term of a
     loss that is not finite; ValueError says when the checkpoint in `out` is of another model or of other `about`.
+    A paper that compares images on VGG-19 gets it before anything else; FileNotFoundError says where its weights belong.
     """
     steps = model.schedule_steps() if steps is None else steps
     for name, value in (("steps", steps), ("save_every_steps", save_every_steps),
                         ("sample_every_steps", sample_every_steps), ("log_every_steps", log_every_steps)):  # fmt: skip
         if value < 1:
             raise ValueError(f"{name} is at least 1, got {value}")
+    about = {"seed": seed, **(about or {})}
+    features = model.features()
+    if features is not None:
+        network = networks.load(perceptual, features) if isinstance(perceptual, str) else perceptual
+        model.perceptual, about["perceptual"] = network, network.name if network is not None else "none"
     fabric = fabric or _fabric(precision, accelerator, devices)
-    loop = _Loop(model, Path(out), fabric, seed, {"seed": seed, **(about or {})})
+    loop = _Loop(model, Path(out), fabric, seed, about)
     done = loop.resume()
     if compile:
         loop.compile()
     stream = iter(pairs.starting_at(done)) if isinstance(pairs, Seekable) else _skip(iter(pairs), done)
+    if not done and model.prepare_steps:
+        stream = loop.prepare(stream)
     loop.resume_random()  # not before: finding its place, a stream may draw from the same generator (a DataLoader does)
     bar = tqdm(total=steps, initial=min(done, steps), desc=f"train {registry.name_of(model)}", unit="step",
                disable=None if fabric.is_global_zero else True)  # fmt: skip
@@ -119,6 +131,8 @@ class _Loop:
         fabric.seed_everything(seed, verbose=False)
         model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         model.train()
+        if model.perceptual is not None:
+            model.perceptual = model.perceptual.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.players = dict(model.players())
         _check_disjoint(self.players)
         self.optimizers = {name: model.optimizer(name, player.parameters()) for name, player in self.players.items()}
@@ -136,28 +150,40 @@ class _Loop:
         for player in self.players.values():
             player.compile()
 
+    def prepare(self, stream: Iterator[PosePair]) -> Iterator[PosePair]:
+        """Show the model the stream's first batches, and give the stream back whole."""
+        first = list(islice(stream, self.model.prepare_steps))
+        with torch.no_grad():
+            self.model.prepare([pair.to(self.fabric.device).on(self.model.skeleton) for pair in first])
+        return chain(first, stream)
+
     def step(self, step: int, pair: PosePair) -> None:
         """One turn: every player whose turn it is pays its losses and moves."""
         world, rank = self.fabric.world_size, self.fabric.global_rank
         if world > 1:
             pair = pair[torch.arange(rank, len(pair), world)]
         pair = pair.to(self.fabric.device, non_blocking=True).on(self.model.skeleton)
-        for name in self.model.turn(step):
-            self._freeze_all_but(name)
-            with self.fabric.autocast():
-                terms = self.losses(name, pair)
-                total = torch.stack(tuple(terms.values())).sum()
-            optimizer = self.optimizers[name]
-            rate = self.model.learning_rate(name, step)
-            if rate is not None:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-            optimizer.zero_grad(set_to_none=True)
-            self.fabric.backward(total)
-            self._average_gradients(self.players[name])
-            self.fabric.strategy.optimizer_step(optimizer)  # 16-mixed takes its scale back out of the gradients here
-            # Kept on the device: reading a number back would make the GPU wait at every step.
-            self.pending.append((step, name, list(terms), torch.stack([t.detach().float() for t in terms.values()])))
+        turn = self.model.turn(step)
+        with self.model.sharing(self.players[name] for name in turn):
+            for name in turn:
+                self._freeze_all_but(name)
+                self._move(step, name, pair)
+
+    def _move(self, step: int, name: str, pair: PosePair) -> None:
+        with self.fabric.autocast():
+            terms = self.losses(name, pair)
+            total = torch.stack(tuple(terms.values())).sum()
+        optimizer = self.optimizers[name]
+        rate = self.model.learning_rate(name, step)
+        if rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(total)
+        self._average_gradients(self.players[name])
+        self.fabric.strategy.optimizer_step(optimizer)  # 16-mixed takes its scale back out of the gradients here
+        # Kept on the device: reading a number back would make the GPU wait at every step.
+        self.pending.append((step, name, list(terms), torch.stack([t.detach().float() for t in terms.values()])))
 
     def _freeze_all_but(self, mover: str) -> None:
         for name, player in self.players.items():

@@ -106,18 +106,58 @@ def at_scale(transform: Tensor, scale: float | Tensor) -> Tensor:
     return transform * factor
 
 
-def warp(image: Tensor, transform: Tensor, padding: str = "zeros", size: tuple[int, int] | None = None) -> Tensor:
+def warp(
+    image: Tensor, transform: Tensor, padding: str = "zeros", size: tuple[int, int] | None = None, mask: Tensor | None = None
+) -> Tensor:
     """Move `image (B, C, H, W)` by `transform (B, 2, 3)`, bilinearly; `padding` outside it: "zeros" or "border".
 
-    The result is `size` (H', W') or the image's own.
+    The result is `size` (H', W') or the image's own; `mask (B, H', W')` multiplies it.
     """
-    h, w = image.shape[-2:]
-    rows, columns = size or (h, w)
-    make = {"dtype": transform.dtype, "device": transform.device}
-    y, x = torch.arange(rows, **make)[:, None], torch.arange(columns, **make)[None, :]
-    m = transform[..., None, None]  # (B, 2, 3, 1, 1)
+    if padding not in ("zeros", "border"):
+        raise ValueError(f"warp pads with zeros or border, got {padding!r}")
+    size = size or (image.shape[-2], image.shape[-1])
+    x, y = _places(transform, size)
+    if image.device.type == "cpu":
+        return _gather(image, x, y, padding, mask)
     # grid_sample counts from −1 to 1 between the outermost pixel centres. A side of one pixel has no length: any but 0 will do.
-    places = torch.stack([
-        (m[:, i, 0] * x + m[:, i, 1] * y + m[:, i, 2]) * (2 / max(side - 1, 1)) - 1 for i, side in ((0, w), (1, h))
-    ], dim=-1)  # fmt: skip
-    return F.grid_sample(image, places.to(image.dtype), mode="bilinear", padding_mode=padding, align_corners=True)
+    sides = zip((x, y), (image.shape[-1], image.shape[-2]), strict=True)
+    grid = torch.stack([places * (2 / max(side - 1, 1)) - 1 for places, side in sides], dim=-1)
+    moved = F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode=padding, align_corners=True)
+    return moved if mask is None else moved * mask[:, None].to(moved.dtype)
+
+
+def _places(transform: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Where each pixel of the result looks, x and y (B, H', W') in source pixels."""
+    make = {"dtype": transform.dtype, "device": transform.device}
+    rows, columns = torch.arange(size[0], **make)[:, None], torch.arange(size[1], **make)[None, :]
+    m = transform[..., None, None]  # (B, 2, 3, 1, 1)
+    return m[:, 0, 0] * columns + m[:, 0, 1] * rows + m[:, 0, 2], m[:, 1, 0] * columns + m[:, 1, 1] * rows + m[:, 1, 2]
+
+
+def _gather(image: Tensor, x: Tensor, y: Tensor, padding: str, mask: Tensor | None) -> Tensor:
+    """`warp` on a CPU: each result pixel is a weighted bag of four rows of a (pixels, C) table, 6 × grid_sample's speed."""
+    b, c, h, w = image.shape
+    if padding == "border":
+        x, y = x.clamp(0, w - 1), y.clamp(0, h - 1)
+    else:  # farther than a pixel outside nothing is found, wherever exactly; keeps the integers in range
+        x, y = x.clamp(-2, w + 1), y.clamp(-2, h + 1)
+    left, top = x.detach().floor(), y.detach().floor()
+    right, low = x - left, y - top  # shares of the right and the lower neighbour
+    first = torch.arange(b, device=image.device).view(b, 1, 1) * (h * w)
+    index, weight = [], []
+    for dy, across in ((0, 1 - low), (1, low)):
+        for dx, share in ((0, 1 - right), (1, right)):
+            column, row = left + dx, top + dy
+            inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
+            index.append(first + (row.clamp(0, h - 1) * w + column.clamp(0, w - 1)).long())
+            weight.append(across * share * inside)
+    table = image.permute(0, 2, 3, 1).reshape(b * h * w, c)
+    # Bags know no half precision of every kind; what autocast hands over is widened for the sum and narrowed after.
+    wide = table.double() if table.dtype == torch.float64 else table.float()
+    weights = torch.stack(weight, dim=-1)
+    if mask is not None:
+        weights = weights * mask[..., None]
+    moved = F.embedding_bag(
+        torch.stack(index, dim=-1).view(-1, 4), wide, mode="sum", per_sample_weights=weights.view(-1, 4).to(wide.dtype)
+    )
+    return moved.view(b, *x.shape[1:], c).permute(0, 3, 1, 2).to(image.dtype)

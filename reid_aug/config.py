@@ -43,6 +43,12 @@ class DataConfig(Config):
     on_bad_image: Literal["raise", "skip"] = "raise"
 
 
+class PerceptualConfig(Config):
+    """What a paper's VGG terms compare images on: a PATH to weights, "imagenet", "reid:CHECKPOINT", or "none" to turn them off."""
+
+    weights: str = "imagenet"
+
+
 class TrainConfig(Config):
     """`reid-aug train`: which generator, on which people, for how long, to which folder."""
 
@@ -50,6 +56,7 @@ class TrainConfig(Config):
     data: DataConfig
     out: str
     steps: PositiveInt | None = None  # default: the paper's schedule
+    perceptual: PerceptualConfig = PerceptualConfig()  # unused by papers without such terms
     batch_size: PositiveInt = 16
     flip: bool = True
     cross_camera: Literal["any", "prefer"] = "any"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from generators import PosePair, create
+from generators import Generator, PosePair, create
+from generators.perceptual import Perceptual
 from generators.training import Trained, train
 from reid_aug.config import TrainConfig
 from reid_aug.loading import load_people
@@ -18,6 +19,7 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
     """Train what the configuration names on its people; `config.out` holds checkpoint, curves and sample sheets."""
     torch.manual_seed(config.seed)  # weights are drawn here, before the loop seeds itself
     model = create(config.generator.name, **config.generator.options)
+    perceptual = _perceptual(model, config.perceptual.weights)  # what may be missing is asked for before images are read
     people = load_people(config.data) if people is None else people
     stream = PairStream(
         people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera  # type: ignore[arg-type]
@@ -28,6 +30,7 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
         save_every_steps=config.save_every_steps, sample_every_steps=config.sample_every_steps,
         log_every_steps=config.log_every_steps, seed=config.seed, precision=config.precision,
         accelerator=config.accelerator, devices=config.devices, compile=config.compile,
+        perceptual=perceptual,
         about={"batch_size": config.batch_size, "flip": config.flip, "cross_camera": config.cross_camera, "people": stream.digest},
     )  # fmt: skip
 
@@ -38,11 +41,14 @@ def first_pairs(stream: PairStream, count: int) -> PosePair:
     while have < count:
         batches.append(stream[step])
         have, step = have + len(batches[-1]), step + 1
-    joined = PosePair(
-        torch.cat([b.source for b in batches]),
-        torch.cat([b.target for b in batches]),
-        type(batches[0].source_pose).cat([b.source_pose for b in batches]),
-        type(batches[0].target_pose).cat([b.target_pose for b in batches]),
-        torch.cat([b.identity for b in batches]),
-    )
-    return joined[:count]
+    return PosePair.cat(batches)[:count]
+
+
+def _perceptual(model: Generator, weights: str) -> str | Perceptual:
+    """`weights`, or the Re-ID network it names: what the training loop can't know."""
+    features = model.features()
+    if features is None or not weights.startswith("reid:"):
+        return weights
+    from reid_aug.bench.reid_features import load_reid_features  # torchreid is slow to import, and seldom needed here
+
+    return load_reid_features(weights.removeprefix("reid:"), features)

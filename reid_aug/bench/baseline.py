@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import safetensors.torch
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
@@ -15,9 +17,10 @@ from torchreid import losses as torchreid_losses
 from torchreid import models as torchreid_models
 from tqdm import tqdm
 
-from generators.registry import nearest
+from generators.registry import nearest, read_header, tensors_digest, write_tensors
 from reid_aug.config import Config
 
+FORMAT = "reid-aug baseline 1"
 # ImageNet's mean and spread, as torchreid normalises.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -140,6 +143,21 @@ def prepare(images: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) as the network takes it: float, ImageNet-normalised, channels-last."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
     return images.float().sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+
+def save_baseline(model: nn.Module, config: BaselineConfig, classes: int, path: str | os.PathLike[str], **about: Any) -> None:
+    """Write a trained network and what builds it again to one safetensors file, atomically."""
+    state = model.state_dict()
+    header = {"format": FORMAT, "model": config.model, "classes": classes, "digest": tensors_digest(state), "about": about}
+    write_tensors(state, header, path)
+
+
+def load_baseline(path: str | os.PathLike[str]) -> tuple[nn.Module, Mapping[str, Any]]:
+    """A network that `save_baseline` wrote, in eval mode on the CPU, and its header; errors as `read_header`'s."""
+    header = read_header(path, FORMAT)
+    model = build(BaselineConfig(model=header["model"]), header["classes"])
+    model.load_state_dict(safetensors.torch.load_file(str(path)))
+    return model.eval(), header
 
 
 @torch.inference_mode()

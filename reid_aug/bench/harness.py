@@ -27,10 +27,10 @@ from reid_aug import images
 from reid_aug.augmenter import plan
 from reid_aug.bank import PoseBank
 from reid_aug.bench.arms import COPIES, NONE, ORACLE, draw_arm, read_rows, training_set
-from reid_aug.bench.baseline import BaselineConfig, features, train_baseline
+from reid_aug.bench.baseline import BaselineConfig, TrainingSet, features, load_baseline, save_baseline, train_baseline
 from reid_aug.bench.held_out import measure, pairs_to_measure
 from reid_aug.bench.ranking import Ranking, rank_gallery
-from reid_aug.config import Config, DataConfig, GeneratorConfig, TrainConfig
+from reid_aug.config import Config, DataConfig, GeneratorConfig, PerceptualConfig, TrainConfig
 from reid_aug.loading import load_people
 from reid_aug.manifest import Manifest, SyntheticRow
 from reid_aug.people import PersonImage
@@ -38,6 +38,7 @@ from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
 from reid_aug.train import train_from
 
 RESULTS = "results.jsonl"
+BASELINE = "reid:baseline"
 
 
 class GeneratorArm(Config):
@@ -49,6 +50,7 @@ class GeneratorArm(Config):
     flip: bool = True
     precision: str = "32-true"
     cross_camera: Literal["any", "prefer"] = "any"
+    perceptual: PerceptualConfig = PerceptualConfig()  # "reid:baseline" is the network of the arm `none`, trained first
     sample_every_steps: PositiveInt = 1000
     save_every_steps: PositiveInt = 200
     checkpoint: str | None = None
@@ -194,11 +196,15 @@ class _Benchmark:
         if asked.checkpoint is not None:
             return Path(asked.checkpoint)
         root = self.rendered.root if self.rendered is not None else self.config.data.root  # type: ignore[union-attr]
+        weights = asked.perceptual.weights
+        if weights == BASELINE:
+            self._trained(NONE, self.config.synthesis_seed)
+            weights = f"reid:{self._kept()}"
         trained = train_from(
             TrainConfig(
                 generator=asked.generator, data=DataConfig(root=str(root)), out=str(self.place("generators", arm)),
                 steps=asked.steps, batch_size=asked.batch_size, flip=asked.flip, precision=asked.precision,
-                cross_camera=asked.cross_camera, sample_every_steps=asked.sample_every_steps,
+                cross_camera=asked.cross_camera, perceptual=PerceptualConfig(weights=weights), sample_every_steps=asked.sample_every_steps,
                 save_every_steps=asked.save_every_steps, seed=self.config.synthesis_seed,
             ),
             self.people,
@@ -224,14 +230,8 @@ class _Benchmark:
 
     def _measure(self, arm: str, seed: int) -> dict[str, Any]:
         """Train one arm with one seed, rank the gallery, keep per-query scores, and give the line of results."""
-        config, size = self.config, self.config.baseline.size
-        synthetic = None
-        if arm not in (NONE, COPIES):
-            synthetic = self._cached(arm, size)
-        data = training_set(arm, self.people, self._real["train"], self.rows, synthetic)
-        began = time.perf_counter()
-        model = train_baseline(config.baseline, data, seed, label=f"{arm} {seed}")
-        seconds = time.perf_counter() - began
+        config = self.config
+        model, seconds, data = self._trained(arm, seed)
         ranking = self._rank(model)
         save_scores(scores_file(self.folder, arm, self.digest(arm), seed), ranking)
         return {
@@ -243,6 +243,24 @@ class _Benchmark:
             "model": config.baseline.model, "pretrained": False, "device": _device(), "versions": _versions(),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }  # fmt: skip
+
+    def _trained(self, arm: str, seed: int) -> tuple[torch.nn.Module, float, TrainingSet]:
+        """One arm's network, how long it took, and what it learnt from; the one that others compare images on is kept."""
+        synthetic = self._cached(arm, self.config.baseline.size) if arm not in (NONE, COPIES) else None
+        data = training_set(arm, self.people, self._real["train"], self.rows, synthetic)
+        keep = arm == NONE and seed == self.config.synthesis_seed
+        if keep and self._kept().exists():
+            model, header = load_baseline(self._kept())
+            return model, header["about"]["seconds"], data
+        began = time.perf_counter()
+        model = train_baseline(self.config.baseline, data, seed, label=f"{arm} {seed}")
+        seconds = time.perf_counter() - began
+        if keep:
+            save_baseline(model, self.config.baseline, data.classes, self._kept(), seconds=seconds)
+        return model, seconds, data
+
+    def _kept(self) -> Path:
+        return self.place("baselines", NONE).with_suffix(f".{self.config.synthesis_seed}.safetensors")
 
     def _cached(self, arm: str, size: tuple[int, int]) -> Tensor:
         if arm not in self._synthetic:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from generators import Pose, PosePair, Skeleton
+from generators import Pose, PosePair, Skeleton, perceptual
 from generators.pose import openpose_18
 
 MakePose = Callable[..., Pose]
@@ -50,6 +50,23 @@ def a_pose() -> MakePose:
 @pytest.fixture(scope="session")
 def a_pair() -> MakePair:
     return _a_pair
+
+
+def _narrow_vgg(width: int = 2) -> dict[str, torch.Tensor]:
+    """Weights of a VGG-19 whose first level is `width` wide in place of 64, by torchvision's names."""
+    draw, state, before = torch.Generator().manual_seed(0), {}, 3
+    for layer, key in zip(perceptual.LAYERS, perceptual._keys(), strict=True):
+        after = width * min(2 ** (int(layer[4]) - 1), 8)
+        spread = (2 / (9 * before)) ** 0.5
+        state[f"{key}.weight"] = torch.randn(after, before, 3, 3, generator=draw) * spread
+        state[f"{key}.bias"] = torch.randn(after, generator=draw) * 0.1
+        before = after
+    return state
+
+
+@pytest.fixture(scope="session")
+def narrow_vgg() -> Callable[..., dict[str, torch.Tensor]]:
+    return _narrow_vgg
 
 
 @pytest.fixture(autouse=True)

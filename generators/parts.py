@@ -1,0 +1,121 @@
+"""The ten body parts of Deformable GAN: where each is in the target, and which affine transform brings it there.
+
+Torso, head and eight limbs of openpose_18 (Siarohin et al. 2018, §3.1; rectangles as in the released code), for a whole
+batch at once, in closed form, on the pose's device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from generators.pose import Pose, openpose_18
+from generators.warp import fit_affine, no_point
+
+TORSO = ("r_hip", "l_hip", "l_shoulder", "r_shoulder")
+FACE = ("nose", "r_eye", "l_eye", "r_ear", "l_ear")
+UPPER = (("r_hip", "r_knee"), ("l_hip", "l_knee"), ("r_shoulder", "r_elbow"), ("l_shoulder", "l_elbow"))
+LOWER = (("r_knee", "r_ankle"), ("l_knee", "l_ankle"), ("r_elbow", "r_wrist"), ("l_elbow", "l_wrist"))
+LIMBS = (UPPER[0], UPPER[1], LOWER[0], LOWER[1], UPPER[2], UPPER[3], LOWER[2], LOWER[3])
+BEFORE, AFTER_UPPER, AFTER_LOWER = 0.1, 0.1, 0.3  # how far a limb's rectangle reaches past its joints, in its own length
+HALF_WIDTH, HEAD_HALF_SIDE = 0.2, 0.4  # in torso lengths
+_AFTER = tuple(AFTER_LOWER if limb in LOWER else AFTER_UPPER for limb in LIMBS)
+
+
+def _indices(names: tuple[str, ...]) -> list[int]:
+    return [openpose_18.index(name) for name in names]
+
+
+_TORSO, _FACE, _HEAD = _indices(TORSO), _indices(FACE), _indices((*FACE, "r_shoulder", "l_shoulder"))
+_START, _END = _indices(tuple(a for a, _ in LIMBS)), _indices(tuple(b for _, b in LIMBS))
+_OTHER_START, _OTHER_END = ([openpose_18.mirror[j] for j in side] for side in (_START, _END))
+
+
+def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor, Tensor]:
+    """Transforms (B, 10, 2, 3), target → source pixels, and the target's part masks (B, 10, H, W) of 0 and 1.
+
+    A limb missing in the target has an empty mask and a transform that finds nothing; one missing in the source is taken
+    from the mirrored limb, and finds nothing when that is missing too. `total` fits as scikit-image does.
+    """
+    mine, theirs = torso_length(source), torso_length(target)
+    unknown = target.xy.new_full((), target.size[0] / 4)
+    mine, theirs = (torch.where(a > 0, a, torch.where(b > 0, b, unknown)) for a, b in ((mine, theirs), (theirs, mine)))
+    limb_fits, limb_masks = _limbs(source, target, mine, theirs, total)
+    torso = _fit_joints(source, target, _TORSO, total, fallback=_stay(target.xy))
+    head = _fit_joints(source, target, _HEAD, total, fallback=no_point(target.xy))
+    common = (source.visible & target.visible)[:, _FACE].any(-1)
+    head = torch.where(common[:, None, None], head, no_point(head))
+    whole = target.xy.new_ones(len(target), 1, *target.size)  # the torso's: fills the background
+    masks = torch.cat((whole, _head_mask(target, theirs)[:, None], limb_masks), dim=1)
+    return torch.cat((torso[:, None], head[:, None], limb_fits), dim=1), masks
+
+
+def torso_length(pose: Pose) -> Tensor:
+    """Root mean square (*B) of the two shoulder-hip lengths, of one where only one is seen, 0 where none is."""
+    squares, counts = [], []
+    for shoulder, hip in (("r_shoulder", "r_hip"), ("l_shoulder", "l_hip")):
+        i, j = openpose_18.index(shoulder), openpose_18.index(hip)
+        seen = pose.visible[..., i] & pose.visible[..., j]
+        squares.append(((pose.xy[..., i, :] - pose.xy[..., j, :]) ** 2).sum(-1) * seen)
+        counts.append(seen.to(pose.xy.dtype))
+    return ((squares[0] + squares[1]) / (counts[0] + counts[1]).clamp(min=1)).sqrt()
+
+
+def _stay(like: Tensor) -> Tensor:
+    return torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=like.dtype, device=like.device)
+
+
+def _fit_joints(source: Pose, target: Pose, joints: list[int], total: bool, fallback: Tensor) -> Tensor:
+    """The affine transform (B, 2, 3) of the joints seen in both poses."""
+    both = (source.visible & target.visible)[:, joints].to(target.xy.dtype)
+    fitted, ok = fit_affine(target.xy[:, joints], source.xy[:, joints], both, total)
+    return torch.where(ok[:, None, None], fitted, fallback)
+
+
+def _limbs(source: Pose, target: Pose, mine: Tensor, theirs: Tensor, total: bool) -> tuple[Tensor, Tensor]:
+    there = target.visible[:, _START] & target.visible[:, _END]  # (B, 8)
+    own = source.visible[:, _START] & source.visible[:, _END]
+    mirrored = source.visible[:, _OTHER_START] & source.visible[:, _OTHER_END]
+    start = torch.where(own[..., None], source.xy[:, _START], source.xy[:, _OTHER_START])
+    end = torch.where(own[..., None], source.xy[:, _END], source.xy[:, _OTHER_END])
+    wanted = _corners(target.xy[:, _START], target.xy[:, _END], HALF_WIDTH * theirs)
+    fitted, _ = fit_affine(wanted, _corners(start, end, HALF_WIDTH * mine), total=total)
+    known = there & (own | mirrored)
+    transforms = torch.where(known[..., None, None], fitted, no_point(fitted))
+    return transforms, _rectangles(target, there, HALF_WIDTH * theirs)
+
+
+def _corners(start: Tensor, end: Tensor, half_width: Tensor) -> Tensor:
+    """Corners (B, 8, 4, 2) of the rectangles around segments (B, 8, 2): all on one point where a segment has no length."""
+    along = end - start
+    length = along.square().sum(-1, keepdim=True).clamp(min=1e-12).sqrt()
+    across = torch.stack((-along[..., 1], along[..., 0]), dim=-1) / length * half_width[:, None, None]
+    after = torch.tensor(_AFTER, dtype=along.dtype, device=along.device)[:, None]
+    first, last = start - BEFORE * along, end + after * along
+    return torch.stack((first - across, first + across, last + across, last - across), dim=-2)
+
+
+def _rectangles(pose: Pose, there: Tensor, half_width: Tensor) -> Tensor:
+    """The same rectangles as masks (B, 8, H, W), edges included."""
+    rows = torch.arange(pose.size[0], dtype=pose.xy.dtype, device=pose.xy.device)[:, None]
+    columns = torch.arange(pose.size[1], dtype=pose.xy.dtype, device=pose.xy.device)[None, :]
+    start, along = pose.xy[:, _START], pose.xy[:, _END] - pose.xy[:, _START]
+    length = along.square().sum(-1).sqrt()
+    unit = (along / length.clamp(min=1e-6)[..., None])[..., None, None]  # (B, 8, 2, 1, 1)
+    x, y = columns - start[..., 0, None, None], rows - start[..., 1, None, None]
+    forward, sideways = x * unit[:, :, 0] + y * unit[:, :, 1], y * unit[:, :, 0] - x * unit[:, :, 1]
+    long = length[..., None, None]
+    after = torch.tensor(_AFTER, dtype=long.dtype, device=long.device)[:, None, None]
+    inside = (forward >= -BEFORE * long) & (forward <= (1 + after) * long) & (sideways.abs() <= half_width[:, None, None, None])
+    return (inside & (there & (length > 1e-6))[..., None, None]).to(pose.xy.dtype)
+
+
+def _head_mask(pose: Pose, torso: Tensor) -> Tensor:
+    """The square (B, H, W) around the middle of what is seen of the face; empty when nothing is."""
+    seen = pose.visible[:, _FACE]
+    middle = pose.xy[:, _FACE].sum(-2) / seen.sum(-1, keepdim=True).clamp(min=1)  # invisible joints are 0
+    rows = torch.arange(pose.size[0], dtype=pose.xy.dtype, device=pose.xy.device)
+    columns = torch.arange(pose.size[1], dtype=pose.xy.dtype, device=pose.xy.device)
+    half = HEAD_HALF_SIDE * torso[:, None]
+    down, across = (rows - middle[:, 1:]).abs() <= half, (columns - middle[:, :1]).abs() <= half
+    return (down[:, :, None] & across[:, None, :] & seen.any(-1)[:, None, None]).to(pose.xy.dtype)
