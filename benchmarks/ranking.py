@@ -28,6 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 
+# Scripts find what lies beside them first, and generators.py beside this one is a benchmark, not the package.
+sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
+
 from reid_aug.bench.ranking import Ranking, rank_gallery
 
 QUERIES, GALLERY, WIDTH, PEOPLE, CAMERAS = 3_368, 15_913, 512, 750, 6

@@ -8,6 +8,10 @@ A run that was killed goes on where it stopped. `reid-aug bench` is the same com
 """
 
 import sys
+from pathlib import Path
+
+# Scripts find what lies beside them first, and generators.py beside this one is a benchmark, not the package.
+sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
 
 from reid_aug.cli import main
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,17 +31,41 @@ def nearest_neighbour_l1(image: Tensor, target: Tensor, side: int) -> Tensor:
     """Per pixel the least L1 distance of `image`'s feature to the target's within `side` × `side`: (B, H, W) of feature maps (B, C, H, W).
 
     The nearest-neighbour loss before its sum over pixels (Siarohin et al. 2018, eq. 8); neighbours outside the frame do
-    not count. Beyond its inputs it holds two feature maps at most: the one neighbour that was found, and its difference.
+    not count. Beyond its inputs it holds one feature map at a time, and its gradient another.
     """
     if side < 1 or side % 2 == 0:
         raise ValueError(f"a neighbourhood's side is an odd number of pixels, got {side}")
-    best = _nearest_neighbour(image.detach(), target.detach(), side)
-    found = target.flatten(2).gather(2, best.flatten(1)[:, None].expand(-1, target.shape[1], -1))
-    return (image.flatten(2) - found).abs().sum(1).view(best.shape)
+    return _NearestNeighbour.apply(image, target, side)
 
 
-def _nearest_neighbour(image: Tensor, target: Tensor, side: int) -> Tensor:
-    """Index (B, H, W) into the target's H · W pixels of each pixel's nearest neighbour; the first wins a tie."""
+class _NearestNeighbour(torch.autograd.Function):
+    """Keeps which neighbour was nearest, and looks it up again for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, target: Tensor, side: int) -> Tensor:
+        # One image at a time stays in a CPU's cache; a GPU takes them all.
+        step = 1 if image.device.type == "cpu" else len(image)
+        found = [_nearest(a, b, side) for a, b in zip(image.split(step), target.split(step), strict=True)]
+        least, best = (torch.cat(part) for part in zip(*found, strict=True))
+        ctx.save_for_backward(image, target, best)
+        return least
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        image, target, best = ctx.saved_tensors
+        b, c, h, w = image.shape
+        rows = (best.flatten(1) + torch.arange(b, device=best.device)[:, None] * (h * w)).flatten()
+        away = target.permute(0, 2, 3, 1).reshape(-1, c).index_select(0, rows).view(b, h, w, c).permute(0, 3, 1, 2)
+        away = away.sub_(image).sign_().mul_(grad[:, None])  # minus the image's gradient
+        theirs = None
+        if ctx.needs_input_grad[1]:
+            theirs = torch.zeros_like(target).permute(0, 2, 3, 1).reshape(-1, c)
+            theirs = theirs.index_add_(0, rows, away.permute(0, 2, 3, 1).reshape(-1, c)).view(b, h, w, c).permute(0, 3, 1, 2)
+        return away.neg_() if theirs is None else -away, theirs, None
+
+
+def _nearest(image: Tensor, target: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The least distance (B, H, W) and the index of its pixel among the target's H · W; the first wins a tie."""
     h, w = image.shape[-2:]
     reach = side // 2
     least = torch.full((image.shape[0], h, w), torch.inf, dtype=image.dtype, device=image.device)
@@ -52,8 +78,8 @@ def _nearest_neighbour(image: Tensor, target: Tensor, side: int) -> Tensor:
             theirs = (..., slice(max(0, dy), h - max(0, -dy)), slice(max(0, dx), w - max(0, -dx)))
             if abs(dy) >= h or abs(dx) >= w:
                 continue
-            distance = torch.linalg.vector_norm(image[mine] - target[theirs], ord=1, dim=1)
+            distance = (image[mine] - target[theirs]).abs_().sum(1)
             closer = distance < least[mine]
             least[mine] = torch.where(closer, distance, least[mine])
-            best[mine] = torch.where(closer, here[theirs].expand_as(closer), best[mine])
-    return best
+            best[mine] = torch.where(closer, here[theirs[1:]].expand_as(closer), best[mine])
+    return least, best

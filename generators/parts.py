@@ -32,7 +32,7 @@ _OTHER_START, _OTHER_END = ([openpose_18.mirror[j] for j in side] for side in (_
 
 
 def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor, Tensor]:
-    """Transforms (B, 10, 2, 3), target → source pixels, and the target's part masks (B, 10, H, W) of 0 and 1.
+    """Transforms (B, 10, 2, 3), target → source pixels, and the target's part masks (B, 10, H, W) bool.
 
     A limb missing in the target has an empty mask and a transform that finds nothing; one missing in the source is taken
     from the mirrored limb, and finds nothing when that is missing too. `total` fits as scikit-image does.
@@ -45,7 +45,7 @@ def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor,
     head = _fit_joints(source, target, _HEAD, total, fallback=no_point(target.xy))
     common = (source.visible & target.visible)[:, _FACE].any(-1)
     head = torch.where(common[:, None, None], head, no_point(head))
-    whole = target.xy.new_ones(len(target), 1, *target.size)  # the torso's: fills the background
+    whole = torch.ones(len(target), 1, *target.size, dtype=torch.bool, device=target.xy.device)  # the torso's: fills the background
     masks = torch.cat((whole, _head_mask(target, theirs)[:, None], limb_masks), dim=1)
     return torch.cat((torso[:, None], head[:, None], limb_fits), dim=1), masks
 
@@ -96,18 +96,31 @@ def _corners(start: Tensor, end: Tensor, half_width: Tensor) -> Tensor:
 
 
 def _rectangles(pose: Pose, there: Tensor, half_width: Tensor) -> Tensor:
-    """The same rectangles as masks (B, 8, H, W), edges included."""
-    rows = torch.arange(pose.size[0], dtype=pose.xy.dtype, device=pose.xy.device)[:, None]
-    columns = torch.arange(pose.size[1], dtype=pose.xy.dtype, device=pose.xy.device)[None, :]
+    """The same rectangles as masks (B, 8, H, W), edges included: in each row of pixels, an interval."""
+    make = {"dtype": pose.xy.dtype, "device": pose.xy.device}
+    rows, columns = torch.arange(pose.size[0], **make), torch.arange(pose.size[1], **make)
     start, along = pose.xy[:, _START], pose.xy[:, _END] - pose.xy[:, _START]
     length = along.square().sum(-1).sqrt()
-    unit = (along / length.clamp(min=1e-6)[..., None])[..., None, None]  # (B, 8, 2, 1, 1)
-    x, y = columns - start[..., 0, None, None], rows - start[..., 1, None, None]
-    forward, sideways = x * unit[:, :, 0] + y * unit[:, :, 1], y * unit[:, :, 0] - x * unit[:, :, 1]
-    long = length[..., None, None]
-    after = torch.tensor(_AFTER, dtype=long.dtype, device=long.device)[:, None, None]
-    inside = (forward >= -BEFORE * long) & (forward <= (1 + after) * long) & (sideways.abs() <= half_width[:, None, None, None])
-    return (inside & (there & (length > 1e-6))[..., None, None]).to(pose.xy.dtype)
+    ux, uy = ((along / length.clamp(min=1e-6)[..., None])[..., i, None] for i in (0, 1))  # (B, 8, 1)
+    x0, y, long = start[..., :1], rows - start[..., 1:], length[..., None]
+    after = torch.tensor(_AFTER, **make)[:, None]
+    half = half_width[:, None, None]
+    # Along the limb ux·x + uy·y, across it −uy·x + ux·y, both within bounds.
+    low1, high1 = _between(ux, uy * y, -BEFORE * long, (1 + after) * long)
+    low2, high2 = _between(-uy, ux * y, -half, half)
+    low, high = torch.maximum(low1, low2) + x0, torch.minimum(high1, high2) + x0  # (B, 8, H)
+    high = torch.where((there & (length > 1e-6))[..., None], high, -torch.inf)
+    return (columns >= low[..., None]) & (columns <= high[..., None])
+
+
+def _between(slope: Tensor, value: Tensor, least: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+    """Where least ≤ slope · x + value ≤ most: an interval of x, all of it or none where the slope is 0."""
+    flat = slope.abs() < 1e-9
+    steep = torch.where(flat, torch.ones_like(slope), slope)
+    one, other = (least - value) / steep, (most - value) / steep
+    inside = (value >= least) & (value <= most)
+    low = torch.where(flat, torch.where(inside, -torch.inf, torch.inf), torch.minimum(one, other))
+    return low, torch.where(flat, torch.where(inside, torch.inf, -torch.inf), torch.maximum(one, other))
 
 
 def _head_mask(pose: Pose, torso: Tensor) -> Tensor:
@@ -118,4 +131,4 @@ def _head_mask(pose: Pose, torso: Tensor) -> Tensor:
     columns = torch.arange(pose.size[1], dtype=pose.xy.dtype, device=pose.xy.device)
     half = HEAD_HALF_SIDE * torso[:, None]
     down, across = (rows - middle[:, 1:]).abs() <= half, (columns - middle[:, :1]).abs() <= half
-    return (down[:, :, None] & across[:, None, :] & seen.any(-1)[:, None, None]).to(pose.xy.dtype)
+    return down[:, :, None] & across[:, None, :] & seen.any(-1)[:, None, None]

@@ -6,6 +6,8 @@ pixel, look where it comes from.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -139,25 +141,91 @@ def _gather(image: Tensor, x: Tensor, y: Tensor, padding: str, mask: Tensor | No
     b, c, h, w = image.shape
     if padding == "border":
         x, y = x.clamp(0, w - 1), y.clamp(0, h - 1)
-    else:  # farther than a pixel outside nothing is found, wherever exactly; keeps the integers in range
-        x, y = x.clamp(-2, w + 1), y.clamp(-2, h + 1)
+    index, weight = _taps(x, y, torch.arange(b, device=image.device).view(b, 1, 1), (h, w))
+    if mask is not None:
+        weight = weight * mask[..., None]
+    moved = _bags(_table(image), index.view(-1, 4), weight.view(-1, 4))
+    return moved.view(b, *x.shape[1:], c).permute(0, 3, 1, 2).to(image.dtype)
+
+
+def _table(image: Tensor) -> Tensor:
+    """Pixels as rows (B · H · W, C): no copy where the image is channels-last."""
+    return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
+
+
+def _taps(x: Tensor, y: Tensor, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Rows of the table (…, 4) around the places x and y in the images of that number, and their bilinear weights; 0 outside."""
+    h, w = size
+    # Farther than a pixel outside nothing is found, wherever exactly; keeps the integers in range.
+    x, y = x.clamp(-2, w + 1), y.clamp(-2, h + 1)
     left, top = x.detach().floor(), y.detach().floor()
     right, low = x - left, y - top  # shares of the right and the lower neighbour
-    first = torch.arange(b, device=image.device).view(b, 1, 1) * (h * w)
     index, weight = [], []
     for dy, across in ((0, 1 - low), (1, low)):
         for dx, share in ((0, 1 - right), (1, right)):
             column, row = left + dx, top + dy
             inside = (column >= 0) & (column < w) & (row >= 0) & (row < h)
-            index.append(first + (row.clamp(0, h - 1) * w + column.clamp(0, w - 1)).long())
+            index.append((row.clamp(0, h - 1) * w + column.clamp(0, w - 1)).long() + image * (h * w))
             weight.append(across * share * inside)
-    table = image.permute(0, 2, 3, 1).reshape(b * h * w, c)
-    # Bags know no half precision of every kind; what autocast hands over is widened for the sum and narrowed after.
+    return torch.stack(index, dim=-1), torch.stack(weight, dim=-1)
+
+
+def _bags(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums (N, C) of four rows each; half precision is widened for the sum, which bags do not know in every kind."""
     wide = table.double() if table.dtype == torch.float64 else table.float()
-    weights = torch.stack(weight, dim=-1)
-    if mask is not None:
-        weights = weights * mask[..., None]
-    moved = F.embedding_bag(
-        torch.stack(index, dim=-1).view(-1, 4), wide, mode="sum", per_sample_weights=weights.view(-1, 4).to(wide.dtype)
-    )
-    return moved.view(b, *x.shape[1:], c).permute(0, 3, 1, 2).to(image.dtype)
+    return F.embedding_bag(index, wide, mode="sum", per_sample_weights=weight.to(wide.dtype))
+
+
+def carry(features: Tensor, transforms: Tensor, masks: Tensor, aggregate: str = "max") -> Tensor:
+    """Carry features (B, C, h, w) to where the target's parts are: each part's warp times its mask, then the maximum over parts.
+
+    `transforms (B, P, 2, 3)` and `masks (B, P, h, w)` are of the features' size (Siarohin et al. 2018, eq. 4). With
+    `aggregate` "avg" the mean over the parts that cover a pixel, 0 where none does.
+    """
+    parts = transforms.shape[1]
+    if aggregate == "avg":
+        moved = [warp(features, transforms[:, p], mask=masks[:, p]) for p in range(parts)]
+        return torch.stack(moved).sum(0) / masks.sum(1, keepdim=True).clamp(min=1).to(features.dtype)
+    if features.device.type == "cpu" and not torch.compiler.is_compiling() and not transforms.requires_grad:
+        return _Carry.apply(features, transforms, masks)
+    best = warp(features, transforms[:, 0], mask=masks[:, 0])
+    for p in range(1, parts):
+        best = torch.maximum(best, warp(features, transforms[:, p], mask=masks[:, p]))
+    return best
+
+
+class _Carry(torch.autograd.Function):
+    """`carry` on a CPU: only pixels that a part's mask covers are looked up, and only the winner's number is kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, transforms: Tensor, masks: Tensor) -> Tensor:
+        b, c, h, w = features.shape
+        covered = masks.transpose(0, 1).bool()  # (P, B, h, w): sorted by part
+        part, image, row, column = covered.nonzero(as_tuple=True)
+        m = transforms[image, part]  # (M, 2, 3)
+        places = m[:, :, 0] * column[:, None] + m[:, :, 1] * row[:, None] + m[:, :, 2]
+        index, weight = _taps(places[:, 0], places[:, 1], image, (h, w))
+        moved = _bags(_table(features), index, weight)
+        rows, counts = (image * h + row) * w + column, covered.flatten(1).sum(1).tolist()
+        # A part whose mask leaves a pixel out offers it a zero.
+        offered = covered.all(0).view(-1, 1).expand(-1, c)
+        best = torch.where(offered, -torch.inf, 0.0).to(moved.dtype)
+        winner = torch.zeros(best.shape, dtype=torch.uint8)
+        for number, (mine, there) in enumerate(zip(moved.split(counts), rows.split(counts), strict=True), start=1):
+            before = best.index_select(0, there)
+            better = mine > before
+            best.index_copy_(0, there, torch.maximum(before, mine))
+            winner.index_copy_(0, there, torch.where(better, number, winner.index_select(0, there)))
+        ctx.save_for_backward(index, weight, rows, part, winner)
+        ctx.shape, ctx.dtype = features.shape, features.dtype
+        return best.view(b, h, w, c).permute(0, 3, 1, 2).to(features.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        index, weight, rows, part, winner = ctx.saved_tensors
+        b, c, h, w = ctx.shape
+        own = _table(grad).index_select(0, rows) * (winner.index_select(0, rows) == (part + 1)[:, None])
+        with torch.enable_grad():  # what a table gets back from its bags
+            table = torch.zeros(b * h * w, c, dtype=own.dtype if own.dtype == torch.float64 else torch.float32, requires_grad=True)
+            (back,) = torch.autograd.grad(_bags(table, index, weight), table, own.to(table.dtype))
+        return back.view(b, h, w, c).permute(0, 3, 1, 2).to(ctx.dtype), None, None

@@ -31,7 +31,7 @@ from generators.maps import body_mask, gaussian_maps
 from generators.parts import body_parts
 from generators.perceptual import Features
 from generators.pose import Pose
-from generators.warp import at_scale, warp
+from generators.warp import at_scale, carry
 
 KERAS_SCALE = 255 * 0.226  # how much larger the released code's VGG inputs, and so its features, are
 DEFORMED_LEVELS = 4
@@ -97,21 +97,6 @@ class Decoder(nn.Module):
         return self.end(F.relu(x)).tanh()
 
 
-def deform(features: Tensor, transforms: Tensor, masks: Tensor, aggregate: str = "max") -> Tensor:
-    """Carry features (B, C, h, w) to the target's parts: each part's warp times its mask, then the maximum or mean over parts.
-
-    `transforms (B, P, 2, 3)` and `masks (B, P, h, w)` are of this level (Siarohin et al. 2018, eq. 4). The mean is over
-    the parts that cover a pixel, 0 where none does.
-    """
-    moved = [warp(features, transforms[:, p], mask=masks[:, p]) for p in range(transforms.shape[1])]
-    if aggregate == "avg":
-        return torch.stack(moved).sum(0) / masks.sum(1, keepdim=True).clamp(min=1).to(features.dtype)
-    best = moved[0]
-    for other in moved[1:]:
-        best = torch.maximum(best, other)
-    return best
-
-
 class DrawingNet(nn.Module):
     """The generator's network: 61.1 M parameters at 128 × 64 with deformable skips."""
 
@@ -134,7 +119,7 @@ class DrawingNet(nn.Module):
         for level, (mine, theirs) in enumerate(zip(self.source(source), self.target(target), strict=True)):
             if level < DEFORMED_LEVELS:
                 step = 2**level  # nearest: every step-th pixel, as TensorFlow resizes
-                mine = deform(mine, at_scale(transforms, 1 / step), masks[..., ::step, ::step], self.aggregate)
+                mine = carry(mine, at_scale(transforms, 1 / step), masks[..., ::step, ::step], self.aggregate)
             skips.append(torch.cat((mine, theirs), dim=1))
         return self.decoder(skips[::-1])
 

@@ -13,11 +13,11 @@ import generators
 from generators import Pose, PosePair
 from generators.losses import nearest_neighbour_l1
 from generators.maps import gaussian_maps
-from generators.models.deformable import KERAS_SCALE, DeformableGAN, JointNorm, deform, without_person
+from generators.models.deformable import KERAS_SCALE, DeformableGAN, JointNorm, without_person
 from generators.parts import body_parts
 from generators.perceptual import VGG19
 from generators.pose import openpose_18
-from generators.warp import warp
+from generators.warp import carry, warp
 
 MakePair = Callable[..., PosePair]
 MakePose = Callable[..., Pose]
@@ -122,7 +122,7 @@ def test_deformed_features_are_the_parts_put_together(aggregate: str, a_pose: Ma
     poses = [a_pose(seed=s, batch=(2,), size=(64, 32), missing=0.2) for s in (1, 2)]
     transforms, masks = body_parts(*poses)
     features = torch.randn(2, 3, 64, 32)
-    out = deform(features, transforms, masks, aggregate)
+    out = carry(features, transforms, masks, aggregate)
     for b in range(2):
         stack = torch.stack([warp(features[b : b + 1], transforms[b : b + 1, p])[0] * masks[b, p] for p in range(10)])
         covered = masks[b].sum(0)
@@ -130,12 +130,34 @@ def test_deformed_features_are_the_parts_put_together(aggregate: str, a_pose: Ma
         assert torch.allclose(out[b], expected, atol=1e-6)
 
 
+def test_both_ways_to_carry_agree_in_value_and_gradient(a_pose: MakePose) -> None:
+    """What a CPU runs (covered pixels alone) and what everything else does (every part everywhere)."""
+    poses = [a_pose(seed=s, batch=(3,), size=(64, 32), missing=0.2, dtype=torch.float64) for s in (1, 2)]
+    transforms, masks = body_parts(*poses)
+    features, weight = torch.randn(3, 5, 64, 32, dtype=torch.float64), torch.randn(3, 5, 64, 32, dtype=torch.float64)
+    found = []
+    for needs_transforms in (False, True):  # asking for their gradient takes the plain way
+        leaf = features.clone().requires_grad_()
+        out = carry(leaf, transforms.detach().requires_grad_(needs_transforms), masks)
+        (out * weight).sum().backward()
+        found.append((out.detach(), leaf.grad))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-12)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-12)
+
+
+def test_carried_features_have_the_gradients_they_should(a_pose: MakePose) -> None:
+    poses = [a_pose(seed=s, batch=(2,), size=(8, 6), missing=0.2, dtype=torch.float64) for s in (1, 2)]
+    transforms, masks = body_parts(*poses)
+    features = torch.randn(2, 2, 8, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda f: carry(f, transforms, masks), (features,))
+
+
 def test_the_same_pose_passes_the_features_on(a_pose: MakePose) -> None:
     """Where every part stays, the maximum over parts is the feature itself (or 0, where only limb masks miss a negative one)."""
     pose = a_pose(seed=4, batch=(1,), size=(64, 32), missing=0.0)
     transforms, masks = body_parts(pose, pose)
     features = torch.rand(1, 3, 64, 32)
-    assert torch.allclose(deform(features, transforms, masks), features, atol=1e-4)
+    assert torch.allclose(carry(features, transforms, masks), features, atol=1e-4)
 
 
 def test_skips_are_deformed_down_to_an_eighth_and_plain_below(a_pair: MakePair) -> None:
@@ -144,18 +166,18 @@ def test_skips_are_deformed_down_to_an_eighth_and_plain_below(a_pair: MakePair) 
     calls: list[tuple[int, float]] = []
     import generators.models.deformable as module
 
-    original = module.deform
+    original = module.carry
 
     def spy(features: torch.Tensor, transforms: torch.Tensor, masks: torch.Tensor, aggregate: str) -> torch.Tensor:
         calls.append((features.shape[-2], transforms[0, 0, 0, 2].item()))
         assert masks.shape[-2:] == features.shape[-2:]
         return original(features, transforms, masks, aggregate)
 
-    module.deform = spy
+    module.carry = spy
     try:
         model(pair.source, pair.source_pose, pair.target_pose)
     finally:
-        module.deform = original
+        module.carry = original
     assert [rows for rows, _ in calls] == [128, 64, 32, 16]
     full = calls[0][1]
     assert [shift for _, shift in calls] == pytest.approx([full, full / 2, full / 4, full / 8], rel=1e-5)

@@ -104,7 +104,7 @@ def test_transforms_and_masks_are_those_of_a_loop_with_scikit_image(missing: flo
                 continue  # unrelated points: nothing that a person does
             assert np.abs((ours - expected[part]) @ corners).max() < 1e-4, (row, part)
             # A pixel centre exactly on an edge is a matter of taste; random edges have few.
-            assert (masks[row, part].bool().numpy() != drawn[part]).sum() <= 2, (row, part)
+            assert (masks[row, part].numpy() != drawn[part]).sum() <= 2, (row, part)
 
 
 def test_limbs_are_found_by_their_joints() -> None:

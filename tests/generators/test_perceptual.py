@@ -13,7 +13,6 @@ from torchvision.models import VGG19_Weights, vgg19
 
 from generators.perceptual import VGG19, Features, compare, load
 
-
 NarrowVGG = Callable[..., dict[str, torch.Tensor]]
 
 

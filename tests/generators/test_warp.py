@@ -112,7 +112,8 @@ def test_fits_are_finite_whatever_the_points(data: st.DataObject) -> None:
 def test_warps_are_scipys(padding: str, dtype: torch.dtype, size: tuple[int, int]) -> None:
     draw = torch.Generator().manual_seed(5)
     image = torch.rand(4, 2, 17, 11, generator=draw, dtype=torch.float64).to(dtype)
-    transform = torch.eye(2, 3, dtype=torch.float64) + torch.randn(4, 2, 3, generator=draw, dtype=torch.float64) * torch.tensor([0.3, 0.3, 4.0])
+    noise = torch.randn(4, 2, 3, generator=draw, dtype=torch.float64) * torch.tensor([0.3, 0.3, 4.0])
+    transform = torch.eye(2, 3, dtype=torch.float64) + noise
     moved = warp(image, transform.to(dtype), padding, size)
     assert moved.shape == (4, 2, *size) and moved.dtype == dtype
     rows, columns = np.mgrid[: size[0], : size[1]]
