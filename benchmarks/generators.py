@@ -1,6 +1,6 @@
 """Measure every generator at its paper's size: images per second, training step, share of geometry, and of this machine's floor.
 
-    python benchmarks/generators.py [name …] [--batch N] [--skip train|forward|parts] [--out FILE]
+    python benchmarks/generators.py [name …] [--batch N] [--skip train|forward|parts] [--quick] [--out FILE]
 
 Each `configs/generators/<name>.yaml` (and those of REID_AUG_GENERATORS) is built as it stands. Forward passes run in
 float32, channels-last, bfloat16 and compiled; a training step is one turn of the loop at the YAML's batch size. FLOPs are
@@ -142,7 +142,7 @@ def timed_geometry() -> Iterator[list[float]]:
             setattr(module, key, value)
 
 
-def forward(model: Generator, batch: int) -> dict[str, Any]:
+def forward(model: Generator, batch: int, compiling: bool = True) -> dict[str, Any]:
     """Images per second of every mode, FLOPs per image, and geometry's share."""
     pair = on_its_skeleton(model, pairs(model, batch)).to(DEVICE)
     given = (pair.source.contiguous(), pair.source_pose, pair.target_pose)
@@ -165,12 +165,14 @@ def forward(model: Generator, batch: int) -> dict[str, Any]:
         with torch.autocast(DEVICE.type, torch.bfloat16):
             few = last if DEVICE.type == "cuda" else tuple(x[:2] for x in last)  # CPUs without bfloat16 units take minutes
             found["bfloat16"] = len(few[0]) / best_of(lambda: model(*few), 6)
+        found["compiled"] = None
+        if not compiling:
+            return found
         try:
             torch._dynamo.reset()
             compiled = torch.compile(model)
             found["compiled"] = batch / best_of(lambda: compiled(*last), 20)
         except Exception as error:  # no C++ compiler, mostly
-            found["compiled"] = None
             print(f"  not compiled: {' '.join(str(error).split())[:120]}", file=sys.stderr)
     return found
 
@@ -356,8 +358,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--skip", action="append", default=[], choices=["train", "forward", "parts"])
+    parser.add_argument("--quick", action="store_true", help="every call once: does it run?")
     parser.add_argument("--out", type=Path, default=(RESULTS / "gpu" if DEVICE.type == "cuda" else RESULTS) / "generators.json")
     asked = parser.parse_args()
+    if asked.quick:
+        best_of.__defaults__ = (0.0, 1)
     torch.manual_seed(0)
     precision = "bf16-mixed" if DEVICE.type == "cuda" else "32-true"
     rate = {"float32": machine_gflops(torch.float32)} | ({"bfloat16": machine_gflops(torch.bfloat16)} if DEVICE.type == "cuda" else {})
@@ -375,7 +380,7 @@ def main() -> None:
             model = generators.create(name, **options)
             # What is needed to draw: discriminators stay at home.
             row["parameters"] = sum(p.numel() for k, m in model.players().items() if "discriminator" not in k for p in m.parameters())
-            row |= forward(model, asked.batch)
+            row |= forward(model, asked.batch, compiling=not asked.quick)
             best = max(row[mode] or 0 for mode in ("float32", "channels_last", "compiled"))
             row["share_of_floor"] = best * row["gflop_per_image"] / rate["float32"]
             print(

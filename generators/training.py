@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -164,7 +164,9 @@ class _Loop:
             pair = pair[torch.arange(rank, len(pair), world)]
         pair = pair.to(self.fabric.device, non_blocking=True).on(self.model.skeleton)
         turn = self.model.turn(step)
-        with self.model.sharing(self.players[name] for name in turn):
+        # Who moves twice in a turn needs a new drawing the second time.
+        once = len(set(turn)) == len(turn)
+        with self.model.sharing(self.players[name] for name in turn) if once else nullcontext():
             for name in turn:
                 self._freeze_all_but(name)
                 self._move(step, name, pair)

@@ -17,7 +17,10 @@ FAR_PX = 1000.0  # "no point": looks so far outside the source that it finds not
 
 def no_point(like: Tensor) -> Tensor:
     """The transform (2, 3) that finds nothing: a shift of 1000 pixels."""
-    return torch.tensor([[1.0, 0.0, FAR_PX], [0.0, 1.0, FAR_PX]], dtype=like.dtype, device=like.device)
+    # Made where it is used: numbers copied to a GPU would make it wait.
+    transform = torch.eye(2, 3, dtype=like.dtype, device=like.device)
+    transform[:, 2] = FAR_PX
+    return transform
 
 
 def fit_affine(target: Tensor, source: Tensor, weight: Tensor | None = None, total: bool = False) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ class GeneratorConfig(BaseModel):
 
 
 class DataConfig(Config):
-    """People: a Market-style folder or a CSV, and the keypoint files that go with it."""
+    """People: a Market-style folder or a CSV and the keypoint files that go with it, or YouTube Pose's .mat."""
 
     root: str
     keypoints: str | None = None  # of the training split; default: annotation-train.csv in the folder

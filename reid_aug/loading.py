@@ -17,6 +17,7 @@ from reid_aug import images
 from reid_aug.config import DataConfig
 from reid_aug.people import PersonImage, attach_poses, read_csv, read_market_folder
 from reid_aug.poses import read_columns, read_keypoints
+from reid_aug.vgg_pose import read_vgg_pose
 
 
 def load_people(data: DataConfig, *, test_poses: bool = False) -> list[PersonImage]:
@@ -25,6 +26,8 @@ def load_people(data: DataConfig, *, test_poses: bool = False) -> list[PersonIma
     FileNotFoundError or ValueError, in one line, for anything that is missing or does not fit.
     """
     root = Path(data.root)
+    if root.suffix == ".mat":  # YouTube Pose: its joints are in the file
+        return read_vgg_pose(root)
     people = read_csv(root) if root.suffix == ".csv" else read_market_folder(root)
     if data.on_bad_image == "skip":
         people = without_bad_images(people)

@@ -26,8 +26,11 @@ CAMERAS = ("any", "prefer")
 
 
 def valid_for_pairs(pose: Pose) -> Tensor:
-    """Bool (*B): whether both shoulders and both hips are visible, without which the papers drop an image (NOTES A1)."""
-    return pose.visible[..., [pose.skeleton.index(joint) for joint in TORSO]].all(-1)
+    """Bool (*B): whether both shoulders and both hips are visible, without which the papers drop an image (NOTES A1).
+
+    A skeleton without hips (upper_7) needs both shoulders.
+    """
+    return pose.visible[..., [pose.skeleton.index(joint) for joint in TORSO if joint in pose.skeleton.joints]].all(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +260,9 @@ def _in_pairs(usable: Sequence[PersonImage], people: Sequence[PersonImage]) -> l
 
 
 def _batched(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:
-    """Single poses of any skeleton and size as one batch (N, K, 2) on openpose_18 at `size`."""
+    """Single poses of any size as one batch (N, K, 2) at `size`, on the skeleton they share, else on openpose_18."""
+    names = {pose.skeleton.name for pose in poses}
+    skeleton = poses[0].skeleton if len(names) == 1 else openpose_18
     kinds: dict[tuple[str, tuple[int, int]], list[int]] = {}
     for i, pose in enumerate(poses):
         kinds.setdefault((pose.skeleton.name, pose.size), []).append(i)
@@ -265,7 +270,7 @@ def _batched(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:
     for rows in kinds.values():
         some = [poses[i] for i in rows]
         xy = torch.stack([p.xy for p in some]).float()
-        batch = convert(replace(some[0], xy=xy, visible=torch.stack([p.visible for p in some])), openpose_18)
+        batch = convert(replace(some[0], xy=xy, visible=torch.stack([p.visible for p in some])), skeleton)
         parts.append(batch if tuple(batch.size) == size else rescale(batch, size))
     back = torch.tensor([i for rows in kinds.values() for i in rows]).argsort()
     return Pose.cat(parts)[back]

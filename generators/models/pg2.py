@@ -9,6 +9,11 @@ Differs from the paper:
 * The learning rate stays at 2e-5: the code's halving changes variables no optimiser reads, the text has none.
 * `forward` clamps to [−1, 1]; G1 and G2 end in a plain convolution, as in the paper.
 * Convolutions of stride 2 pad by one pixel all round; the code's SAME padding puts it right and below.
+Where the text leaves its ablations open:
+* The coordinate embedding takes row and column in [−1, 1] and a visibility per joint (the released data's three
+  numbers), zeros for a missing one; both layers are as wide as the image's code, with a ReLU between them.
+* The heatmap embedding's encoder is built as the image's is, and its code is as long.
+* The one-stage model trains for as many steps as both stages together.
 """
 
 from __future__ import annotations
@@ -28,47 +33,109 @@ from generators.pose import SKELETONS, Pose
 
 POSE_MASK_LOSS, PLAIN_L1 = "pose-mask", "l1"
 PAIR, TRIPLET = "pair", "triplet-released"
+HEATMAPS, COORDINATES, HEATMAP_ENCODER = "heatmaps", "coordinates", "heatmap-encoder"
+BOTH_STAGES, ONE_STAGE, FIRST_STAGE = "G1+G2+D", "G1+D", "G1"
 
 
-class Stage1(nn.Module):
-    """G1: a U-Net of residual blocks whose bottleneck is fully connected, so that distant body parts can talk.
+class ResidualEncoder(nn.Module):
+    """N levels of a residual block, of width w, 2w, …, N·w, each but the last halved by a convolution of stride 2."""
 
-    N levels of width 128, 256, … (N = 5 at 128 × 64, 6 at 256 × 256); 70.8 M parameters at 128 × 64.
-    """
-
-    def __init__(self, channels: int, size: tuple[int, int], width: int = 128, bottleneck: int = 64) -> None:
+    def __init__(self, channels: int, size: tuple[int, int], width: int) -> None:
         super().__init__()
         levels = int(math.log2(size[0])) - 2
-        self.width, self.small = width, (size[0] >> (levels - 1), size[1] >> (levels - 1))  # (8, 4) at 128 × 64
-        widths = [width * (i + 1) for i in range(levels)]
+        self.small = (size[0] >> (levels - 1), size[1] >> (levels - 1))  # (8, 4) at 128 × 64
+        self.widths = [width * (i + 1) for i in range(levels)]
         self.start = nn.Conv2d(channels, width, 3, padding=1)
-        self.encoder = nn.ModuleList(ResidualBlock(w) for w in widths)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False))
-        cells = self.small[0] * self.small[1]
-        self.squeeze = nn.Linear(widths[-1] * cells, bottleneck)
-        self.expand = nn.Linear(bottleneck, width * cells)
-        # What arrives from below: the bottleneck's `width` first, then what the 1 × 1 convolution left.
-        skips = widths[::-1]
-        joined = [below + skip for below, skip in zip([width, *skips[1:]], skips, strict=True)]
-        self.decoder = nn.ModuleList(ResidualBlock(w) for w in joined)
-        self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(joined, skips[1:], strict=False))
-        self.end = nn.Conv2d(joined[-1], 3, 3, padding=1)
+        self.encoder = nn.ModuleList(ResidualBlock(w) for w in self.widths)
+        pairs = zip(self.widths, self.widths[1:], strict=False)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, channels, H, W) → (B, 3, H, W)
-        x, skips = F.relu(self.start(x)), []
+    def encode(self, x: Tensor) -> list[Tensor]:  # (B, channels, H, W) → (B, w · (i + 1), H >> i, W >> i) per level i
+        x, levels = F.relu(self.start(x)), []
         for level, block in enumerate(self.encoder):
             x = block(x)
-            skips.append(x)
+            levels.append(x)
             if level < len(self.down):
                 x = F.relu(self.down[level](x))
-        x = self.expand(self.squeeze(x.flatten(1)))  # (B, width · h · w)
-        x = x.view(-1, self.width, *self.small)
-        for level, block in enumerate(self.decoder):
-            x = block(torch.cat((x, skips.pop()), dim=1))
-            if level < len(self.up):
-                # The paper's 1 × 1 convolution after nearest upsampling commutes with it: a quarter of the work before.
-                x = F.interpolate(F.relu(self.up[level](x)), scale_factor=2.0, mode="nearest")
+        return levels
+
+    @property
+    def flat(self) -> int:
+        """Numbers in the deepest level's features."""
+        return self.widths[-1] * self.small[0] * self.small[1]
+
+
+class ResidualUNet(ResidualEncoder):
+    """A residual encoder and the decoder that mirrors it; a subclass makes the bottleneck, then calls `add_decoder`."""
+
+    def add_decoder(self, joined: int) -> None:
+        """`joined`: channels the deepest block takes; after the bottleneck, so that weights are drawn in that order."""
+        skips = self.widths[::-1]
+        widths = [joined, *(2 * skip for skip in skips[1:])]  # a 1 × 1 convolution brings what is below to the skip's width
+        self.decoder = nn.ModuleList(ResidualBlock(w) for w in widths)
+        self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, skips[1:], strict=False))
+        self.end = nn.Conv2d(widths[-1], 3, 3, padding=1)
+
+    def decode(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        """(B, joined, h, w) and the skips of all levels but the deepest → (B, 3, H, W)."""
+        x = self.decoder[0](x)
+        for block, up, skip in zip(list(self.decoder)[1:], self.up, reversed(skips), strict=True):
+            # The paper's 1 × 1 convolution after nearest upsampling commutes with it: a quarter of the work before.
+            x = F.interpolate(F.relu(up(x)), scale_factor=2.0, mode="nearest")
+            x = block(torch.cat((x, skip), dim=1))
         return self.end(x)
+
+
+class PoseEncoder(ResidualEncoder):
+    """The heatmap embedding (HME): discs (B, K, H, W) → a code (B, bottleneck), by an encoder of their own."""
+
+    def __init__(self, joints: int, size: tuple[int, int], width: int, bottleneck: int) -> None:
+        super().__init__(joints, size, width)
+        self.squeeze = nn.Linear(self.flat, bottleneck)
+
+    def forward(self, discs: Tensor) -> Tensor:
+        return self.squeeze(self.encode(discs)[-1].flatten(1))
+
+
+class CoordinateEncoder(nn.Sequential):
+    """The coordinate embedding (CE): `coordinates` (B, 3K) → a code (B, bottleneck), by two fully connected layers."""
+
+    def __init__(self, joints: int, bottleneck: int) -> None:
+        super().__init__(nn.Linear(3 * joints, bottleneck), nn.ReLU(), nn.Linear(bottleneck, bottleneck))
+
+
+def coordinates(pose: Pose) -> Tensor:
+    """Row and column in [−1, 1] from border to border and 1 for every joint, zeros for a missing one: (B, 3K)."""
+    size = pose.xy.new_tensor(pose.size)
+    places = (pose.xy.flip(-1) + 0.5) / size * 2 - 1
+    known = pose.visible[..., None].to(pose.xy.dtype)
+    return torch.cat((places * known, known), dim=-1).flatten(-2)
+
+
+class Stage1(ResidualUNet):
+    """G1: a U-Net of residual blocks whose bottleneck is fully connected, so that distant body parts can talk.
+
+    N levels of width 128, 256, … (N = 5 at 128 × 64, 6 at 256 × 256); 70.8 M parameters at 128 × 64. `pose` is the
+    ablations' encoder of a pose that is no part of the input: its code joins the image's in the bottleneck.
+    """
+
+    def __init__(
+        self, channels: int, size: tuple[int, int], width: int = 128, bottleneck: int = 64, pose: nn.Module | None = None
+    ) -> None:
+        super().__init__(channels, size, width)
+        self.width = width
+        self.squeeze = nn.Linear(self.flat, bottleneck)
+        self.expand = nn.Linear(bottleneck * (1 if pose is None else 2), width * self.small[0] * self.small[1])
+        self.add_decoder(width + self.widths[-1])
+        self.pose = pose
+
+    def forward(self, x: Tensor, pose: Tensor | None = None) -> Tensor:  # (B, channels, H, W) → (B, 3, H, W)
+        *skips, deepest = self.encode(x)
+        code = self.squeeze(deepest.flatten(1))
+        if self.pose is not None:
+            code = torch.cat((code, self.pose(pose)), dim=1)
+        x = self.expand(code).view(-1, self.width, *self.small)
+        return self.decode(torch.cat((x, deepest), dim=1), skips)
 
 
 class Stage2(nn.Module):
@@ -118,6 +185,8 @@ class PG2(Generator):
     """Pose Guided Person Generation Network: coarse drawing, then a difference map (Ma et al. 2017)."""
 
     paper = "Ma et al., Pose Guided Person Image Generation, NIPS 2017"
+    stage2: Stage2  # none in the one-stage models
+    discriminator: DCGANDiscriminator  # none for G1 alone
 
     def __init__(
         self,
@@ -127,6 +196,8 @@ class PG2(Generator):
         radius_px: float = 4.0,  # of the pose's discs and of the pose mask
         l1_weight: float = 10.0,  # λ: 10 on Market, 50 on DeepFashion (released code)
         stage1_loss: str = POSE_MASK_LOSS,  # or "l1", the paper's ablation
+        pose_embedding: str = HEATMAPS,  # beside the image; or "coordinates" (CE), "heatmap-encoder" (HME)
+        stages: str = BOTH_STAGES,  # or "G1+D", one stage trained adversarially; or "G1", stage I alone
         discriminator: str = PAIR,  # or "triplet-released": the source image alone is a fake, no condition
         stage1_steps: int = 22_000,
         stage2_steps: int = 14_000,
@@ -135,6 +206,8 @@ class PG2(Generator):
     ) -> None:
         super().__init__()
         _one_of("stage1_loss", stage1_loss, (POSE_MASK_LOSS, PLAIN_L1))
+        _one_of("pose_embedding", pose_embedding, (HEATMAPS, COORDINATES, HEATMAP_ENCODER))
+        _one_of("stages", stages, (BOTH_STAGES, ONE_STAGE, FIRST_STAGE))
         _one_of("discriminator", discriminator, (PAIR, TRIPLET))
         _one_of("skeleton", skeleton, tuple(SKELETONS))
         h, w = (int(side) for side in size)
@@ -143,47 +216,76 @@ class PG2(Generator):
             raise ValueError(f"pg2 takes a height of 32, 64, 128, 256 … and a width divisible by height / 8, got {(h, w)}")
         self.size, self.skeleton = (h, w), SKELETONS[skeleton]
         self.radius_px, self.l1_weight = radius_px, l1_weight
-        self.stage1_loss, self.condition = stage1_loss, discriminator
+        self.stage1_loss, self.pose_embedding, self.stages, self.condition = stage1_loss, pose_embedding, stages, discriminator
         self.stage1_steps, self.stage2_steps, self.rate = stage1_steps, stage2_steps, learning_rate
-        self.stage1 = Stage1(3 + len(self.skeleton), self.size, width, bottleneck)
-        self.stage2 = Stage2(self.size, width)
-        self.discriminator = DCGANDiscriminator(6 if discriminator == PAIR else 3, self.size, max(width // 2, 1))
+        self.stage1 = self._stage1(width, bottleneck)
+        if stages == BOTH_STAGES:
+            self.stage2 = Stage2(self.size, width)
+        if stages != FIRST_STAGE:
+            self.discriminator = DCGANDiscriminator(6 if discriminator == PAIR else 3, self.size, max(width // 2, 1))
+
+    def _stage1(self, width: int, bottleneck: int) -> Stage1:
+        joints = len(self.skeleton)
+        if self.pose_embedding == HEATMAPS:
+            return Stage1(3 + joints, self.size, width, bottleneck)
+        by_coordinates = self.pose_embedding == COORDINATES
+        pose = CoordinateEncoder(joints, bottleneck) if by_coordinates else PoseEncoder(joints, self.size, width, bottleneck)
+        return Stage1(3, self.size, width, bottleneck, pose)
 
     def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
         self.check(source, source_pose, target_pose)
         coarse = self.coarse(source, target_pose)
-        return (coarse + self.stage2(coarse, source)).clamp(-1, 1)
+        drawn = coarse + self.stage2(coarse, source) if self.stages == BOTH_STAGES else coarse
+        return drawn.clamp(-1, 1)
 
     def coarse(self, source: Tensor, target_pose: Pose) -> Tensor:
-        """G1's drawing (B, 3, H, W), not clamped: discs of −1 and 1, as the released code has them, beside the image."""
+        """G1's drawing (B, 3, H, W), not clamped; discs are of −1 and 1, as the released code has them."""
+        if self.pose_embedding == COORDINATES:
+            return self.stage1(source, coordinates(target_pose).to(source.dtype))
         discs = disc_maps(target_pose, self.radius_px).to(source.dtype) * 2 - 1
+        if self.pose_embedding == HEATMAP_ENCODER:
+            return self.stage1(source, discs)
         return self.stage1(torch.cat((source, discs), dim=1))
 
     def players(self) -> Mapping[str, nn.Module]:
-        return {"generator1": self.stage1, "generator2": self.stage2, "discriminator": self.discriminator}
+        players: dict[str, nn.Module] = {"generator1": self.stage1}
+        if self.stages == BOTH_STAGES:
+            players["generator2"] = self.stage2
+        return players if self.stages == FIRST_STAGE else players | {"discriminator": self.discriminator}
 
     def turn(self, step: int) -> tuple[str, ...]:
-        return ("generator1",) if step < self.stage1_steps else ("discriminator", "generator2")
+        if self.stages == ONE_STAGE:
+            return ("discriminator", "generator1")
+        return ("generator1",) if step < self.stage1_steps or self.stages == FIRST_STAGE else ("discriminator", "generator2")
 
     def schedule_steps(self) -> int:
-        return self.stage1_steps + self.stage2_steps
+        return self.stage1_steps + (0 if self.stages == FIRST_STAGE else self.stage2_steps)
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.rate, betas=(0.5, 0.999))
 
     def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
-        coarse = self.coarse(pair.source, pair.target_pose)
-        if player == "generator1":
-            if self.stage1_loss == PLAIN_L1:
-                return {"l1": F.l1_loss(coarse, pair.target)}
-            return {"pose_mask_l1": masked_l1(coarse, pair.target, self._mask(pair))}
-        drawn = coarse + self.stage2(coarse, pair.source)
+        if player == "generator1" and self.stages != ONE_STAGE:
+            return self._pixels(self.coarse(pair.source, pair.target_pose), pair, self.stage1_loss, 1.0)
+        drawn = self.share("drawn", lambda: self._drawn(pair))
         if player == "discriminator":
-            return self._discriminator_losses(pair, drawn)
-        return {
-            "adversarial": real_loss(self.discriminator(self._seen(pair, drawn))),
-            "pose_mask_l1": self.l1_weight * masked_l1(drawn, pair.target, self._mask(pair)),
-        }
+            return self._discriminator_losses(pair, drawn.detach())
+        adversarial = real_loss(self.discriminator(self._seen(pair, drawn)))
+        loss = self.stage1_loss if self.stages == ONE_STAGE else POSE_MASK_LOSS
+        return {"adversarial": adversarial, **self._pixels(drawn, pair, loss, self.l1_weight)}
+
+    def _drawn(self, pair: PosePair) -> Tensor:
+        """What the discriminator judges, not clamped: stage II's image, or G1's where there is one stage."""
+        if self.stages == ONE_STAGE:
+            return self.coarse(pair.source, pair.target_pose)
+        with torch.no_grad():  # G1 rests
+            coarse = self.coarse(pair.source, pair.target_pose)
+        return coarse + self.stage2(coarse, pair.source)
+
+    def _pixels(self, image: Tensor, pair: PosePair, loss: str, weight: float) -> dict[str, Tensor]:
+        if loss == PLAIN_L1:
+            return {"l1": weight * F.l1_loss(image, pair.target)}
+        return {"pose_mask_l1": weight * masked_l1(image, pair.target, self._mask(pair))}
 
     def _discriminator_losses(self, pair: PosePair, drawn: Tensor) -> Mapping[str, Tensor]:
         real = real_loss(self.discriminator(self._seen(pair, pair.target)))

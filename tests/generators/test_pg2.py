@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,14 +11,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators import Generator, Pose, PosePair, create
+from generators.blocks import ResidualBlock
 from generators.losses import fake_loss, masked_l1, real_loss
 from generators.maps import body_mask, disc_maps
-from generators.models.pg2 import PG2, Stage1, Stage2
-from generators.pose import coco_17, mpii_14
+from generators.models.pg2 import PG2, CoordinateEncoder, PoseEncoder, Stage1, Stage2, coordinates
+from generators.pose import coco_17, mpii_14, openpose_18, upper_7
 
 MakePose = Callable[..., Pose]
 MakePair = Callable[..., PosePair]
 TINY: dict[str, Any] = {"size": (32, 16), "width": 4, "bottleneck": 4}
+CE: dict[str, Any] = {"pose_embedding": "coordinates"}
+HME: dict[str, Any] = {"pose_embedding": "heatmap-encoder"}
+ABLATIONS: dict[str, dict[str, Any]] = {  # the rows of the paper's Table 1, and two that mix
+    "ce": {**CE, "stages": "G1", "stage1_loss": "l1"},
+    "hme": {**HME, "stages": "G1", "stage1_loss": "l1"},
+    "l1": {"stages": "G1", "stage1_loss": "l1"},
+    "stage1": {"stages": "G1"},
+    "one-stage": {"stages": "G1+D"},
+    "one-stage-triplet-ce": {**CE, "stages": "G1+D", "discriminator": "triplet-released"},
+    "two-stage-hme": HME,
+}
+every_ablation = pytest.mark.parametrize("options", ABLATIONS.values(), ids=list(ABLATIONS))
 
 
 def parameters(module: nn.Module) -> int:
@@ -64,6 +79,48 @@ def test_parameters_at_the_papers_size() -> None:
     assert model.size == (128, 64)
     assert (parameters(model.stage1), parameters(model.stage2), parameters(model.discriminator)) == (70_795_075, 6_058_883, 4_329_537)
     assert parameters(model) == 70_795_075 + 6_058_883 + 4_329_537
+
+
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        # The image loses 18 channels of input, the expanding layer gains 64; then two small layers, or an encoder.
+        ({**CE, "stages": "G1"}, [70_795_075 - 128 * 18 * 9 + 64 * 4096 + (54 * 64 + 64) + (64 * 64 + 64)]),
+        ({**HME, "stages": "G1"}, [94_492_163]),
+        ({"stages": "G1"}, [70_795_075]),
+        ({"stages": "G1+D"}, [70_795_075, 4_329_537]),
+        ({**HME}, [94_492_163, 6_058_883, 4_329_537]),
+        ({"discriminator": "triplet-released"}, [70_795_075, 6_058_883, 4_329_537 - 3 * 64 * 25]),
+        ({"size": (256, 256), "l1_weight": 50.0}, [122_103_235, 12_696_067, 10_901_057]),
+    ],
+)
+def test_parameters_of_every_ablation(options: dict[str, Any], counts: list[int]) -> None:
+    with torch.device("meta"):
+        model = PG2(**options)
+    assert [parameters(player) for player in model.players().values()] == counts
+    assert parameters(model) == sum(counts), "nothing is built that no player owns"
+
+
+def test_weights_have_the_names_and_the_order_that_checkpoints_and_seeds_know() -> None:
+    torch.manual_seed(7)
+    model = PG2(**TINY)
+    torch.manual_seed(7)
+    down = {"stride": 2, "padding": 1}
+    by_hand = nn.Sequential(
+        nn.Conv2d(21, 4, 3, padding=1), ResidualBlock(4), ResidualBlock(8), ResidualBlock(12),
+        nn.Conv2d(4, 8, 3, **down), nn.Conv2d(8, 12, 3, **down), nn.Linear(12 * 8 * 4, 4), nn.Linear(4, 4 * 8 * 4),
+        ResidualBlock(4 + 12), ResidualBlock(8 + 8), ResidualBlock(4 + 4), nn.Conv2d(16, 8, 1), nn.Conv2d(16, 4, 1),
+        nn.Conv2d(8, 3, 3, padding=1), Stage2((32, 16), 4),
+    )  # fmt: skip
+    named = list(model.named_parameters())[: len(list(by_hand.parameters()))]
+    assert all(torch.equal(ours, theirs) for (_, ours), theirs in zip(named, by_hand.parameters(), strict=True))
+    with torch.device("meta"):
+        names = PG2(size=(64, 32), width=2).state_dict()
+    parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+    inner = ["start", "encoder", "down", "squeeze", "expand", "decoder", "up", "end"]
+    inner2 = ["start", "encoder", "down", "decoder", "end"]
+    expected = [f"stage1.{x}" for x in inner] + [f"stage2.{x}" for x in inner2] + ["discriminator.features", "discriminator.logit"]
+    assert list(parts) == expected
 
 
 def test_stage_one_level_by_level_at_the_papers_size() -> None:
@@ -325,6 +382,175 @@ def test_in_stage_two_the_drawing_improves_against_the_discriminator(a_pair: Mak
     assert model.losses("generator2", pair)["adversarial"] < term
 
 
+# --- ablations ---
+
+
+@pytest.mark.parametrize("skeleton", [openpose_18, upper_7])
+def test_coordinates_by_an_obvious_loop(skeleton: Any, a_pose: MakePose) -> None:
+    pose = a_pose(5, (3,), skeleton, (32, 16), 0.4, torch.float64)
+    expected = torch.zeros(3, len(skeleton), 3, dtype=torch.float64)
+    for b in range(3):
+        for k in range(len(skeleton)):
+            if pose.visible[b, k]:
+                x, y = pose.xy[b, k].tolist()
+                expected[b, k] = torch.tensor([(y + 0.5) / 16 - 1, (x + 0.5) / 8 - 1, 1.0], dtype=torch.float64)
+    assert coordinates(pose).shape == (3, 3 * len(skeleton)) and not pose.visible.all()
+    assert torch.allclose(coordinates(pose), expected.flatten(1), rtol=0, atol=1e-12)
+
+
+def test_the_frames_corners_are_coordinates_of_one() -> None:
+    xy = torch.zeros(1, 18, 2)
+    xy[0, :3] = torch.tensor([[-0.5, -0.5], [15.5, 31.5], [7.5, 15.5]])
+    found = coordinates(Pose(xy, torch.ones(1, 18, dtype=torch.bool), openpose_18, (32, 16)))
+    assert found[0, :9].tolist() == [-1, -1, 1, 1, 1, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize("embedding", ["coordinates", "heatmap-encoder"])
+def test_an_embedded_pose_meets_the_image_in_the_bottleneck_alone(embedding: str, a_pair: MakePair) -> None:
+    model, pair = grown(PG2(**TINY, pose_embedding=embedding)).double(), a_pair(dtype=torch.float64)
+    g1 = model.stage1
+    assert g1.pose is not None and g1.start.in_channels == 3
+    discs = 2 * disc_maps(pair.target_pose, 4.0) - 1
+    if embedding == "coordinates":
+        assert isinstance(g1.pose, CoordinateEncoder)
+        numbers = coordinates(pair.target_pose)
+        code = F.relu(numbers @ g1.pose[0].weight.T + g1.pose[0].bias) @ g1.pose[2].weight.T + g1.pose[2].bias
+    else:
+        assert isinstance(g1.pose, PoseEncoder)
+        x = g1.pose.encoder[0](F.relu(g1.pose.start(discs)))
+        for down, block in zip(g1.pose.down, list(g1.pose.encoder)[1:], strict=True):
+            x = block(F.relu(down(x)))
+        code = g1.pose.squeeze(x.flatten(1))
+    e0 = g1.encoder[0](F.relu(g1.start(pair.source)))
+    e1 = g1.encoder[1](F.relu(g1.down[0](e0)))
+    e2 = g1.encoder[2](F.relu(g1.down[1](e1)))
+    d = g1.expand(torch.cat([g1.squeeze(e2.flatten(1)), code], 1)).reshape(2, 4, 8, 4)
+    for block, up, skip in zip(g1.decoder, g1.up, (e2, e1), strict=False):
+        d = F.relu(up(block(torch.cat([d, skip], 1)).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)))
+    expected = g1.end(g1.decoder[2](torch.cat([d, e0], 1)))
+    assert code.shape == (2, 4) and expected.std() > 0
+    assert torch.allclose(model.coarse(pair.source, pair.target_pose), expected, rtol=0, atol=1e-12)
+
+
+@every_ablation
+def test_who_plays_when_in_an_ablation(options: dict[str, Any]) -> None:
+    model = PG2(**TINY, **options, stage1_steps=3, stage2_steps=2)
+    stages = options.get("stages", "G1+G2+D")
+    both = ("discriminator", "generator2")
+    expected = {
+        "G1": (["generator1"], [("generator1",)] * 6, 3),
+        "G1+D": (["generator1", "discriminator"], [("discriminator", "generator1")] * 6, 5),
+        "G1+G2+D": (["generator1", "generator2", "discriminator"], [("generator1",)] * 3 + [both] * 3, 5),
+    }[stages]
+    assert (list(model.players()), [model.turn(step) for step in range(6)], model.schedule_steps()) == expected
+    assert hasattr(model, "stage2") == (stages == "G1+G2+D") and hasattr(model, "discriminator") == (stages != "G1")
+
+
+@pytest.mark.parametrize("stages", ["G1", "G1+D"])
+def test_one_stage_draws_the_coarse_image_clamped(stages: str, a_pair: MakePair) -> None:
+    model, pair = PG2(**TINY, stages=stages), a_pair()
+    with torch.no_grad():
+        model.stage1.end.weight.mul_(30)
+    coarse = model.coarse(pair.source, pair.target_pose)
+    assert coarse.abs().max() > 1
+    assert torch.equal(model(pair.source, pair.source_pose, pair.target_pose), coarse.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("loss", ["pose-mask", "l1"])
+def test_the_one_stage_model_pays_stage_twos_terms(loss: str, a_pair: MakePair) -> None:
+    model = grown(PG2(**TINY, stages="G1+D", stage1_loss=loss, l1_weight=7.0)).double().eval()
+    pair = a_pair(4, dtype=torch.float64)
+    coarse = model.coarse(pair.source, pair.target_pose)
+    real, fake = (model.discriminator(torch.cat([pair.source, image], 1)) for image in (pair.target, coarse))
+    pixels = {
+        "pose-mask": {"pose_mask_l1": 7 * masked_l1(coarse, pair.target, body_mask(pair.target_pose))},
+        "l1": {"l1": 7 * (coarse - pair.target).abs().mean()},
+    }[loss]
+    assert_same_terms(model.losses("generator1", pair), {"adversarial": real_loss(fake), **pixels})
+    assert_same_terms(model.losses("discriminator", pair), {"real": real_loss(real), "fake": fake_loss(fake)})
+
+
+@every_ablation
+def test_ablations_teach_the_mover_all_of_it_and_stay_finite(options: dict[str, Any], a_pair: MakePair) -> None:
+    whole = a_pair(missing=0.0)
+    nobody = Pose(whole.target_pose.xy, torch.zeros(2, 18, dtype=torch.bool), openpose_18, (32, 16))
+    far = Pose(torch.full_like(whole.target_pose.xy, 1e4), whole.target_pose.visible, openpose_18, (32, 16))
+    for pose in (whole.target_pose, nobody, far):
+        pair = PosePair(whole.source, whole.target, whole.source_pose, pose, whole.identity)
+        for mover in PG2(**TINY, **options).players():
+            model = PG2(**TINY, **options)
+            freeze_all_but(model, mover)
+            torch.stack(list(model.losses(mover, pair).values())).sum().backward()
+            for player, module in model.players().items():
+                grads = [p.grad for p in module.parameters()]
+                assert all((g is not None and g.isfinite().all()) if player == mover else g is None for g in grads), (player, mover)
+        image = model(pair.source, pair.source_pose, pair.target_pose)
+        assert image.isfinite().all() and image.abs().max() <= 1
+
+
+@every_ablation
+def test_ablations_draw_rows_by_themselves_and_use_the_pose(options: dict[str, Any], a_pair: MakePair) -> None:
+    model, pair = PG2(**TINY, **options).double().eval(), a_pair(batch=3, dtype=torch.float64)
+    image = model(pair.source, pair.source_pose, pair.target_pose)
+    alone = pair[1:2]
+    assert torch.allclose(model(alone.source, alone.source_pose, alone.target_pose), image[1:2], rtol=0, atol=1e-12)
+    turned = model(pair.source, pair.source_pose, pair.target_pose[torch.tensor([1, 2, 0])])
+    assert (turned - image).abs().amax((1, 2, 3)).min() > 1e-9, "the pose is used"
+
+
+@pytest.mark.parametrize("options", [CE, HME], ids=["ce", "hme"])
+def test_embedded_poses_compile_without_a_graph_break(options: dict[str, Any], a_pair: MakePair) -> None:
+    model, pair = PG2(**TINY, **options, stages="G1").eval(), a_pair()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    image = model(pair.source, pair.source_pose, pair.target_pose)
+    assert torch.allclose(compiled(pair.source, pair.source_pose, pair.target_pose), image, atol=1e-6)
+
+
+# --- what one turn's players share ---
+
+
+def counted(module: nn.Module) -> list[bool]:
+    """Grows by one at each forward: whether its output carries a graph."""
+    calls: list[bool] = []
+    module.register_forward_hook(lambda _, __, out: calls.append(out.requires_grad))
+    return calls
+
+
+def test_a_turn_of_stage_two_draws_once_and_keeps_no_graph_of_stage_one(a_pair: MakePair) -> None:
+    model, pair = PG2(**TINY), a_pair()
+    first, second = counted(model.stage1), counted(model.stage2)
+    with model.sharing():
+        for player in model.turn(model.stage1_steps):
+            model.losses(player, pair)
+    assert (first, second) == ([False], [True])
+    for player in ("discriminator", "generator2"):
+        model.losses(player, pair)
+    assert len(first) == len(second) == 3, "outside a turn everyone draws anew"
+
+
+@pytest.mark.parametrize("stages", ["G1+D", "G1+G2+D"])
+def test_the_discriminator_does_not_teach_the_drawing_that_is_shared(stages: str, a_pair: MakePair) -> None:
+    pair = a_pair()
+    drawer = "generator1" if stages == "G1+D" else "generator2"
+
+    def gradients(shared: bool) -> tuple[list[Tensor | None], list[Tensor]]:
+        torch.manual_seed(1)
+        model = PG2(**TINY, stages=stages)
+        movers = [model.players()[name] for name in ("discriminator", drawer)]
+        model.stage1.requires_grad_(stages == "G1+D")
+        with model.sharing() if shared else contextlib.nullcontext():
+            torch.stack(list(model.losses("discriminator", pair).values())).sum().backward()
+            early = [p.grad for p in movers[1].parameters()]
+            movers[0].requires_grad_(False)
+            torch.stack(list(model.losses(drawer, pair).values())).sum().backward()
+        return early, [p.grad for p in movers[1].parameters() if p.grad is not None]
+
+    (early, ours), (_, alone) = gradients(True), gradients(False)
+    assert all(grad is None for grad in early) and len(ours) == len(alone) == len(early)
+    assert all(torch.equal(a, b) for a, b in zip(ours, alone, strict=True)) and any(a.any() for a in ours)
+
+
 # --- options ---
 
 
@@ -345,19 +571,22 @@ def test_sizes_that_do_halve(size: tuple[int, int], a_pair: MakePair) -> None:
     ("option", "value", "choices"),
     [
         ("stage1_loss", "l2", "pose-mask, l1"),
+        ("pose_embedding", "coords", "heatmaps, coordinates, heatmap-encoder"),
+        ("stages", "G1+G2", "G1+G2+D, G1+D, G1"),
         ("discriminator", "triplet", "pair, triplet-released"),
         ("skeleton", "openpose_25", "openpose_18, coco_17, mpii_14, upper_7"),
     ],
 )
 def test_unknown_choices_are_refused_with_those_there_are(option: str, value: str, choices: str) -> None:
-    with pytest.raises(ValueError, match=f"pg2's {option} is one of {choices}.*, got '{value}'"):
+    with pytest.raises(ValueError, match=f"pg2's {option} is one of {re.escape(choices)}.*, got '{re.escape(value)}'"):
         PG2(**TINY, **{option: value})
 
 
 def test_options_are_what_it_was_built_with() -> None:
     model = create("pg2", **TINY, l1_weight=50.0)
     assert model.options == {
-        **TINY, "radius_px": 4.0, "l1_weight": 50.0, "stage1_loss": "pose-mask", "discriminator": "pair",
+        **TINY, "radius_px": 4.0, "l1_weight": 50.0, "stage1_loss": "pose-mask",
+        "pose_embedding": "heatmaps", "stages": "G1+G2+D", "discriminator": "pair",
         "stage1_steps": 22_000, "stage2_steps": 14_000, "learning_rate": 2e-5, "skeleton": "openpose_18",
     }  # fmt: skip
     assert PG2((32, 16), 4, 4).options == PG2(**TINY).options

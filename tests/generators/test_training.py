@@ -131,9 +131,8 @@ def sixth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (folder / "sixth.py").write_text(SIXTH)
     (folder / "sixth.yaml").write_text("generator:\n  name: sixth\n  size: [16, 8]\n  drop: 0.25\n")
     importlib.invalidate_caches()
-    with monkeypatch.context() as patch:
-        patch.setattr(registry.models, "__path__", [*registry.models.__path__, str(folder)])
-        yield "sixth"
+    monkeypatch.setenv("REID_AUG_GENERATORS", str(folder))
+    yield "sixth"
     sys.modules.pop("generators.models.sixth", None)
     if hasattr(registry.models, "sixth"):
         del registry.models.sixth

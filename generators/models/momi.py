@@ -1,0 +1,342 @@
+"""MOMI-Net: Learning pose-aware human representations for conditional person image translation. Ho, Hsu, Lin (ETH Zurich, 2019).
+
+A pose detector F_p is distilled from a teacher's heatmaps. What it finds is drawn again as Gaussians and encoded, E_p: p → z_p;
+the source image is encoded under its own pose by PATN's attention blocks (Zhu et al. 2019), z_a = φ(E_a(x), z_p); the generator
+G(z_a, z_p') draws the appearance in any other z_p': its own (x̂), its positive's (x̂⁺) or another person's (x̂⁻). The discriminator
+sees pairs of images of one person. Drawing takes a pose, or an image to take the pose from.
+
+The text prints no layers, learning rate, batch or schedule; these are PATN's for Market: width 64, nine blocks, batch norm, dropout
+0.5, N(0, 0.02), batch 32, Adam(2e-4, 0.5), 500 + 200 epochs of 4,000 pairs. The features lie at H/8 and not at PATN's H/4, so there
+is a third halving; it stays at 256 channels, so that the nine blocks are PATN's to the weight. G is PATN's decoder with a step up
+more, whose first layer takes z_a and z_p side by side. The translation has 43.7 M parameters where PATN has 41.4 M: 1.2 M are the
+third halving of both encoders, 1.2 M that first layer. F_p has 7.4 M (the encoder, four residual blocks, SimpleBaseline's head of
+transposed convolutions), the discriminator, PATN's of appearance, 3.9 M.
+
+Differs from the paper:
+* The teacher is, unless `teacher` is set to an estimator, the file the pairs' poses come from, as Gaussians of SimpleBaseline's σ.
+* A joint whose maximum in the heatmap is not above `threshold` (SimpleBaseline's 0.2) is missing: zeros, no patch. In the paper
+  every joint lies somewhere. A teacher's missing joint is a heatmap of zeros to learn.
+* `forward` draws poses as they are given; only without one (None, or an image) is F_p asked, which is all the paper has.
+* x⁻ is the target image of another row of the batch; a row with none of another identity pays no patches.
+* All norms are means: eq. 1 is the mean of squares (SimpleBaseline's; by Adam the root changes the pace alone). F_p has its own
+  turn: as no gradient passes arg max, these are the steps on eq. 7's sum.
+* G learns to be taken for real (−log D), not from log(1 − D). A patch is a square of 16 px, compared at 8 × 8 cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generators.base import Generator, PosePair
+from generators.losses import fake_loss, real_loss
+from generators.maps import gaussian_maps
+from generators.perceptual import Features, compare
+from generators.pose import Pose, coco_17
+
+DETECTED, TEACHER = "detected", "teacher"
+
+
+def encoder(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
+    """PATN's: a 7 × 7 convolution, then a 3 × 3 one of stride 2 for every further width; batch norm and ReLU."""
+    layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 7, padding=3, padding_mode="reflect", bias=False), *_normed(widths[0])]
+    for before, after in zip(widths, widths[1:], strict=False):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), *_normed(after)]
+    return nn.Sequential(*layers)
+
+
+def _normed(width: int) -> tuple[nn.Module, nn.Module]:
+    return nn.BatchNorm2d(width), nn.ReLU()
+
+
+def _two_convolutions(before: int, after: int, dropout: float) -> nn.Sequential:
+    """What the paths of PATN's blocks have in common; a norm may follow."""
+    return nn.Sequential(
+        nn.Conv2d(before, before, 3, padding=1, padding_mode="reflect", bias=False), *_normed(before), nn.Dropout(dropout),
+        nn.Conv2d(before, after, 3, padding=1, padding_mode="reflect", bias=False),
+    )  # fmt: skip
+
+
+class Residual(nn.Module):
+    """PATN's residual block; in φ's place it is the ablation "w/o att."."""
+
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_two_convolutions(width, width, dropout), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, width, h, w) → the same
+        return x + self.body(x)
+
+
+class PoseAttention(nn.Module):
+    """PATN's block: the pose path says, between 0 and 1, how much each cell takes of what the image path would add."""
+
+    def __init__(self, width: int, pose_width: int, dropout: float) -> None:
+        super().__init__()
+        self.image = nn.Sequential(_two_convolutions(width, width, dropout), nn.BatchNorm2d(width))
+        self.pose = _two_convolutions(pose_width, width, dropout)
+
+    def forward(self, image: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
+        pose = self.pose(pose)  # (B, pose_width, h, w) → (B, width, h, w)
+        image = image + torch.sigmoid(pose) * self.image(image)
+        return image, torch.cat((pose, image), dim=1)
+
+
+class Detector(nn.Module):
+    """F_p: images → heatmaps of K joints, of the images' size and without bound."""
+
+    def __init__(self, joints: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.encoder = encoder(3, (width, 2 * width, 4 * width, 4 * width))
+        self.blocks = nn.Sequential(*(Residual(4 * width) for _ in range(blocks)))
+        layers: list[nn.Module] = []
+        for before, after in ((4 * width, 4 * width), (4 * width, 2 * width), (2 * width, width)):
+            layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1, bias=False), *_normed(after)]
+        self.head = nn.Sequential(*layers, nn.Conv2d(width, joints, 1))
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W) → (B, K, H, W)
+        return self.head(self.blocks(self.encoder(images)))
+
+
+class Translator(nn.Module):
+    """E_p, E_a, φ and G: appearances and poses in any combination."""
+
+    def __init__(self, joints: int, width: int, blocks: int, attention: bool, dropout: float) -> None:
+        super().__init__()
+        widths, deep = (width, 2 * width, 4 * width, 4 * width), 4 * width
+        self.pose_encoder, self.appearance_encoder = encoder(joints, widths), encoder(3, widths)
+        self.attention = attention
+        if attention:  # a later block's pose path has the image's features beside it
+            self.blocks = nn.ModuleList(PoseAttention(deep, deep * (1 + (i > 0)), dropout) for i in range(blocks))
+        else:
+            self.blocks = nn.ModuleList(Residual(deep, dropout) for _ in range(blocks))
+        layers: list[nn.Module] = []
+        for before, after in ((2 * deep, deep), (deep, 2 * width), (2 * width, width)):
+            layers += [nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1, bias=False), *_normed(after)]
+        self.generator = nn.Sequential(*layers, nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect"), nn.Tanh())
+
+    def forward(self, source: Tensor, maps: Tensor, who: Tensor, where: Tensor) -> Tensor:
+        """Draw M images: row `who (M,)` of the sources (B, 3, H, W) in pose `where (M,)` of the maps (N, K, H, W).
+
+        The first B maps are the sources' own.
+        """
+        poses = self.pose_encoder(maps)  # (N, d, H/8, W/8)
+        appearance = self.appearance(source, poses[: len(source)])
+        return self.generator(torch.cat((appearance[who], poses[where]), dim=1))  # (M, 3, H, W)
+
+    def appearance(self, source: Tensor, pose: Tensor) -> Tensor:
+        """z_a (B, d, H/8, W/8) of images and their own z_p (eq. 2)."""
+        image = self.appearance_encoder(source)
+        for block in self.blocks:
+            if self.attention:
+                image, pose = block(image, pose)
+            else:
+                image = block(image)
+        return image
+
+
+class MOMINet(Generator):
+    """Multi-Objective Multi-Identity Network: pose and appearance apart, recombined between people (Ho et al. 2019)."""
+
+    paper = "Ho, Hsu, Lin, Learning pose-aware human representations for conditional person image translation, 2019"
+    skeleton = coco_17
+    teacher: Callable[[Tensor], Tensor] | None = None  # images → heatmaps (B, 17, H, W); None: the pairs' poses
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (128, 64),  # (H, W), each a multiple of 8
+        width: int = 64,  # of the first layer of every network; features at H/8 are four times as wide
+        blocks: int = 9,  # of φ
+        attention: bool = True,  # False is the ablation "w/o att.": residual blocks
+        detector_blocks: int = 4,  # residual blocks of F_p
+        dropout: float = 0.5,
+        sigma_px: float = 6.0,  # of the Gaussians p that E_p sees
+        teacher_sigma_px: float = 4.0,  # of the Gaussians that F_p learns where a file is the teacher
+        threshold: float = 0.2,  # a heatmap's maximum above which a joint is there
+        training_pose: str = DETECTED,  # or "teacher": E_p learns from the teacher's joints from the first step
+        patch_px: float = 16.0,  # side of SPV's squares
+        patch_cells: int = 8,  # per side, for RoI Align
+        translate_weight: float = 1.0,  # α
+        perceptual_weight: float = 1.0,  # λ_l, within α's term; 0 is the ablation "w/o per."
+        patch_weight: float = 0.5,  # β; 0 is the ablation "w/o L_patch"
+        adversarial_weight: float = 0.5,  # γ
+        learning_rate: float = 2e-4,
+        constant_steps: int = 62_500,  # 500 epochs of 4,000 pairs at batch 32
+        decay_steps: int = 25_000,  # 200 epochs
+    ) -> None:
+        super().__init__()
+        h, w = (int(side) for side in size)
+        if h % 8 or w % 8 or min(h, w) < 16:
+            raise ValueError(f"momi takes a height and a width that are multiples of 8 and at least 16, got {(h, w)}")
+        if training_pose not in (DETECTED, TEACHER):
+            raise ValueError(f"momi's training_pose is one of {DETECTED}, {TEACHER}, got {training_pose!r}")
+        self.size = (h, w)
+        self.sigma_px, self.teacher_sigma_px, self.threshold, self.training_pose = sigma_px, teacher_sigma_px, threshold, training_pose
+        self.patch_px, self.patch_cells = patch_px, patch_cells
+        self.translate_weight, self.perceptual_weight = translate_weight, perceptual_weight
+        self.patch_weight, self.adversarial_weight = patch_weight, adversarial_weight
+        self.rate, self.constant_steps, self.decay_steps = learning_rate, constant_steps, decay_steps
+        self.detector = Detector(len(self.skeleton), width, detector_blocks)
+        self.translator = Translator(len(self.skeleton), width, blocks, attention, dropout)
+        # PATN's: each of the last 256 channels is a map of logits.
+        self.discriminator = nn.Sequential(encoder(6, (width, 2 * width, 4 * width)), *(Residual(4 * width, dropout) for _ in range(3)))
+        self.apply(lambda module: _initialise(module, 0.02 * math.sqrt(64 / width)))  # PATN's; as large signals at any width
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "teacher":  # not a submodule, whatever it is: no player owns it and no checkpoint holds it
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def forward(self, source: Tensor, source_pose: Pose | None, target_pose: Pose | Tensor) -> Tensor:
+        """As every generator's; a source pose of None is found in the source, a target image's in that image."""
+        own = self.detect(source) if source_pose is None else source_pose
+        wanted = self.detect(target_pose) if isinstance(target_pose, Tensor) else target_pose
+        self.check(source, own, wanted)
+        maps = torch.cat((gaussian_maps(own, self.sigma_px), gaussian_maps(wanted, self.sigma_px))).to(source.dtype)
+        rows = torch.arange(len(source), device=source.device)
+        return self.translator(source, maps, rows, rows + len(source))
+
+    def detect(self, images: Tensor) -> Pose:
+        """The poses F_p finds in images (B, 3, H, W) in [−1, 1]."""
+        if tuple(images.shape[1:]) != (3, *self.size):
+            raise ValueError(f"MOMINet takes images (B, 3, {self.size[0]}, {self.size[1]}), got {tuple(images.shape)}")
+        return maxima(self.detector(images), self.threshold)
+
+    def players(self) -> Mapping[str, nn.Module]:
+        return {"detector": self.detector, "generator": self.translator, "discriminator": self.discriminator}
+
+    def turn(self, step: int) -> tuple[str, ...]:
+        return ("discriminator", "detector", "generator")
+
+    def schedule_steps(self) -> int:
+        return self.constant_steps + self.decay_steps
+
+    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.5, 0.999))
+
+    def learning_rate(self, player: str, step: int) -> float:
+        """Constant, then falling in equal steps towards zero, which the step after the last would have."""
+        left = max(self.schedule_steps() - step, 1)
+        return self.rate * min(1.0, left / max(self.decay_steps, 1))
+
+    def features(self) -> Features | None:
+        """The outputs of VGG-19's second and fifth block."""
+        return Features(("conv2_2", "conv5_4")) if self.perceptual_weight else None
+
+    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
+        if player == "detector":
+            return {"distill": F.mse_loss(self._heatmaps(pair), self._taught(pair))}
+        poses = self._poses(pair)  # the sources', then the targets'
+        order, known = negatives(pair.identity)
+        drawn = self.share("drawn", lambda: self._draw(pair, poses, order))  # x̂, x̂⁺ and, where patches count, x̂⁻
+        rows = len(pair)
+        if player == "discriminator":
+            real = real_loss(self.discriminator(torch.cat((pair.source, pair.target), dim=1)))
+            return {"real": real, "fake": 2 * fake_loss(self.discriminator(self._pairs(pair, drawn.detach())))}  # two terms of eq. 5
+        terms = {
+            "recon": self.translate_weight * 2 * F.l1_loss(drawn[: 2 * rows], torch.cat((pair.source, pair.target))),
+            "adversarial": self.adversarial_weight * 2 * real_loss(self.discriminator(self._pairs(pair, drawn))),
+        }
+        if self.perceptual is not None and self.perceptual_weight:
+            with torch.no_grad():
+                wanted = self.perceptual(pair.source)
+            weight = self.translate_weight * self.perceptual_weight
+            terms["perceptual"] = weight * compare(self.perceptual(drawn[:rows]), wanted)
+        if self.patch_weight:
+            there = Pose(poses.xy[rows:][order], poses.visible[rows:][order] & known[:, None], poses.skeleton, poses.size)
+            patches = patch_loss(pair.source, poses[:rows], drawn[2 * rows :], there, self.patch_px, self.patch_cells)
+            terms["patch"] = self.patch_weight * patches
+        return terms
+
+    def _draw(self, pair: PosePair, poses: Pose, order: Tensor) -> Tensor:
+        maps = gaussian_maps(poses, self.sigma_px).to(pair.source.dtype)
+        rows = torch.arange(len(pair), device=order.device)
+        where = [rows, rows + len(pair)] + ([order + len(pair)] if self.patch_weight else [])
+        return self.translator(pair.source, maps, rows.repeat(len(where)), torch.cat(where))
+
+    def _pairs(self, pair: PosePair, drawn: Tensor) -> Tensor:
+        """The pairs of eq. 5 with a drawn image: (x̂, x⁺), then (x, x̂⁺)."""
+        rows = len(pair)
+        first, second = torch.cat((drawn[:rows], pair.source)), torch.cat((pair.target, drawn[rows : 2 * rows]))
+        return torch.cat((first, second), dim=1)
+
+    def _poses(self, pair: PosePair) -> Pose:
+        """What E_p is shown in training, for sources and targets (2B)."""
+        if self.training_pose == TEACHER and self.teacher is None:
+            return Pose.cat((pair.source_pose, pair.target_pose))
+        maps = self._heatmaps(pair) if self.training_pose == DETECTED else self._taught(pair)
+        return maxima(maps.detach(), self.threshold)
+
+    def _heatmaps(self, pair: PosePair) -> Tensor:
+        return self.share("heatmaps", lambda: self.detector(torch.cat((pair.source, pair.target))))
+
+    def _taught(self, pair: PosePair) -> Tensor:
+        """ψ: the teacher's heatmaps (2B, K, H, W)."""
+        return self.share("taught", lambda: self._teach(pair))
+
+    @torch.no_grad()
+    def _teach(self, pair: PosePair) -> Tensor:
+        if self.teacher is None:
+            return gaussian_maps(Pose.cat((pair.source_pose, pair.target_pose)), self.teacher_sigma_px)
+        maps, shape = self.teacher(torch.cat((pair.source, pair.target))), (2 * len(pair), len(self.skeleton), *self.size)
+        if tuple(maps.shape) != shape:
+            raise ValueError(f"momi's teacher gives heatmaps {shape}, got {tuple(maps.shape)}")
+        return maps
+
+
+def _initialise(module: nn.Module, std: float) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0, std)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1, 0.02)
+
+
+def maxima(heatmaps: Tensor, threshold: float) -> Pose:
+    """The pixel each of 17 heatmaps (B, 17, H, W) is largest at, the first of equals; missing where that is not above `threshold`."""
+    flat = heatmaps.flatten(2).to(torch.promote_types(heatmaps.dtype, torch.float32))  # half precision can't count pixels
+    at = flat.argmax(-1)
+    width = heatmaps.shape[-1]
+    xy = torch.stack((at % width, at // width), dim=-1).to(flat.dtype)
+    return Pose(xy, flat.amax(-1) > threshold, coco_17, (heatmaps.shape[-2], width))
+
+
+def negatives(identity: Tensor) -> tuple[Tensor, Tensor]:
+    """For each row of `identity (B,)` the next row, round the batch, of somebody else; and whether there is one (else itself)."""
+    rows = torch.arange(len(identity), device=identity.device)
+    ahead = (rows[:, None] + rows) % len(identity)  # (B, B): the row itself, the next, …
+    other = identity[ahead] != identity[:, None]
+    return ahead.gather(1, other.int().argmax(1, keepdim=True)).squeeze(1), other.any(1)
+
+
+def patch_loss(image: Tensor, pose: Pose, other: Tensor, other_pose: Pose, side_px: float, cells: int) -> Tensor:
+    """Skeleton patch verification (eq. 6): mean |difference| of the squares around joints that both images (B, 3, H, W) show.
+
+    A joint outside of its frame or missing on either side counts for nothing.
+    """
+    known = _in_frame(pose) & _in_frame(other_pose)  # (B, K)
+    difference = (_patches(image, pose, side_px, cells) - _patches(other, other_pose, side_px, cells)).abs()
+    return (difference.mean((1, 2, 3)) * known.flatten()).sum() / known.sum().clamp(min=1)
+
+
+def _in_frame(pose: Pose) -> Tensor:
+    x, y = pose.xy.unbind(-1)
+    return pose.visible & (x >= 0) & (y >= 0) & (x <= pose.size[1] - 1) & (y <= pose.size[0] - 1)
+
+
+def _patches(image: Tensor, pose: Pose, side_px: float, cells: int) -> Tensor:
+    """(B, 3, H, W) → (B · K, 3, cells, cells); 0 beyond the frame."""
+    from torchvision.ops import roi_align  # a second to import that drawing need not spend
+
+    image = image.to(torch.promote_types(image.dtype, torch.float32))  # half precision has no half pixels at 100
+    centre = torch.where(_in_frame(pose)[..., None], pose.xy, 0).flatten(0, 1).to(image.dtype) + 0.5  # pixel i covers [i, i + 1]
+    row = torch.arange(len(image), device=image.device).repeat_interleave(len(pose.skeleton))
+    boxes = torch.cat((row[:, None].to(image.dtype), centre - side_px / 2, centre + side_px / 2), dim=1)
+    return roi_align(image, boxes, cells, sampling_ratio=max(1, math.ceil(side_px / cells)), aligned=True)

@@ -1,0 +1,340 @@
+"""posewarp: Synthesizing Images of Humans in Unseen Poses. Balakrishnan, Zhao, Dalca, Durand, Guttag, CVPR 2018 (arXiv
+1804.07739); with seven joints, Pose Transfer with GAN. Suresh, Sonarkar, 2019.
+
+A segments the source into limbs and background, each limb is moved by its own similarity transform (B), C draws the
+foreground and its mask from the moved limbs and the target's pose, D fills the background in from what is left of the
+source and the source's pose. First the generator learns alone, on VGG-19's features; then against a discriminator.
+
+Differs from the paper:
+* All pixels of the options are those of images 256 high; at another height H they are scaled by H / 256, and the networks
+  halve until they are 8 rows high (five times at 256, four at 128 × 64, three at 64 × 32).
+* A limb with a missing joint is left out: its mask's prior is 0 and what is moved of it is black. The paper has all joints.
+* The seven-joint version's fifth limb runs from the head to the middle of the shoulders, as its text says; its code
+  takes the right shoulder alone, by a slip.
+* The noise's σ is printed nowhere: 0.5 here, about the deviation of images in [−1, 1]. The code adds none (σ 0 does that).
+* VGG-19 is torchvision's, with its input scaling; deviations are measured on the first 50 batches, not on 2000. Without
+  such a network, and with `l1_weight` 0, the generator learns on a plain L1 of weight 1, `l1_in_place_of_vgg`.
+* Of the augmentations there is the flip alone; pairs may be of any two images of a person.
+* Discriminator and generator share the batch of a step; the code takes one for each.
+* Heatmaps and bilinear upsampling keep pixel centres, and convolutions of stride 2 pad by one pixel all round; the code
+  halves coordinates, upsamples from the corner, and pads right and below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generators.base import Generator, PosePair
+from generators.losses import fake_loss, real_loss
+from generators.maps import gaussian_maps
+from generators.perceptual import LAYERS, Features
+from generators.pose import SKELETONS, Pose, Skeleton
+from generators.warp import fit_similarity, warp
+
+HEIGHT = 256  # of the images that the options' pixels refer to
+VGG_LAYERS = LAYERS[:12]  # conv1_1 … conv4_4, every one
+WIDEST = 2048  # channels of the widest feature map there are deviations for
+
+
+class Limbs(nn.Module):
+    """A skeleton's limbs as matrices (L, K) over its joints: who belongs to one, and the mean at its two ends.
+
+    The first half of a limb's joints is one end, the rest the other: shoulders and hips, head and shoulders.
+    """
+
+    members: Tensor
+    ends: Tensor
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        super().__init__()
+        members, ends = torch.zeros(len(skeleton.limbs), len(skeleton)), torch.zeros(2, len(skeleton.limbs), len(skeleton))
+        for row, limb in enumerate(skeleton.limbs):
+            members[row, list(limb)] = 1
+            for end, part in enumerate((limb[: len(limb) // 2], limb[len(limb) // 2 :])):
+                ends[end, row, list(part)] = 1 / len(part)
+        self.register_buffer("members", members, persistent=False)
+        self.register_buffer("ends", ends, persistent=False)
+
+    def seen(self, pose: Pose) -> Tensor:
+        """Whether all of a limb's joints are visible, (B, L) bool."""
+        return (pose.visible[:, None] | (self.members == 0)).all(-1)
+
+    def prior(self, pose: Pose, sigma_px: float, torso_sigma_px: float, shortest_px2: float) -> Tensor:
+        """`limb_prior` of these limbs; those of four joints are the wide ones."""
+        # A sum, not a matrix product: autocast would round the coordinates to bfloat16.
+        first, second = ((end[..., None].to(pose.xy.dtype) * pose.xy[:, None]).sum(-2) for end in self.ends)
+        sigma = torch.where(self.members.sum(-1) == 4, torso_sigma_px, sigma_px).to(pose.xy.dtype)
+        return limb_prior(first, second, self.seen(pose), pose.size, sigma, shortest_px2)
+
+    def transforms(self, source_pose: Pose, target_pose: Pose) -> tuple[Tensor, Tensor]:
+        """Similarity transforms (B, L, 2, 3) from target to source pixels, and (B, L) bool: which limbs have one."""
+        target, source = target_pose.xy[:, None].expand(-1, len(self.members), -1, -1), source_pose.xy[:, None]
+        transform, fits = fit_similarity(target, source.expand_as(target), self.members.expand(target.shape[:-1]))
+        return transform, fits & self.seen(source_pose) & self.seen(target_pose)
+
+
+def limb_prior(first: Tensor, second: Tensor, seen: Tensor, size: tuple[int, int], sigma_px: Tensor, shortest_px2: float) -> Tensor:
+    """Where limbs are likely to be, (*B, 1 + L, H, W) in [0, 1], the background first.
+
+    A limb from `first` to `second` (*B, L, 2) is a Gaussian around its middle, divided by its maximum over the image; its
+    variance is `sigma_px (L)` squared across and length² / 1.5 along, at least `shortest_px2`; zeros where not `seen`
+    (*B, L). The background is 1 less the largest of the limbs.
+    """
+    make = {"dtype": first.dtype, "device": first.device}
+    y, x = torch.arange(size[0], **make)[:, None], torch.arange(size[1], **make)[None, :]
+    line = second - first
+    length2 = line.square().sum(-1, keepdim=True)
+    unit = line / torch.where(length2 > 0, length2, 1.0).sqrt()
+    (ux, uy), (cx, cy) = (v[..., None, None].unbind(-3) for v in (unit, (first + second) / 2))
+    ux = torch.where(length2[..., None] > 0, ux, 1.0)  # a limb without length points anywhere: to the right, say
+    along, across = (x - cx) * ux + (y - cy) * uy, (y - cy) * ux - (x - cx) * uy
+    variance = (length2 / 1.5).clamp(min=shortest_px2)[..., None]
+    bump = torch.exp(-(along.square() / variance + (across / sigma_px[:, None, None]).square()) / 2)
+    limbs = bump / (bump.amax((-2, -1), keepdim=True) + 1e-6) * seen[..., None, None]
+    return torch.cat((1 - limbs.amax(-3, keepdim=True), limbs), dim=-3)
+
+
+def _convolution(before: int, after: int, side: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, side, stride, side // 2), nn.LeakyReLU(0.2))
+
+
+class UNet(nn.Module):
+    """The layout of A, C and D: maps of a pose, at half resolution, join the image after the first halving.
+
+    Widths at 256 × 256: 64 · 64 · 128 … 128 down, 128 · 128 · 128 · 128 · `end` up.
+    """
+
+    def __init__(self, channels: int, pose_channels: int, downs: int, width: int, end: int) -> None:
+        super().__init__()
+        wide = 2 * width
+        self.start = _convolution(channels, width, 7)
+        deep = [wide] * (downs - 1)
+        self.down = nn.ModuleList(_convolution(w, w, 3, 2) for w in [width, *deep])
+        self.level = nn.ModuleList(_convolution(w, wide) for w in [width + pose_channels, *deep])
+        self.up = nn.ModuleList(_convolution(wide + skip, w) for skip, w in zip([*deep, width], [*deep, end], strict=True))
+
+    def forward(self, x: Tensor, pose_maps: Tensor) -> Tensor:  # (B, channels, H, W), (B, K, H/2, W/2) → (B, end, H, W)
+        x = self.start(x)
+        skips = []
+        for i, (down, level) in enumerate(zip(self.down, self.level, strict=True)):
+            skips.append(x)
+            x = down(x)
+            x = level(torch.cat((x, pose_maps.to(x.dtype)), dim=1) if i == 0 else x)
+        for up in self.up:
+            x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = up(torch.cat((x, skips.pop()), dim=1))
+        return x
+
+
+class Drawing(nn.Module):
+    """Modules A to D and their composition: everything of the generator that learns."""
+
+    def __init__(self, joints: int, limbs: int, downs: int, width: int) -> None:
+        super().__init__()
+        self.segment = UNet(3, joints, downs, width, max(width // 2, 1))  # A
+        self.limb_logits = nn.Conv2d(max(width // 2, 1), limbs + 1, 3, padding=1)
+        self.foreground = UNet(3 * limbs, joints, downs, width, width)  # C
+        self.foreground_image = nn.Conv2d(width, 3, 3, padding=1)
+        self.foreground_mask = nn.Conv2d(width, 1, 3, padding=1)
+        self.background = UNet(4, joints, downs, width, width)  # D
+        self.background_image = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(
+        self, source: Tensor, source_maps: Tensor, target_maps: Tensor, prior: Tensor, transform: Tensor, moves: Tensor, noise: Tensor
+    ) -> Tensor:  # (B, 3, H, W) and what is known of it → (B, 3, H, W)
+        masks = self.masks(source, source_maps, prior)
+        left = masks[:, :1]
+        limbs = self.moved(source, masks[:, 1:], transform, moves)
+        c = self.foreground(limbs, target_maps)
+        d = self.background(torch.cat((source * left + noise * (1 - left), left), dim=1), source_maps)
+        mask = self.foreground_mask(c).sigmoid()
+        return mask * self.foreground_image(c).tanh() + (1 - mask) * self.background_image(d).tanh()
+
+    def masks(self, source: Tensor, source_maps: Tensor, prior: Tensor) -> Tensor:
+        """Background and limbs of the source, (B, 1 + L, H, W), one in sum."""
+        logits = self.limb_logits(self.segment(source, source_maps))
+        return (logits + torch.log(prior + 1e-10)).softmax(1)
+
+    def moved(self, source: Tensor, masks: Tensor, transform: Tensor, moves: Tensor) -> Tensor:
+        """Every limb cut out by its mask and moved to the target's pose, (B, 3 L, H, W); black where it does not move."""
+        b, count, h, w = masks.shape
+        cut = (masks[:, :, None] * source[:, None]).reshape(b * count, 3, h, w)
+        moved = warp(cut, transform.reshape(b * count, 2, 3), padding="border")
+        return torch.where(moves.reshape(b, count, 1, 1, 1), moved.reshape(b, count, 3, h, w), 0.0).flatten(1, 2)
+
+
+class Discriminator(nn.Module):
+    """Convolutions and max-pooling down to 8 rows; both poses join at half resolution; one logit (B,)."""
+
+    def __init__(self, joints: int, size: tuple[int, int], downs: int, width: int) -> None:
+        super().__init__()
+        self.start = _convolution(3, width, 5)
+        self.joined = _convolution(width + 2 * joints, 2 * width, 5)
+        self.deep = nn.ModuleList(_convolution(2 * width if i == 0 else 4 * width, 4 * width) for i in range(downs - 1))
+        cells = (size[0] >> downs) * (size[1] >> downs)
+        self.judge = nn.Sequential(
+            nn.Linear(4 * width * cells, 4 * width), nn.ReLU(), nn.Linear(4 * width, 4 * width), nn.ReLU(), nn.Linear(4 * width, 1)
+        )
+
+    def forward(self, image: Tensor, source_maps: Tensor, target_maps: Tensor) -> Tensor:
+        x = F.max_pool2d(self.start(image), 2)
+        x = self.joined(torch.cat((x, source_maps.to(x.dtype), target_maps.to(x.dtype)), dim=1))
+        for layer in self.deep:
+            x = layer(F.max_pool2d(x, 2))
+        return self.judge(x.flatten(1)).squeeze(1)
+
+
+class PoseWarp(Generator):
+    """Limbs cut out, moved and drawn together again, over a background filled in (Balakrishnan et al. 2018)."""
+
+    paper = "Balakrishnan et al., Synthesizing Images of Humans in Unseen Poses, CVPR 2018"
+    prepare_steps = 50  # batches that the features' deviations are measured on
+    pattern: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (256, 256),  # (H, W)
+        width: int = 64,  # of the first level
+        skeleton: str = "mpii_14",  # or "upper_7": 7 joints, 5 limbs (Suresh & Sonarkar 2019)
+        sigma_px: float = 7 / 4,  # of the joints' heatmaps, at half resolution
+        limb_sigma_px: float = 11.0,  # across a limb
+        torso_sigma_px: float = 13.0,  # across a limb of four joints
+        noise_sigma: float = 0.5,  # of what replaces the foreground in the background's input, for images in [-1, 1]
+        adversarial_weight: float = 0.1,
+        l1_weight: float = 0.0,  # of an L1 on pixels, which the paper does not have
+        pretrain_steps: int = 100_000,  # of the generator alone
+        warmup_steps: int = 5,  # of the discriminator alone, the first of gan_steps
+        gan_steps: int = 10_000,  # of both; 0 leaves the discriminator out
+        learning_rate: float = 1e-4,
+    ) -> None:
+        super().__init__()
+        if skeleton not in ("mpii_14", "upper_7"):
+            raise ValueError(f"posewarp's skeleton is one of mpii_14, upper_7, got {skeleton!r}")
+        h, w = (int(side) for side in size)
+        downs = h.bit_length() - 4  # until 8 rows are left
+        if downs < 2 or h != 8 << downs or w <= 0 or w % (1 << downs):
+            raise ValueError(f"posewarp takes a height of 32, 64, 128, 256 … and a width divisible by height / 8, got {(h, w)}")
+        for name, least in (("sigma_px", 1e-3), ("limb_sigma_px", 1e-3), ("torso_sigma_px", 1e-3), ("noise_sigma", 0.0),
+                            ("pretrain_steps", 0), ("warmup_steps", 0), ("gan_steps", 0)):  # fmt: skip
+            if not self.options[name] >= least:
+                raise ValueError(f"posewarp's {name} is at least {least}, got {self.options[name]}")
+        self.size, self.skeleton, scale = (h, w), SKELETONS[skeleton], h / HEIGHT
+        self.sigma_px, self.limb_sigma_px, self.torso_sigma_px = sigma_px * scale, limb_sigma_px * scale, torso_sigma_px * scale
+        self.shortest_px2 = 5 * scale**2
+        self.noise_sigma, self.adversarial_weight, self.l1_weight = noise_sigma, adversarial_weight, l1_weight
+        self.pretrain_steps, self.warmup_steps, self.gan_steps, self.rate = pretrain_steps, warmup_steps, gan_steps, learning_rate
+        self.alone = False  # whether the generator pays no discriminator: `turn` knows
+        joints = len(self.skeleton)
+        self.limbs = Limbs(self.skeleton)
+        self.drawing = Drawing(joints, len(self.skeleton.limbs), downs, width)
+        self.discriminator = Discriminator(joints, self.size, downs, width) if gan_steps else None
+        self.apply(_as_keras)
+        # Training takes fresh noise; drawing must not depend on chance, and takes this.
+        pattern = torch.randn(3, h, w, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+        self.register_buffer("pattern", pattern.to(torch.get_default_device()), persistent=False)
+        self.register_buffer("deviation", torch.ones(len(VGG_LAYERS), WIDEST))  # of each layer's channels over the training set
+
+    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
+        self.check(source, source_pose, target_pose)
+        prior = self.limbs.prior(source_pose, self.limb_sigma_px, self.torso_sigma_px, self.shortest_px2)
+        transform, moves = self.limbs.transforms(source_pose, target_pose)
+        noise = self.noise_sigma * (torch.randn_like(source) if self.training else self.pattern.expand_as(source))
+        maps = self.heatmaps(source_pose), self.heatmaps(target_pose)
+        return self.drawing(source, *maps, prior.to(source.dtype), transform, moves, noise)
+
+    def heatmaps(self, pose: Pose) -> Tensor:
+        """The joints' Gaussians (B, K, H/2, W/2); zeros for one that is missing or outside the image."""
+        h, w = pose.size[0] // 2, pose.size[1] // 2
+        half = replace(pose, xy=(pose.xy + 0.5) / 2 - 0.5, size=(h, w))
+        x, y = half.xy.unbind(-1)
+        inside = (x > 0) & (x < w - 1) & (y > 0) & (y < h - 1)
+        return gaussian_maps(replace(half, visible=half.visible & inside), self.sigma_px)
+
+    def players(self) -> Mapping[str, nn.Module]:
+        players: dict[str, nn.Module] = {"generator": self.drawing}
+        return players if self.discriminator is None else {**players, "discriminator": self.discriminator}
+
+    def turn(self, step: int) -> tuple[str, ...]:
+        self.alone = step < self.pretrain_steps or self.discriminator is None
+        if self.alone:
+            return ("generator",)
+        return ("discriminator",) if step < self.pretrain_steps + self.warmup_steps else ("discriminator", "generator")
+
+    def schedule_steps(self) -> int:
+        return self.pretrain_steps + self.gan_steps
+
+    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.9, 0.999), eps=1e-7)  # Keras' ε
+
+    def features(self) -> Features | None:
+        return Features(VGG_LAYERS, "avg")
+
+    def prepare(self, pairs: Sequence[PosePair]) -> None:
+        """Measure the deviation of every channel of every feature over the batches' sources."""
+        if self.perceptual is None:
+            return
+        sizes = torch.tensor([len(pair) for pair in pairs], dtype=torch.float64, device=self.deviation.device)
+        weight = (sizes / sizes.sum())[:, None]
+        # Means and variances of the channels by batch and layer; together, the variance over all batches.
+        batches = [[_moments(layer) for layer in self._seen(pair.source)] for pair in pairs]
+        for row, layers in enumerate(zip(*batches, strict=True)):
+            variance, mean = (torch.stack(part) for part in zip(*layers, strict=True))
+            spread = (weight * (variance + (mean - (weight * mean).sum(0)).square())).sum(0)
+            self.deviation[row, : len(spread)] = spread.sqrt().to(self.deviation.dtype)
+
+    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
+        drawn = self.share("drawn", lambda: self(pair.source, pair.source_pose, pair.target_pose))
+        if player == "discriminator":
+            return {"real": real_loss(self._judged(pair, pair.target)), "fake": fake_loss(self._judged(pair, drawn.detach()))}
+        terms = {}
+        if self.perceptual is not None:
+            terms["vgg"] = self._feature_loss(drawn, pair.target)
+        if self.l1_weight:
+            terms["l1"] = self.l1_weight * F.l1_loss(drawn, pair.target)
+        if not terms:
+            terms["l1_in_place_of_vgg"] = F.l1_loss(drawn, pair.target)
+        if self.discriminator is not None and not self.alone:
+            terms["adversarial"] = self.adversarial_weight * real_loss(self._judged(pair, drawn))
+        return terms
+
+    def _judged(self, pair: PosePair, image: Tensor) -> Tensor:
+        assert self.discriminator is not None
+        return self.discriminator(image, self.heatmaps(pair.source_pose), self.heatmaps(pair.target_pose))
+
+    def _feature_loss(self, drawn: Tensor, target: Tensor) -> Tensor:
+        """Mean over layers of the mean |difference| of features, in deviations of their channel + 0.1."""
+        with torch.no_grad():
+            real = self._seen(target)
+        terms = [
+            ((mine - theirs).abs() / (row[: mine.shape[1], None, None] + 0.1)).mean()
+            for mine, theirs, row in zip(self._seen(drawn), real, self.deviation, strict=False)
+        ]
+        return torch.stack(terms).mean()
+
+    def _seen(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The images' features; ValueError for a network that has more of them than there is room for deviations."""
+        assert self.perceptual is not None
+        layers = self.perceptual(images)
+        widths = [layer.shape[1] for layer in layers]
+        if len(widths) > len(VGG_LAYERS) or max(widths) > WIDEST:
+            raise ValueError(f"posewarp compares up to {len(VGG_LAYERS)} features of up to {WIDEST} channels, got {widths} channels")
+        return layers
+
+
+def _moments(layer: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances and means (C) of the channels of `layer (B, C, H, W)`."""
+    variance, mean = torch.var_mean(layer, dim=(0, 2, 3), correction=0)
+    return variance.double(), mean.double()
+
+
+def _as_keras(layer: nn.Module) -> None:
+    """Glorot's uniform weights and no bias, the released code's (Keras') initialisation."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

@@ -1,0 +1,220 @@
+"""VDG: View-Disentangled Generator. Lakkhal, Lanz, Cavallaro, ECCV 2018 Workshops (printed 2019).
+
+Two stages as in PG2, but source and target never meet in an encoder: one reads images, the other heatmaps of the
+target's joints, and their features join in the bottleneck. Reconstruction takes the source image and its heatmaps
+and draws a coarse person; refinement takes the source and the coarse image and adds a residual, trained against a
+discriminator of pairs and, for the row called VDG, on the SSIM of images whose person counts double. The first
+stage trains alone, the second and the discriminator train with the first at rest.
+
+Differs from the paper:
+* Eq. 7 puts the mask L1 on the residual and the SSIM on the image; both are on the refined image here, as eq. 4 means it.
+* Sums of L1 terms are means, and λ, which the text does not give, is 10 on Market and 50 on DeepFashion, as PG2's.
+* The text gives no SSIM window: 11 × 11, Gaussian of σ 1.5, K 0.01 and 0.03, whole windows only (Wang et al. 2004).
+* SSIM is for intensities, so images are brought to [0, 1] before they are multiplied by 1 + M: a data range of 2.
+* M is PG2's pose mask of 4 px; which one is not said beyond "the target mask".
+* Widths are PG2's: w, 2w, … in both encoders and codes of 64 from each. Refinement's deepest block takes both encoders'
+  features once; PG2's would take the image's a second time as its skip.
+* `forward` clamps to [−1, 1]; both stages end in a plain convolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generators.base import Generator, PosePair
+from generators.blocks import DCGANDiscriminator
+from generators.losses import fake_loss, masked_l1, real_loss
+from generators.maps import body_mask, gaussian_maps
+from generators.models.pg2 import PoseEncoder, ResidualEncoder, ResidualUNet
+from generators.pose import SKELETONS, Pose
+
+L1, MASK_L1, MASK_SSIM, WEIGHTED = "l1", "mask-l1", "mask-ssim", "weighted"
+WINDOW_PX, SIGMA_PX = 11, 1.5  # SSIM's
+
+
+class Reconstruction(ResidualUNet):
+    """G_rec: both encoders end in a fully connected layer, the decoder starts from the two codes; 94.5 M parameters at 128 × 64."""
+
+    def __init__(self, joints: int, size: tuple[int, int], width: int = 128, bottleneck: int = 64) -> None:
+        super().__init__(3 + joints, size, width)
+        self.width = width
+        self.squeeze = nn.Linear(self.flat, bottleneck)
+        self.pose = PoseEncoder(joints, size, width, bottleneck)
+        self.expand = nn.Linear(2 * bottleneck, width * self.small[0] * self.small[1])
+        self.add_decoder(width + self.widths[-1])
+
+    def forward(self, source: Tensor, source_maps: Tensor, target_maps: Tensor) -> Tensor:  # → (B, 3, H, W)
+        *skips, deepest = self.encode(torch.cat((source, source_maps), dim=1))
+        code = torch.cat((self.squeeze(deepest.flatten(1)), self.pose(target_maps)), dim=1)  # (B, 2 · bottleneck)
+        x = self.expand(code).view(-1, self.width, *self.small)
+        return self.decode(torch.cat((x, deepest), dim=1), skips)
+
+
+class Refinement(ResidualUNet):
+    """G_ref: fully convolutional, so that nothing of the images' detail is lost; its output is a residual; 110.5 M parameters."""
+
+    def __init__(self, joints: int, size: tuple[int, int], width: int = 128) -> None:
+        super().__init__(6, size, width)
+        self.pose = ResidualEncoder(joints, size, width)
+        self.add_decoder(2 * self.widths[-1])
+
+    def forward(self, source: Tensor, coarse: Tensor, target_maps: Tensor) -> Tensor:  # → (B, 3, H, W)
+        *skips, deepest = self.encode(torch.cat((source, coarse), dim=1))
+        return self.decode(torch.cat((deepest, self.pose.encode(target_maps)[-1]), dim=1), skips)
+
+
+def ssim(image: Tensor, target: Tensor, data_range: float) -> Tensor:
+    """Mean structural similarity, a scalar, of images (B, C, H, W): 1 where they are equal (Wang et al. 2004, eq. 13).
+
+    Population covariances under a Gaussian of σ 1.5 px in windows of 11 × 11, at every place where the window lies in
+    the image whole: H − 10 by W − 10 places, so that the outermost pixels are seen from within only.
+    """
+    if min(image.shape[-2:]) < WINDOW_PX:
+        raise ValueError(f"SSIM's window of {WINDOW_PX} px needs images at least as large, got {tuple(image.shape[-2:])}")
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    # Variances are small differences of large numbers: half precision, autocast's too, would leave nothing of them.
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    x, y = image.to(dtype), target.to(dtype)
+    with torch.autocast(image.device.type, enabled=False):
+        # The two variances are only ever needed summed.
+        mean_x, mean_y, squares, product = _window_means(torch.stack((x, y, x * x + y * y, x * y)))
+        means_squared, means_product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+        luminance = (2 * means_product + c1) / (means_squared + c1)
+        structure = (2 * (product - means_product) + c2) / ((squares - means_squared).clamp(min=0) + c2)  # rounding may go below 0
+        return (luminance * structure).mean()
+
+
+def _window_means(planes: Tensor) -> Tensor:
+    """Weighted mean of every whole window, (*, H, W) → (*, H − 10, W − 10), as two products with banded matrices."""
+    rows, columns = (_band(side, planes) for side in planes.shape[-2:])
+    return rows @ (planes @ columns.t())
+
+
+def _band(side: int, like: Tensor) -> Tensor:
+    """Matrix (side − 10, side) whose row i holds the window's weights from column i on."""
+    at = torch.arange(side, dtype=like.dtype, device=like.device)
+    offset = at[None, :] - at[: side - WINDOW_PX + 1, None] - WINDOW_PX // 2
+    weights = torch.exp(-0.5 * (offset / SIGMA_PX) ** 2) * (offset.abs() <= WINDOW_PX // 2)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def mask_ssim_loss(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """1 − SSIM of images (B, C, H, W) in [−1, 1], brought to [0, 1] and times 1 + mask (B, 1, H, W): eq. 7, a scalar."""
+    weight = (1 + mask) / 2
+    return 1 - ssim((image + 1) * weight, (target + 1) * weight, data_range=2.0)
+
+
+class VDG(Generator):
+    """View-Disentangled Generator: reconstruction, then refinement (Lakkhal et al. 2019)."""
+
+    paper = "Lakkhal, Lanz, Cavallaro, Pose Guided Human Image Synthesis by View Disentanglement and Enhanced Weighting Loss, 2019"
+    stage2: Refinement  # neither this nor a discriminator where there is one stage
+    discriminator: DCGANDiscriminator
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (128, 64),  # (H, W); the paper's other size is (256, 256)
+        width: int = 128,  # of the first level; the discriminator's is half of it
+        bottleneck: int = 64,  # of each encoder of the first stage
+        sigma_px: float = 6.0,  # of the joints' heatmaps
+        radius_px: float = 4.0,  # of the pose mask
+        loss: str = MASK_SSIM,  # of refinement: VDG; or "l1", "mask-l1", or "weighted": VDG_w
+        alpha: float = 0.9,  # of the SSIM in "weighted"; the mask L1 has the rest
+        image_weight: float = 10.0,  # λ
+        stages: int = 2,  # or 1: reconstruction alone (Table 1)
+        stage1_steps: int = 22_000,
+        stage2_steps: int = 14_000,
+        learning_rate: float = 2e-5,
+        skeleton: str = "openpose_18",
+    ) -> None:
+        super().__init__()
+        _one_of("loss", loss, (L1, MASK_L1, MASK_SSIM, WEIGHTED))
+        _one_of("stages", stages, (1, 2))
+        _one_of("skeleton", skeleton, tuple(SKELETONS))
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"vdg's alpha is from 0 to 1, got {alpha}")
+        h, w = (int(side) for side in size)
+        levels = int(math.log2(h)) - 2 if h > 0 else 0
+        if levels < 3 or h != 1 << (levels + 2) or w % (1 << (levels - 1)) or w <= 0:
+            raise ValueError(f"vdg takes a height of 32, 64, 128, 256 … and a width divisible by height / 8, got {(h, w)}")
+        if stages == 2 and loss in (MASK_SSIM, WEIGHTED) and w < WINDOW_PX:
+            raise ValueError(f"vdg's SSIM needs a width of at least {WINDOW_PX} px, got {w}")
+        self.size, self.skeleton = (h, w), SKELETONS[skeleton]
+        self.sigma_px, self.radius_px, self.image_weight = sigma_px, radius_px, image_weight
+        self.loss, self.alpha, self.stages = loss, alpha, stages
+        self.stage1_steps, self.stage2_steps, self.rate = stage1_steps, stage2_steps, learning_rate
+        self.stage1 = Reconstruction(len(self.skeleton), self.size, width, bottleneck)
+        if stages == 2:
+            self.stage2 = Refinement(len(self.skeleton), self.size, width)
+            self.discriminator = DCGANDiscriminator(6, self.size, max(width // 2, 1))
+
+    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
+        self.check(source, source_pose, target_pose)
+        drawn = self.coarse(source, source_pose, target_pose)
+        if self.stages == 2:
+            drawn = self.refined(source, drawn, target_pose)
+        return drawn.clamp(-1, 1)
+
+    def coarse(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
+        """Reconstruction's drawing (B, 3, H, W), not clamped."""
+        return self.stage1(source, self._maps(source_pose, source), self._maps(target_pose, source))
+
+    def refined(self, source: Tensor, coarse: Tensor, target_pose: Pose) -> Tensor:
+        """The coarse drawing and refinement's residual to it (eq. 4), not clamped."""
+        return coarse + self.stage2(source, coarse, self._maps(target_pose, source))
+
+    def _maps(self, pose: Pose, like: Tensor) -> Tensor:
+        return gaussian_maps(pose, self.sigma_px).to(like.dtype)
+
+    def players(self) -> Mapping[str, nn.Module]:
+        if self.stages == 1:
+            return {"generator1": self.stage1}
+        return {"generator1": self.stage1, "generator2": self.stage2, "discriminator": self.discriminator}
+
+    def turn(self, step: int) -> tuple[str, ...]:
+        return ("generator1",) if step < self.stage1_steps or self.stages == 1 else ("discriminator", "generator2")
+
+    def schedule_steps(self) -> int:
+        return self.stage1_steps + (self.stage2_steps if self.stages == 2 else 0)
+
+    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.5, 0.999))
+
+    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
+        if player == "generator1":
+            return {"l1": F.l1_loss(self.coarse(pair.source, pair.source_pose, pair.target_pose), pair.target)}
+        drawn = self.share("drawn", lambda: self._drawn(pair))
+        if player == "discriminator":
+            real = self.discriminator(torch.cat((pair.source, pair.target), dim=1))
+            fake = self.discriminator(torch.cat((pair.source, drawn.detach()), dim=1))
+            return {"real": real_loss(real), "fake": fake_loss(fake)}
+        adversarial = real_loss(self.discriminator(torch.cat((pair.source, drawn), dim=1)))
+        terms = {name: self.image_weight * term for name, term in self._image_losses(drawn, pair).items()}
+        return {"adversarial": adversarial, **terms}
+
+    def _drawn(self, pair: PosePair) -> Tensor:
+        with torch.no_grad():  # reconstruction rests
+            coarse = self.coarse(pair.source, pair.source_pose, pair.target_pose)
+        return self.refined(pair.source, coarse, pair.target_pose)
+
+    def _image_losses(self, drawn: Tensor, pair: PosePair) -> dict[str, Tensor]:
+        """L_img: eq. 7's choices, or eq. 8's weighted sum."""
+        if self.loss == L1:
+            return {"l1": F.l1_loss(drawn, pair.target)}
+        mask = body_mask(pair.target_pose, self.radius_px).to(pair.target.dtype)
+        if self.loss == MASK_L1:
+            return {"mask_l1": masked_l1(drawn, pair.target, mask)}
+        similarity = mask_ssim_loss(drawn, pair.target, mask)
+        if self.loss == MASK_SSIM:
+            return {"mask_ssim": similarity}
+        return {"mask_ssim": self.alpha * similarity, "mask_l1": (1 - self.alpha) * masked_l1(drawn, pair.target, mask)}
+
+
+def _one_of(option: str, value: str | int, allowed: tuple[str, ...] | tuple[int, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"vdg's {option} is one of {', '.join(map(str, allowed))}, got {value!r}")

@@ -1,0 +1,585 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generators import Pose, PosePair, create
+from generators.losses import fake_loss, real_loss
+from generators.maps import gaussian_maps
+from generators.models.momi import Detector, MOMINet, PoseAttention, Residual, maxima, negatives, patch_loss
+from generators.pose import coco_17
+
+MakePose = Callable[..., Pose]
+MakePair = Callable[..., PosePair]
+TINY: dict[str, Any] = {
+    "size": (32, 16), "width": 4, "blocks": 2, "detector_blocks": 1, "sigma_px": 2.0, "teacher_sigma_px": 1.5, "patch_px": 6.0,
+    "patch_cells": 3,
+}  # fmt: skip
+WEIGHTS = ("translate_weight", "perceptual_weight", "patch_weight", "adversarial_weight")
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "generators"
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def shapes_of(module: nn.Module, *inputs: Tensor) -> dict[str, tuple[int, ...]]:
+    """Output shape of every submodule by name, at one forward."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda _, __, out: shapes.__setitem__(name, tuple(out.shape) if isinstance(out, Tensor) else tuple(out[1].shape))
+
+    for name, part in module.named_modules():
+        part.register_forward_hook(note(name))
+    module(*inputs)
+    return shapes
+
+
+def recorded_inputs(module: nn.Module) -> list[Tensor]:
+    seen: list[Tensor] = []
+    module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach().clone()))
+    return seen
+
+
+def model_of(**options: Any) -> MOMINet:
+    """Tiny, in double precision and eval mode; F_p sees every joint, as an untrained one would see none."""
+    return MOMINet(**{**TINY, "threshold": -100.0, **options}).double().eval()
+
+
+def pair_of(a_pair: MakePair, batch: int = 3, **choices: Any) -> PosePair:
+    return a_pair(**{"batch": batch, "skeleton": coco_17, "dtype": torch.float64, **choices})
+
+
+def draw(model: MOMINet, pair: PosePair) -> Tensor:
+    return model(pair.source, pair.source_pose, pair.target_pose)
+
+
+# --- the paper's sizes ---
+
+
+def test_parameters_at_the_papers_size_and_where_they_differ_from_patns() -> None:
+    with torch.device("meta"):
+        model, without = MOMINet(), MOMINet(attention=False)
+    assert (parameters(model.detector), parameters(model.translator), parameters(model.discriminator)) == (7_397_905, 43_667_011, 3_930_368)
+    cell = 9 * 256 * 256  # a 3 x 3 convolution of 256 channels
+    # PATN: nine blocks at 256 channels, of which eight take pose features twice as wide (tengteng95, model_variants.py).
+    first, later = 4 * cell + 3 * 512, 2 * cell + 2 * 512 + 4 * cell + 1024 + 2 * cell
+    assert parameters(model.translator.blocks) == first + 8 * later
+    up = 9 * 256 * 128 + 256 + 9 * 128 * 64 + 128 + 49 * 64 * 3 + 3  # PATN's decoder
+    encoders = sum(49 * channels * 64 + 128 + 9 * 64 * 128 + 256 + 9 * 128 * 256 + 512 for channels in (3, 36))
+    patn = first + 8 * later + encoders + up
+    assert round(patn / 1e6, 2) == 41.37, "as measured"
+    third, joined = 2 * (cell + 512), 2 * cell + 512
+    assert parameters(model.translator) == patn - 49 * 19 * 64 + third + joined, "17 heatmaps, not 36"
+    assert parameters(without.translator.blocks) == 9 * (2 * cell + 2 * 512)
+
+
+def test_translation_stage_by_stage_at_the_papers_size() -> None:
+    with torch.device("meta"):
+        model = MOMINet().translator
+        rows = torch.empty(2, dtype=torch.long)
+        shapes = shapes_of(model, torch.empty(2, 3, 128, 64), torch.empty(4, 17, 128, 64), rows, rows)
+    sizes = [(64, 128, 64), (128, 64, 32), (256, 32, 16), (256, 16, 8)]
+    for name, batch in (("pose_encoder", 4), ("appearance_encoder", 2)):
+        assert [shapes[f"{name}.{3 * i}"] for i in range(4)] == [(batch, *s) for s in sizes]
+    assert [shapes[f"blocks.{i}.image"] for i in range(9)] == [(2, 256, 16, 8)] * 9
+    assert [shapes[f"blocks.{i}.pose"] for i in range(9)] == [(2, 256, 16, 8)] * 9
+    assert [shapes[f"blocks.{i}"] for i in range(9)] == [(2, 512, 16, 8)] * 9, "a block's pose features hold the image's as well"
+    assert [block.pose[0].in_channels for block in model.blocks] == [256] + [512] * 8
+    assert model.generator[0].in_channels == 512 and "blocks.9.image" not in shapes
+    ups = [name for name, part in model.generator.named_modules() if isinstance(part, nn.ConvTranspose2d)]
+    assert [shapes[f"generator.{i}"] for i in ups] == [(2, 256, 32, 16), (2, 128, 64, 32), (2, 64, 128, 64)]
+    assert shapes[""] == (2, 3, 128, 64)
+
+
+def test_detector_and_discriminator_stage_by_stage_at_the_papers_size() -> None:
+    with torch.device("meta"):
+        model = MOMINet()
+        found = shapes_of(model.detector, torch.empty(2, 3, 128, 64))
+        judged = shapes_of(model.discriminator, torch.empty(2, 6, 128, 64))
+    assert [found[f"encoder.{3 * i}"][1:] for i in range(4)] == [(64, 128, 64), (128, 64, 32), (256, 32, 16), (256, 16, 8)]
+    assert [found[f"blocks.{i}"] for i in range(4)] == [(2, 256, 16, 8)] * 4
+    assert [found[f"head.{3 * i}"] for i in range(3)] == [(2, 256, 32, 16), (2, 128, 64, 32), (2, 64, 128, 64)]
+    assert found[""] == (2, 17, 128, 64) and judged[""] == (2, 256, 32, 16)
+    assert sum(isinstance(part, Residual) for part in model.discriminator) == 3
+
+
+# --- layers ---
+
+
+def test_attention_weighs_what_the_image_path_adds() -> None:
+    block = PoseAttention(4, 8, 0.5).double().eval()
+    image, pose = torch.randn(2, 4, 6, 3, dtype=torch.float64), torch.randn(2, 8, 6, 3, dtype=torch.float64)
+    new, beside = block(image, pose)
+    weight = 1 / (1 + torch.exp(-block.pose(pose)))
+    assert torch.allclose(new, image + weight * block.image(image), rtol=0, atol=1e-14) and (weight.std() > 0)
+    assert torch.equal(beside, torch.cat([block.pose(pose), new], 1))
+    assert not isinstance(block.pose[-1], nn.BatchNorm2d) and isinstance(block.image[-1], nn.BatchNorm2d)
+    with torch.no_grad():
+        block.pose[-1].weight.zero_()
+    assert torch.allclose(block(image, pose)[0], image + block.image(image) / 2), "nothing to say is one half"
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_only_attention_looks_at_the_sources_pose(attention: bool, a_pair: MakePair, a_pose: MakePose) -> None:
+    model, pair = model_of(attention=attention), pair_of(a_pair)
+    other = replace(pair, source_pose=a_pose(99, (3,), skeleton=coco_17, dtype=torch.float64))
+    assert torch.equal(draw(model, pair), draw(model, other)) != attention
+    kinds = {type(block) for block in model.translator.blocks}
+    assert kinds == ({PoseAttention} if attention else {Residual})
+
+
+def test_appearances_and_poses_recombine(a_pair: MakePair) -> None:
+    model, pair = model_of(), pair_of(a_pair)
+    maps = torch.cat([gaussian_maps(pose, 2.0) for pose in (pair.source_pose, pair.target_pose)])
+    who, where = torch.tensor([2, 0, 0, 1]), torch.tensor([2, 4, 5, 0])
+    together = model.translator(pair.source, maps, who, where)
+    for image, i, j in zip(together, who, where, strict=True):
+        first = torch.zeros(1, dtype=torch.long)
+        alone = model.translator(pair.source[i : i + 1], torch.stack([maps[i], maps[j]]), first, first + 1)
+        assert torch.allclose(alone[0], image, rtol=0, atol=1e-12)
+    assert (together[1] - together[2]).abs().max() > 1e-6
+
+
+def test_forward_draws_given_poses_as_gaussians(a_pair: MakePair) -> None:
+    model, pair = model_of(sigma_px=2.5), pair_of(a_pair, missing=0.4)
+    seen, found = recorded_inputs(model.translator.pose_encoder), recorded_inputs(model.detector)
+    draw(model, pair)
+    assert torch.equal(seen[0], torch.cat([gaussian_maps(pose, 2.5) for pose in (pair.source_pose, pair.target_pose)]))
+    assert not found, "a given pose needs no detector"
+
+
+def test_images_are_tanhs_range_and_weights_start_as_patns() -> None:
+    torch.manual_seed(1)
+    model = MOMINet(size=(16, 16), width=64, blocks=1)
+    weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert torch.cat([w.flatten() for w in weights]).std().item() == pytest.approx(0.02, rel=1e-2)
+    assert isinstance(model.translator.generator[-1], nn.Tanh)
+    drops = [m.p for part in (model.translator, model.discriminator) for m in part.modules() if isinstance(m, nn.Dropout)]
+    assert set(drops) == {0.5} and {m.p for m in model.detector.modules() if isinstance(m, nn.Dropout)} == {0.0}
+
+
+# --- finding poses ---
+
+
+def test_maxima_and_their_gaussians_in_a_hand_worked_case() -> None:
+    heatmaps = torch.zeros(2, 17, 8, 6)
+    heatmaps[0, 0, 5, 2] = 0.9
+    heatmaps[0, 1, 3, 4] = 0.2  # not above the threshold
+    heatmaps[0, 2, 7, 5], heatmaps[0, 2, 0, 0] = 0.5, 0.4
+    heatmaps[1, 16, 1, 1] = heatmaps[1, 16, 2, 0] = 3.0  # the first of equals
+    pose = maxima(heatmaps, 0.2)
+    assert pose.size == (8, 6) and pose.skeleton == coco_17
+    assert pose.visible.nonzero().tolist() == [[0, 0], [0, 2], [1, 16]]
+    assert pose.xy[pose.visible].tolist() == [[2, 5], [5, 7], [1, 1]]
+    again = gaussian_maps(pose, 1.5)
+    for y in range(8):
+        for x in range(6):
+            assert again[0, 0, y, x].item() == pytest.approx(math.exp(-((x - 2) ** 2 + (y - 5) ** 2) / (2 * 1.5**2)), rel=1e-5)
+    assert not again[0, 1].any() and not again[1, :16].any()
+    everywhere = maxima(heatmaps, -1.0)
+    assert everywhere.visible.all() and everywhere.xy[1, 3].tolist() == [0, 0]
+
+
+def test_maxima_in_half_precision_name_the_pixel() -> None:
+    heatmaps = torch.zeros(1, 17, 128, 64, dtype=torch.bfloat16)
+    heatmaps[:, :, 101, 59] = 1
+    assert maxima(heatmaps, 0.2).xy.unique(dim=1).tolist() == [[[59.0, 101.0]]]
+
+
+def test_the_gaussians_of_a_pose_are_found_again(a_pose: MakePose) -> None:
+    pose = a_pose(3, (4,), skeleton=coco_17, missing=0.3)
+    pose = replace(pose, xy=pose.xy.round().clamp(min=0).minimum(torch.tensor([15.0, 31.0])))
+    found = maxima(gaussian_maps(pose, 3.0), 0.2)
+    assert torch.equal(found.visible, pose.visible) and torch.equal(found.xy, pose.xy) and 0 < pose.visible.sum() < 68
+
+
+def test_an_image_stands_for_the_pose_found_in_it(a_pair: MakePair) -> None:
+    model, pair = model_of(), pair_of(a_pair)
+    own, wanted = model.detect(pair.source), model.detect(pair.target)
+    assert torch.equal(wanted.xy, maxima(model.detector(pair.target), -100.0).xy) and wanted.visible.all()
+    expected = model(pair.source, own, wanted)
+    assert torch.equal(model(pair.source, None, pair.target), expected)
+    assert torch.equal(model(pair.source, own, pair.target), expected) and torch.equal(model(pair.source, None, wanted), expected)
+    assert not torch.equal(model(pair.source, None, pair.target.flip(-1)), expected)
+    assert not torch.equal(draw(model, pair), expected)
+    torch._dynamo.reset()
+    whole = torch.compile(model, backend="eager", fullgraph=True)
+    assert torch.allclose(whole(pair.source, None, pair.target), expected)
+    torch._dynamo.reset()
+
+
+def test_images_and_poses_that_do_not_fit_are_refused(a_pair: MakePair) -> None:
+    model, pair = model_of(), pair_of(a_pair)
+    large, elsewhere = pair_of(a_pair, size=(64, 32)), a_pair(batch=3, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"MOMINet takes images \(B, 3, 32, 16\), got \(3, 3, 64, 32\)"):
+        model(large.source, None, pair.target)
+    with pytest.raises(ValueError, match=r"MOMINet takes images \(B, 3, 32, 16\), got \(3, 3, 64, 32\)"):
+        model(pair.source, None, large.target)
+    with pytest.raises(ValueError, match="takes coco_17 poses, the target pose is openpose_18"):
+        model(pair.source, None, elsewhere.target_pose)
+
+
+# --- x⁻ ---
+
+
+@pytest.mark.parametrize(
+    ("identity", "order", "known"),
+    [
+        ([7, 8, 9], [1, 2, 0], [True] * 3),
+        ([7, 7, 9, 7], [2, 2, 3, 2], [True] * 4),  # row 3's next is row 0, of its own identity, as is row 1
+        ([5, 5], [0, 1], [False] * 2),
+        ([5], [0], [False]),
+        ([1, 1, 2, 2], [2, 2, 0, 0], [True] * 4),
+    ],
+)
+def test_a_negative_is_the_next_row_of_somebody_else(identity: list[int], order: list[int], known: list[bool]) -> None:
+    found, there = negatives(torch.tensor(identity))
+    assert found.tolist() == order and there.tolist() == known
+
+
+@pytest.mark.parametrize("identity", [[4, 4, 4], [4]])
+def test_nobody_else_in_the_batch_pays_no_patches(identity: list[int], a_pair: MakePair) -> None:
+    model, pair = model_of().train(), pair_of(a_pair, batch=len(identity))
+    terms = model.losses("generator", replace(pair, identity=torch.tensor(identity)))
+    assert terms["patch"].item() == 0
+    torch.stack(list(terms.values())).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.translator.parameters())
+
+
+# --- skeleton patch verification ---
+
+
+def sampled(image: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Bilinear value (3,) at a point, in pixel-centre coordinates; 0 more than a pixel outside, the edge's within."""
+    h, w = image.shape[1:]
+    if not (-1 <= x <= w and -1 <= y <= h):
+        return np.zeros(3)
+    x, y = min(max(x, 0.0), w - 1.0), min(max(y, 0.0), h - 1.0)
+    x0, y0 = int(x), int(y)
+    x1, y1 = min(x0 + 1, w - 1), min(y0 + 1, h - 1)
+    a, b = x - x0, y - y0
+    return (1 - a) * (1 - b) * image[:, y0, x0] + a * (1 - b) * image[:, y0, x1] + (1 - a) * b * image[:, y1, x0] + a * b * image[:, y1, x1]
+
+
+def patches_by_hand(image: Tensor, pose: Pose, other: Tensor, there: Pose, side: int, cells: int) -> float:
+    """Cell by cell: its mean over side / cells squared points, one pixel apart."""
+    h, w = pose.size
+    per, total, count = side // cells, 0.0, 0
+    for row in range(len(image)):
+        for k in range(len(pose.skeleton)):
+            ends = [(p.xy[row, k].tolist(), bool(p.visible[row, k])) for p in (pose, there)]
+            if not all(seen and 0 <= x <= w - 1 and 0 <= y <= h - 1 for (x, y), seen in ends):
+                continue
+            count += 1
+            for i in range(cells):
+                for j in range(cells):
+                    means = []
+                    for pixels, ((x, y), _) in zip((image[row].numpy(), other[row].numpy()), ends, strict=True):
+                        left, top = x - side / 2 + 0.5 + j * per, y - side / 2 + 0.5 + i * per
+                        points = [(left + b, top + a) for a in range(per) for b in range(per)]
+                        means.append(sum(sampled(pixels, *point) for point in points) / per**2)
+                    total += float(np.abs(means[0] - means[1]).mean()) / cells**2
+    return total / max(count, 1)
+
+
+@pytest.mark.parametrize(("side", "cells"), [(6, 3), (4, 4), (8, 2)])
+def test_patches_are_those_of_a_slow_loop(side: int, cells: int, a_pair: MakePair) -> None:
+    pair = pair_of(a_pair, batch=2, missing=0.3)
+    found = patch_loss(pair.source, pair.source_pose, pair.target, pair.target_pose, float(side), cells)
+    expected = patches_by_hand(pair.source, pair.source_pose, pair.target, pair.target_pose, side, cells)
+    assert found.item() == pytest.approx(expected, rel=1e-9) and expected > 0.1
+
+
+def test_the_same_image_in_the_same_pose_costs_nothing(a_pair: MakePair) -> None:
+    pair = pair_of(a_pair)
+    assert patch_loss(pair.source, pair.source_pose, pair.source, pair.source_pose, 6.0, 3).item() == 0
+    assert patch_loss(pair.source, pair.source_pose, pair.target, pair.source_pose, 6.0, 3) > 0.1
+
+
+def test_a_body_moved_with_its_pose_costs_nothing(a_pair: MakePair, a_pose: MakePose) -> None:
+    pair = pair_of(a_pair)
+    xy = a_pose(5, (3,), skeleton=coco_17, dtype=torch.float64).xy
+    here = Pose(xy * 0 + torch.tensor([5.0, 12.0]) + (xy % 3), torch.ones(3, 17, dtype=torch.bool), coco_17, (32, 16))
+    there = replace(here, xy=here.xy + torch.tensor([3.0, 5.0]))
+    moved = pair.source.roll((5, 3), dims=(2, 3))
+    assert patch_loss(pair.source, here, moved, there, 6.0, 3).item() == pytest.approx(0, abs=1e-14)
+    assert patch_loss(pair.source, here, moved, here, 6.0, 3) > 0.1
+
+
+@pytest.mark.parametrize("side", ["source", "other"])
+def test_joints_missing_or_outside_on_either_side_count_for_nothing(side: str, a_pair: MakePair) -> None:
+    pair = pair_of(a_pair, missing=0.0)
+    pose = replace(pair.source_pose, xy=pair.source_pose.xy.clamp(min=0).minimum(torch.tensor([15.0, 31.0])))
+    only = torch.zeros(3, 17, dtype=torch.bool)
+    only[1, 4] = True
+    one = replace(pose, visible=only)
+    poses = (one, pose) if side == "source" else (pose, one)
+    expected = patches_by_hand(pair.source, one, pair.target, one, 6, 3)
+    assert patch_loss(pair.source, poses[0], pair.target, poses[1], 6.0, 3).item() == pytest.approx(expected, rel=1e-9)
+    far = replace(pose, xy=torch.where(only[..., None], pose.xy, 1e4))
+    poses = (far, pose) if side == "source" else (pose, far)
+    assert patch_loss(pair.source, poses[0], pair.target, poses[1], 6.0, 3).item() == pytest.approx(expected, rel=1e-9)
+    nobody = replace(pose, visible=torch.zeros_like(only))
+    assert patch_loss(pair.source, nobody, pair.target, pose, 6.0, 3).item() == 0
+
+
+def test_patches_pass_gradients_to_the_drawing(a_pair: MakePair) -> None:
+    pair = pair_of(a_pair, batch=1, size=(16, 16))
+    drawn = pair.target.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda image: patch_loss(pair.source, pair.source_pose, image, pair.target_pose, 4.0, 2), drawn)
+
+
+def test_patches_of_half_precision_lie_where_others_do(a_pose: MakePose) -> None:
+    ramp = torch.linspace(-1, 1, 128)[:, None].expand(1, 3, 128, 64)
+    poses = [a_pose(seed, (1,), skeleton=coco_17, size=(128, 64)) for seed in (1, 2)]
+    whole, half = (patch_loss(ramp, poses[0], ramp.to(dtype), poses[1], 16.0, 8) for dtype in (torch.float32, torch.bfloat16))
+    assert half.item() == pytest.approx(whole.item(), abs=2e-3) and half.dtype == torch.float32
+
+
+# --- teacher and student ---
+
+
+def test_the_detector_learns_the_pairs_own_poses(a_pair: MakePair) -> None:
+    model, pair = model_of(), pair_of(a_pair, missing=0.4)
+    poses = (pair.source_pose, pair.target_pose)
+    found = model.detector(torch.cat([pair.source, pair.target]))
+    expected = sum(((h - gaussian_maps(p, 1.5)) ** 2).mean() for h, p in zip(found.chunk(2), poses, strict=True)) / 2
+    terms = model.losses("detector", pair)
+    assert list(terms) == ["distill"] and terms["distill"].item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+class Teacher(nn.Module):
+    """Heatmaps with a learnable weight, so that one that were registered would show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 17, 3, padding=1).double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images)
+
+
+def test_any_estimator_can_be_the_teacher_and_stays_outside(a_pair: MakePair) -> None:
+    model, pair, teacher = model_of(training_pose="teacher"), pair_of(a_pair), Teacher()
+    keys, without = list(model.state_dict()), model.losses("generator", pair)
+    model.teacher = teacher
+    assert list(model.state_dict()) == keys and model.teacher is teacher
+    images = torch.cat([pair.source, pair.target])
+    expected = ((model.detector(images) - teacher(images)) ** 2).mean()
+    distill = model.losses("detector", pair)["distill"]
+    assert distill.item() == pytest.approx(expected.item(), rel=1e-9)
+    distill.backward()
+    assert teacher.layer.weight.grad is None
+    seen = recorded_inputs(model.translator.pose_encoder)
+    assert model.losses("generator", pair)["recon"] != without["recon"]
+    assert torch.equal(seen[0], gaussian_maps(maxima(teacher(images), -100.0), 2.0)), "re-projected, as a student's are"
+    model.teacher = lambda images: torch.zeros(len(images), 17, 8, 4)
+    with pytest.raises(ValueError, match=r"momi's teacher gives heatmaps \(6, 17, 32, 16\), got \(6, 17, 8, 4\)"):
+        model.losses("detector", pair)
+
+
+@pytest.mark.parametrize("training_pose", ["detected", "teacher"])
+def test_whose_poses_the_generator_is_trained_with(training_pose: str, a_pair: MakePair) -> None:
+    model, pair = model_of(training_pose=training_pose), pair_of(a_pair)
+    found = maxima(model.detector(torch.cat([pair.source, pair.target])), -100.0)
+    poses = found if training_pose == "detected" else Pose.cat([pair.source_pose, pair.target_pose])
+    seen = recorded_inputs(model.translator.pose_encoder)
+    model.losses("generator", pair)
+    assert torch.equal(seen[0], gaussian_maps(poses, 2.0))
+
+
+def test_the_students_first_weeks_show_no_joints(a_pair: MakePair) -> None:
+    model, pair = model_of(threshold=0.2), pair_of(a_pair)
+    assert not model.detect(pair.source).visible.any()
+    assert model.losses("generator", pair)["patch"].item() == 0
+
+
+def test_a_student_learns_to_find_joints(a_pair: MakePair) -> None:
+    detector, pair = Detector(17, 16, 1), a_pair(batch=1, skeleton=coco_17, missing=0.2)
+    pose = replace(pair.source_pose, xy=pair.source_pose.xy.round().clamp(min=1).minimum(torch.tensor([14.0, 30.0])))
+    wanted, optimizer = gaussian_maps(pose, 2.5), torch.optim.Adam(detector.parameters(), 5e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        F.mse_loss(detector(pair.source), wanted).backward()
+        optimizer.step()
+    found = maxima(detector(pair.source), 0.2)
+    assert (found.visible == pose.visible).float().mean() > 0.8
+    assert (found.xy - pose.xy).norm(dim=-1)[found.visible & pose.visible].median() <= 1.5
+
+
+# --- losses ---
+
+
+def features_by_hand(images: Tensor) -> tuple[Tensor, ...]:
+    return F.avg_pool2d(images, 4), images.flatten(2).cumsum(-1) / 50
+
+
+def losses_by_hand(model: MOMINet, pair: PosePair) -> dict[str, dict[str, Tensor]]:
+    """Equations 3 to 7, put together from the networks, an image at a time."""
+    poses = [model.detect(images) for images in (pair.source, pair.target)]
+    order, known = negatives(pair.identity)
+    away = Pose(poses[1].xy[order], poses[1].visible[order] & known[:, None], coco_17, model.size)
+    own, plus, minus = (model(pair.source, poses[0], pose) for pose in (*poses, away))
+
+    def judged(*images: Tensor) -> Tensor:
+        return model.discriminator(torch.cat(images, 1))
+
+    mine, theirs = features_by_hand(own), features_by_hand(pair.source)
+    return {
+        "generator": {
+            "recon": model.translate_weight * ((own - pair.source).abs().mean() + (plus - pair.target).abs().mean()),
+            "adversarial": model.adversarial_weight * (real_loss(judged(own, pair.target)) + real_loss(judged(pair.source, plus))),
+            "perceptual": model.translate_weight * model.perceptual_weight
+            * sum(((a - b).abs().mean() for a, b in zip(mine, theirs, strict=True)), torch.zeros(())),
+            "patch": model.patch_weight * patch_loss(pair.source, poses[0], minus, away, 6.0, 3),
+        },
+        "discriminator": {
+            "real": real_loss(judged(pair.source, pair.target)),
+            "fake": fake_loss(judged(own, pair.target)) + fake_loss(judged(pair.source, plus)),
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("weights", [{}, dict(zip(WEIGHTS, (2.0, 3.0, 5.0, 7.0), strict=True))])
+@pytest.mark.parametrize("identity", [[0, 1, 2], [4, 4, 6]])
+def test_losses_are_the_papers(weights: dict[str, float], identity: list[int], a_pair: MakePair) -> None:
+    model = model_of(**weights)
+    pair = replace(pair_of(a_pair), identity=torch.tensor(identity))
+    model.perceptual = features_by_hand  # type: ignore[assignment]
+    for player, expected in losses_by_hand(model, pair).items():
+        found = model.losses(player, pair)
+        assert list(found) == list(expected)
+        for name, value in expected.items():
+            assert found[name].shape == () and found[name].item() == pytest.approx(value.item(), rel=1e-9), name
+            assert value > 0
+
+
+def test_the_papers_weights() -> None:
+    with torch.device("meta"):
+        model = MOMINet(width=2)
+    assert (model.translate_weight, model.patch_weight, model.adversarial_weight) == (1.0, 0.5, 0.5)
+    features = model.features()
+    assert model.perceptual_weight == 1.0 and features is not None and features.layers == ("conv2_2", "conv5_4")
+
+
+def test_ablations_leave_their_terms_out(a_pair: MakePair) -> None:
+    pair = pair_of(a_pair)
+    full, no_patch, no_perceptual = model_of(), model_of(patch_weight=0.0), model_of(perceptual_weight=0.0)
+    for model in (full, no_patch, no_perceptual):
+        model.perceptual = features_by_hand  # type: ignore[assignment]
+    assert set(full.losses("generator", pair)) == {"recon", "adversarial", "perceptual", "patch"}
+    assert set(no_patch.losses("generator", pair)) == {"recon", "adversarial", "perceptual"}
+    assert set(no_perceptual.losses("generator", pair)) == {"recon", "adversarial", "patch"} and no_perceptual.features() is None
+    seen = recorded_inputs(no_patch.translator.generator)
+    no_patch.losses("generator", pair)
+    assert len(seen[0]) == 6, "without patches there is no x̂⁻ to draw"
+    full.perceptual = None
+    assert set(full.losses("generator", pair)) == {"recon", "adversarial", "patch"}
+
+
+def test_what_the_discriminator_is_shown(a_pair: MakePair) -> None:
+    model, pair = model_of(), pair_of(a_pair)
+    own = model(pair.source, None, pair.source)
+    plus = model(pair.source, None, pair.target)
+    seen = recorded_inputs(model.discriminator)
+    model.losses("discriminator", pair)
+    assert torch.equal(seen[0], torch.cat([pair.source, pair.target], 1))
+    fakes = torch.cat([torch.cat([own, pair.target], 1), torch.cat([pair.source, plus], 1)])
+    assert torch.allclose(seen[1], fakes, rtol=0, atol=1e-12) and len(seen) == 2
+
+
+def test_patches_compare_the_source_with_its_drawing_in_anothers_pose(a_pair: MakePair) -> None:
+    """Only patches: their gradient reaches the third drawing alone."""
+    model, pair = model_of(translate_weight=0.0, adversarial_weight=0.0), pair_of(a_pair)
+    kept: list[Tensor] = []
+    model.translator.generator.register_forward_hook(lambda _, __, out: (out.retain_grad(), kept.append(out))[1])
+    model.losses("generator", pair)["patch"].backward()
+    own, plus, minus = kept[0].grad.chunk(3)  # type: ignore[union-attr]
+    assert not own.any() and not plus.any() and all(row.any() for row in minus)
+
+
+def test_one_turn_asks_every_network_once(a_pair: MakePair) -> None:
+    model, pair = MOMINet(**TINY, threshold=-100.0), a_pair(batch=2, skeleton=coco_17)
+    found, drawn = recorded_inputs(model.detector), recorded_inputs(model.translator)
+    players = model.players()
+    with model.sharing(players.values()):
+        for mover in model.turn(0):
+            for name, player in players.items():
+                player.requires_grad_(name == mover)
+            torch.stack(list(model.losses(mover, pair).values())).sum().backward()
+    assert len(found) == len(drawn) == 1
+    for player in players.values():
+        assert all(p.grad is not None for p in player.parameters())
+
+
+# --- turns, schedule, options ---
+
+
+def test_everyone_moves_at_every_step() -> None:
+    model = MOMINet(**TINY)
+    assert model.turn(0) == model.turn(99_999) == ("discriminator", "detector", "generator")
+    assert set(model.players()) == {"detector", "generator", "discriminator"}
+
+
+def test_the_rate_is_constant_and_then_falls_in_equal_steps() -> None:
+    with torch.device("meta"):
+        paper, short = MOMINet(width=2), MOMINet(width=2, learning_rate=1.0, constant_steps=3, decay_steps=4)
+        still = MOMINet(width=2, learning_rate=1.0, constant_steps=3, decay_steps=0)
+    assert paper.schedule_steps() == (500 + 200) * 4000 // 32 == 87_500
+    assert [paper.learning_rate("generator", step) for step in (0, 62_499, 62_500, 75_000)] == [2e-4, 2e-4, 2e-4, 1e-4]
+    assert paper.learning_rate("detector", 87_499) == pytest.approx(2e-4 / 25_000)
+    assert [short.learning_rate("discriminator", step) for step in range(9)] == [1, 1, 1, 1, 0.75, 0.5, 0.25, 0.25, 0.25]
+    assert [still.learning_rate("generator", step) for step in range(5)] == [1.0] * 5
+    (group,) = paper.optimizer("generator", paper.translator.parameters()).param_groups
+    assert (group["lr"], group["betas"]) == (2e-4, (0.5, 0.999))
+
+
+@pytest.mark.parametrize("size", [(0, 0), (-128, 64), (128, 8), (8, 64), (100, 64), (128, 60)])
+def test_sizes_that_do_not_halve_three_times_are_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="momi takes a height and a width that are multiples of 8 and at least 16, got") as caught:
+        MOMINet(size=size)
+    assert str(size) in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (32, 16), (48, 24), [32, 16]])
+def test_sizes_that_do_halve_three_times(size: tuple[int, int], a_pair: MakePair) -> None:
+    model, pair = MOMINet(**{**TINY, "size": size}), a_pair(size=tuple(size), batch=1, skeleton=coco_17)
+    assert model.size == tuple(size) and draw(model, pair).shape == (1, 3, *size)
+
+
+def test_an_unknown_training_pose_is_refused() -> None:
+    with pytest.raises(ValueError, match="momi's training_pose is one of detected, teacher, got 'file'"):
+        MOMINet(**TINY, training_pose="file")
+
+
+def test_options_are_what_it_was_built_with() -> None:
+    assert create("momi", **TINY, dropout=0.25).options == {
+        **TINY, "attention": True, "dropout": 0.25, "threshold": 0.2, "training_pose": "detected",
+        "translate_weight": 1.0, "perceptual_weight": 1.0, "patch_weight": 0.5, "adversarial_weight": 0.5,
+        "learning_rate": 2e-4, "constant_steps": 62_500, "decay_steps": 25_000,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ablation", "change"),
+    [("patch", {"patch_weight": 0.0}), ("perceptual", {"perceptual_weight": 0.0}), ("attention", {"attention": False})],
+)
+def test_an_ablations_yaml_changes_one_option(ablation: str, change: dict[str, Any]) -> None:
+    paper, file = (yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) for name in ("momi", f"momi-no-{ablation}"))
+    assert file["generator"] == paper["generator"] | change and file["out"] == f"runs/momi-no-{ablation}"
+    assert paper["batch_size"] == file["batch_size"] == 32
+    with torch.device("meta"):
+        options = {k: v for k, v in paper["generator"].items() if k != "name"}
+        assert create("momi", **options).options == MOMINet().options | {"size": [128, 64]}
