@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from generators.pose import Pose, openpose_18
 from generators.warp import fit_affine, no_point
@@ -38,16 +39,37 @@ def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor,
     from the mirrored limb, and finds nothing when that is missing too. `total` fits as scikit-image does.
     """
     mine, theirs = torso_length(source), torso_length(target)
-    unknown = target.xy.new_full((), target.size[0] / 4)
+    unknown = target.size[0] / 4
     mine, theirs = (torch.where(a > 0, a, torch.where(b > 0, b, unknown)) for a, b in ((mine, theirs), (theirs, mine)))
-    limb_fits, limb_masks = _limbs(source, target, mine, theirs, total)
-    torso = _fit_joints(source, target, _TORSO, total, fallback=_stay(target.xy))
-    head = _fit_joints(source, target, _HEAD, total, fallback=no_point(target.xy))
-    common = (source.visible & target.visible)[:, _FACE].any(-1)
-    head = torch.where(common[:, None, None], head, no_point(head))
-    whole = torch.ones(len(target), 1, *target.size, dtype=torch.bool, device=target.xy.device)  # the torso's: fills the background
-    masks = torch.cat((whole, _head_mask(target, theirs)[:, None], limb_masks), dim=1)
-    return torch.cat((torso[:, None], head[:, None], limb_fits), dim=1), masks
+    there = target.visible[:, _START] & target.visible[:, _END]  # (B, 8)
+    own = source.visible[:, _START] & source.visible[:, _END]
+    mirrored = source.visible[:, _OTHER_START] & source.visible[:, _OTHER_END]
+    start = torch.where(own[..., None], source.xy[:, _START], source.xy[:, _OTHER_START])
+    end = torch.where(own[..., None], source.xy[:, _END], source.xy[:, _OTHER_END])
+    both = source.visible & target.visible
+    # One fit for all: torso and limbs have four points, the head seven; those that a part lacks weigh nothing.
+    wanted = _points(target.xy, _corners(target.xy[:, _START], target.xy[:, _END], HALF_WIDTH * theirs))
+    weight = F.pad(both[:, _TORSO].to(mine.dtype), (0, 3))[:, None], both[:, _HEAD].to(mine.dtype)[:, None], _four(mine)
+    fitted, ok = fit_affine(wanted, _points(source.xy, _corners(start, end, HALF_WIDTH * mine)), torch.cat(weight, dim=1), total)
+    face = both[:, _FACE].any(-1, keepdim=True)
+    known = torch.cat((ok[:, :1], ok[:, 1:2] & face, ok[:, 2:] & there & (own | mirrored)), dim=1)
+    # The torso stays where it can't be fitted, everything else is nowhere.
+    otherwise = no_point(fitted).repeat(10, 1, 1)
+    otherwise[0, :, 2] = 0
+    transforms = torch.where(known[..., None, None], fitted, otherwise)
+    masks = torch.ones(len(target), 10, *target.size, dtype=torch.bool, device=target.xy.device)  # the torso's fills the background
+    masks[:, 1], masks[:, 2:] = _head_mask(target, theirs), _rectangles(target, there, HALF_WIDTH * theirs)
+    return transforms, masks
+
+
+def _points(xy: Tensor, corners: Tensor) -> Tensor:
+    """What each part is fitted on, (B, 10, 7, 2)."""
+    return torch.cat((F.pad(xy[:, _TORSO], (0, 0, 0, 3))[:, None], xy[:, _HEAD][:, None], F.pad(corners, (0, 0, 0, 3))), dim=1)
+
+
+def _four(like: Tensor) -> Tensor:
+    """Weights (B, 8, 7) of limbs: their four corners."""
+    return (torch.arange(7, device=like.device) < 4).to(like.dtype).expand(len(like), 8, 7)
 
 
 def torso_length(pose: Pose) -> Tensor:
@@ -59,30 +81,6 @@ def torso_length(pose: Pose) -> Tensor:
         squares.append(((pose.xy[..., i, :] - pose.xy[..., j, :]) ** 2).sum(-1) * seen)
         counts.append(seen.to(pose.xy.dtype))
     return ((squares[0] + squares[1]) / (counts[0] + counts[1]).clamp(min=1)).sqrt()
-
-
-def _stay(like: Tensor) -> Tensor:
-    return torch.eye(2, 3, dtype=like.dtype, device=like.device)
-
-
-def _fit_joints(source: Pose, target: Pose, joints: list[int], total: bool, fallback: Tensor) -> Tensor:
-    """The affine transform (B, 2, 3) of the joints seen in both poses."""
-    both = (source.visible & target.visible)[:, joints].to(target.xy.dtype)
-    fitted, ok = fit_affine(target.xy[:, joints], source.xy[:, joints], both, total)
-    return torch.where(ok[:, None, None], fitted, fallback)
-
-
-def _limbs(source: Pose, target: Pose, mine: Tensor, theirs: Tensor, total: bool) -> tuple[Tensor, Tensor]:
-    there = target.visible[:, _START] & target.visible[:, _END]  # (B, 8)
-    own = source.visible[:, _START] & source.visible[:, _END]
-    mirrored = source.visible[:, _OTHER_START] & source.visible[:, _OTHER_END]
-    start = torch.where(own[..., None], source.xy[:, _START], source.xy[:, _OTHER_START])
-    end = torch.where(own[..., None], source.xy[:, _END], source.xy[:, _OTHER_END])
-    wanted = _corners(target.xy[:, _START], target.xy[:, _END], HALF_WIDTH * theirs)
-    fitted, _ = fit_affine(wanted, _corners(start, end, HALF_WIDTH * mine), total=total)
-    known = there & (own | mirrored)
-    transforms = torch.where(known[..., None, None], fitted, no_point(fitted))
-    return transforms, _rectangles(target, there, HALF_WIDTH * theirs)
 
 
 def _corners(start: Tensor, end: Tensor, half_width: Tensor) -> Tensor:
@@ -98,7 +96,7 @@ def _corners(start: Tensor, end: Tensor, half_width: Tensor) -> Tensor:
 def _rectangles(pose: Pose, there: Tensor, half_width: Tensor) -> Tensor:
     """The same rectangles as masks (B, 8, H, W), edges included: in each row of pixels, an interval."""
     make = {"dtype": pose.xy.dtype, "device": pose.xy.device}
-    rows, columns = torch.arange(pose.size[0], **make), torch.arange(pose.size[1], **make)
+    rows = torch.arange(pose.size[0], **make)
     start, along = pose.xy[:, _START], pose.xy[:, _END] - pose.xy[:, _START]
     length = along.square().sum(-1).sqrt()
     ux, uy = ((along / length.clamp(min=1e-6)[..., None])[..., i, None] for i in (0, 1))  # (B, 8, 1)
@@ -110,7 +108,18 @@ def _rectangles(pose: Pose, there: Tensor, half_width: Tensor) -> Tensor:
     low2, high2 = _between(-uy, ux * y, -half, half)
     low, high = torch.maximum(low1, low2) + x0, torch.minimum(high1, high2) + x0  # (B, 8, H)
     high = torch.where((there & (length > 1e-6))[..., None], high, -torch.inf)
-    return (columns >= low[..., None]) & (columns <= high[..., None])
+    return _intervals(low, high, pose.size[1])
+
+
+def _intervals(low: Tensor, high: Tensor, width: int) -> Tensor:
+    """Masks (…, width) bool of the pixels from `low` to `high` (…): rows looked up in two tables, a word of eight pixels at a time."""
+    first, last = low.ceil().clamp(0, width).long(), high.floor().clamp(-1, width - 1).long() + 1
+    columns, ends = torch.arange(width, device=low.device), torch.arange(width + 1, device=low.device)[:, None]
+    from_first, to_last = columns >= ends, columns < ends  # (width + 1, width)
+    if width % 8 == 0:
+        from_first, to_last = from_first.view(torch.int64), to_last.view(torch.int64)
+    found = from_first.index_select(0, first.flatten()).bitwise_and_(to_last.index_select(0, last.flatten()))
+    return found.view(torch.bool).view(*low.shape, width)
 
 
 def _between(slope: Tensor, value: Tensor, least: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
