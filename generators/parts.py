@@ -57,9 +57,7 @@ def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor,
     otherwise = no_point(fitted).repeat(10, 1, 1)
     otherwise[0, :, 2] = 0
     transforms = torch.where(known[..., None, None], fitted, otherwise)
-    masks = torch.ones(len(target), 10, *target.size, dtype=torch.bool, device=target.xy.device)  # the torso's fills the background
-    masks[:, 1], masks[:, 2:] = _head_mask(target, theirs), _rectangles(target, there, HALF_WIDTH * theirs)
-    return transforms, masks
+    return transforms, _masks(target, there, theirs)
 
 
 def _points(xy: Tensor, corners: Tensor) -> Tensor:
@@ -93,22 +91,50 @@ def _corners(start: Tensor, end: Tensor, half_width: Tensor) -> Tensor:
     return torch.stack((first - across, first + across, last + across, last - across), dim=-2)
 
 
-def _rectangles(pose: Pose, there: Tensor, half_width: Tensor) -> Tensor:
-    """The same rectangles as masks (B, 8, H, W), edges included: in each row of pixels, an interval."""
+def _masks(pose: Pose, there: Tensor, torso: Tensor) -> Tensor:
+    """Part masks (B, 10, H, W) bool, edges included: in each row of pixels, an interval.
+
+    The torso's is everything, and fills the background; the head's a square, the limbs' the rectangles of `_corners`.
+    """
     make = {"dtype": pose.xy.dtype, "device": pose.xy.device}
     rows = torch.arange(pose.size[0], **make)
-    start, along = pose.xy[:, _START], pose.xy[:, _END] - pose.xy[:, _START]
-    length = along.square().sum(-1).sqrt()
-    ux, uy = ((along / length.clamp(min=1e-6)[..., None])[..., i, None] for i in (0, 1))  # (B, 8, 1)
-    x0, y, long = start[..., :1], rows - start[..., 1:], length[..., None]
-    after = torch.tensor(_AFTER, **make)[:, None]
-    half = half_width[:, None, None]
-    # Along the limb ux·x + uy·y, across it −uy·x + ux·y, both within bounds.
-    low1, high1 = _between(ux, uy * y, -BEFORE * long, (1 + after) * long)
-    low2, high2 = _between(-uy, ux * y, -half, half)
-    low, high = torch.maximum(low1, low2) + x0, torch.minimum(high1, high2) + x0  # (B, 8, H)
-    high = torch.where((there & (length > 1e-6))[..., None], high, -torch.inf)
+    everywhere = torch.full((len(pose), 1, len(rows)), torch.inf, **make)
+    head, limbs = _head(pose, rows, HEAD_HALF_SIDE * torso), _rectangles(pose, rows, there, HALF_WIDTH * torso)
+    low, high = torch.cat((-everywhere, head[0], limbs[0]), dim=1), torch.cat((everywhere, head[1], limbs[1]), dim=1)
     return _intervals(low, high, pose.size[1])
+
+
+def _head(pose: Pose, rows: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+    """Ends (B, 1, H) of the square around the middle of what is seen of the face; it has none when nothing is."""
+    seen = pose.visible[:, _FACE]
+    middle = pose.xy[:, _FACE].sum(-2) / seen.sum(-1, keepdim=True).clamp(min=1)  # invisible joints are 0
+    inside = ((rows - middle[:, 1:]).abs() <= half[:, None]) & seen.any(-1, keepdim=True)
+    x = middle[:, :1]
+    return (x - half[:, None]).expand_as(inside)[:, None], torch.where(inside, x + half[:, None], -torch.inf)[:, None]
+
+
+def _rectangles(pose: Pose, rows: Tensor, there: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+    """Ends (B, 8, H) of the limbs' rectangles; none where a limb is not there or has no length."""
+    start, along = pose.xy[:, _START], pose.xy[:, _END] - pose.xy[:, _START]
+    length = along.square().sum(-1, keepdim=True).sqrt()
+    ux, uy = (along / length.clamp(min=1e-6)).split(1, dim=-1)  # (B, 8, 1)
+    y, after = rows - start[..., 1:], torch.tensor(_AFTER, dtype=rows.dtype).to(rows.device)[:, None]
+    side = half[:, None, None].expand_as(length)
+    # Along the limb ux·x + uy·y, across it −uy·x + ux·y, both within bounds.
+    least, most = torch.stack((-BEFORE * length, -side)), torch.stack(((1 + after) * length, side))
+    low, high = _between(torch.stack((ux, -uy)), torch.stack((uy * y, ux * y)), least, most)
+    high = torch.where(there[..., None] & (length > 1e-6), high.amin(0), -torch.inf)
+    return low.amax(0) + start[..., :1], high + start[..., :1]
+
+
+def _between(slope: Tensor, value: Tensor, least: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+    """Where least ≤ slope · x + value ≤ most: an interval of x, all of it or none where the slope is 0."""
+    flat = slope.abs() < 1e-9
+    steep = torch.where(flat, 1.0, slope)
+    one, other = (least - value) / steep, (most - value) / steep
+    # On the level, x is free or nowhere: ends that any comparison takes for infinite.
+    free = torch.where((value >= least) & (value <= most), torch.inf, -torch.inf)
+    return torch.where(flat, -free, torch.minimum(one, other)), torch.where(flat, free, torch.maximum(one, other))
 
 
 def _intervals(low: Tensor, high: Tensor, width: int) -> Tensor:
@@ -120,24 +146,3 @@ def _intervals(low: Tensor, high: Tensor, width: int) -> Tensor:
         from_first, to_last = from_first.view(torch.int64), to_last.view(torch.int64)
     found = from_first.index_select(0, first.flatten()).bitwise_and_(to_last.index_select(0, last.flatten()))
     return found.view(torch.bool).view(*low.shape, width)
-
-
-def _between(slope: Tensor, value: Tensor, least: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
-    """Where least ≤ slope · x + value ≤ most: an interval of x, all of it or none where the slope is 0."""
-    flat = slope.abs() < 1e-9
-    steep = torch.where(flat, torch.ones_like(slope), slope)
-    one, other = (least - value) / steep, (most - value) / steep
-    inside = (value >= least) & (value <= most)
-    low = torch.where(flat, torch.where(inside, -torch.inf, torch.inf), torch.minimum(one, other))
-    return low, torch.where(flat, torch.where(inside, torch.inf, -torch.inf), torch.maximum(one, other))
-
-
-def _head_mask(pose: Pose, torso: Tensor) -> Tensor:
-    """The square (B, H, W) around the middle of what is seen of the face; empty when nothing is."""
-    seen = pose.visible[:, _FACE]
-    middle = pose.xy[:, _FACE].sum(-2) / seen.sum(-1, keepdim=True).clamp(min=1)  # invisible joints are 0
-    rows = torch.arange(pose.size[0], dtype=pose.xy.dtype, device=pose.xy.device)
-    columns = torch.arange(pose.size[1], dtype=pose.xy.dtype, device=pose.xy.device)
-    half = HEAD_HALF_SIDE * torso[:, None]
-    down, across = (rows - middle[:, 1:]).abs() <= half, (columns - middle[:, :1]).abs() <= half
-    return down[:, :, None] & across[:, None, :] & seen.any(-1)[:, None, None]

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.base import Generator, PosePair
-from generators.blocks import DCGANDiscriminator, ResidualBlock
+from generators.blocks import DCGANDiscriminator, PoseEncoder, ResidualUNet
 from generators.losses import fake_loss, masked_l1, real_loss
 from generators.maps import body_mask, disc_maps
 from generators.pose import SKELETONS, Pose
@@ -35,66 +35,6 @@ POSE_MASK_LOSS, PLAIN_L1 = "pose-mask", "l1"
 PAIR, TRIPLET = "pair", "triplet-released"
 HEATMAPS, COORDINATES, HEATMAP_ENCODER = "heatmaps", "coordinates", "heatmap-encoder"
 BOTH_STAGES, ONE_STAGE, FIRST_STAGE = "G1+G2+D", "G1+D", "G1"
-
-
-class ResidualEncoder(nn.Module):
-    """N levels of a residual block, of width w, 2w, …, N·w, each but the last halved by a convolution of stride 2."""
-
-    def __init__(self, channels: int, size: tuple[int, int], width: int) -> None:
-        super().__init__()
-        levels = int(math.log2(size[0])) - 2
-        self.small = (size[0] >> (levels - 1), size[1] >> (levels - 1))  # (8, 4) at 128 × 64
-        self.widths = [width * (i + 1) for i in range(levels)]
-        self.start = nn.Conv2d(channels, width, 3, padding=1)
-        self.encoder = nn.ModuleList(ResidualBlock(w) for w in self.widths)
-        pairs = zip(self.widths, self.widths[1:], strict=False)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairs)
-
-    def encode(self, x: Tensor) -> list[Tensor]:  # (B, channels, H, W) → (B, w · (i + 1), H >> i, W >> i) per level i
-        x, levels = F.relu(self.start(x)), []
-        for level, block in enumerate(self.encoder):
-            x = block(x)
-            levels.append(x)
-            if level < len(self.down):
-                x = F.relu(self.down[level](x))
-        return levels
-
-    @property
-    def flat(self) -> int:
-        """Numbers in the deepest level's features."""
-        return self.widths[-1] * self.small[0] * self.small[1]
-
-
-class ResidualUNet(ResidualEncoder):
-    """A residual encoder and the decoder that mirrors it; a subclass makes the bottleneck, then calls `add_decoder`."""
-
-    def add_decoder(self, joined: int) -> None:
-        """`joined`: channels the deepest block takes; after the bottleneck, so that weights are drawn in that order."""
-        skips = self.widths[::-1]
-        widths = [joined, *(2 * skip for skip in skips[1:])]  # a 1 × 1 convolution brings what is below to the skip's width
-        self.decoder = nn.ModuleList(ResidualBlock(w) for w in widths)
-        self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, skips[1:], strict=False))
-        self.end = nn.Conv2d(widths[-1], 3, 3, padding=1)
-
-    def decode(self, x: Tensor, skips: list[Tensor]) -> Tensor:
-        """(B, joined, h, w) and the skips of all levels but the deepest → (B, 3, H, W)."""
-        x = self.decoder[0](x)
-        for block, up, skip in zip(list(self.decoder)[1:], self.up, reversed(skips), strict=True):
-            # The paper's 1 × 1 convolution after nearest upsampling commutes with it: a quarter of the work before.
-            x = F.interpolate(F.relu(up(x)), scale_factor=2.0, mode="nearest")
-            x = block(torch.cat((x, skip), dim=1))
-        return self.end(x)
-
-
-class PoseEncoder(ResidualEncoder):
-    """The heatmap embedding (HME): discs (B, K, H, W) → a code (B, bottleneck), by an encoder of their own."""
-
-    def __init__(self, joints: int, size: tuple[int, int], width: int, bottleneck: int) -> None:
-        super().__init__(joints, size, width)
-        self.squeeze = nn.Linear(self.flat, bottleneck)
-
-    def forward(self, discs: Tensor) -> Tensor:
-        return self.squeeze(self.encode(discs)[-1].flatten(1))
 
 
 class CoordinateEncoder(nn.Sequential):

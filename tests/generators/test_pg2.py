@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators import Generator, Pose, PosePair, create
-from generators.blocks import ResidualBlock
+from generators.blocks import PoseEncoder, ResidualBlock
 from generators.losses import fake_loss, masked_l1, real_loss
 from generators.maps import body_mask, disc_maps
-from generators.models.pg2 import PG2, CoordinateEncoder, PoseEncoder, Stage1, Stage2, coordinates
+from generators.models.pg2 import PG2, CoordinateEncoder, Stage1, Stage2, coordinates
 from generators.pose import coco_17, mpii_14, openpose_18, upper_7
 
 MakePose = Callable[..., Pose]
