@@ -106,7 +106,7 @@ def on_its_skeleton(model: Generator, pair: PosePair) -> PosePair:
             Pose(torch.rand(len(pair), k, 2) * torch.tensor([w, h]), torch.ones(len(pair), k, dtype=torch.bool), model.skeleton, (h, w))
             for _ in range(2)
         ]
-        return PosePair(pair.source, pair.target, *poses, pair.identity)
+        return PosePair(pair.source, pair.target, poses[0], poses[1], pair.identity)
 
 
 @contextmanager
@@ -171,7 +171,8 @@ def forward(model: Generator, batch: int, compiling: bool = True) -> dict[str, A
         try:
             torch._dynamo.reset()
             compiled = torch.compile(model)
-            found["compiled"] = batch / best_of(lambda: compiled(*last), 20)
+            compiled(*last)  # compiles
+            found["compiled"] = batch / best_of(lambda: compiled(*last))
         except Exception as error:  # no C++ compiler, mostly
             print(f"  not compiled: {' '.join(str(error).split())[:120]}", file=sys.stderr)
     return found
@@ -210,10 +211,9 @@ def training(name: str, options: dict[str, Any], batch: int, precision: str, ste
     """Seconds of one step of each kind of turn of a generator's schedule, by the players who move."""
     model = generators.create(name, **options)
     first_of: dict[tuple[str, ...], int] = {}
-    for step in (0, *range(1, 10), *(getattr(model, key, 0) for key in ("stage1_steps", "pretrain_steps"))):
+    end = model.schedule_steps()
+    for step in range(0, end, max(end // 500, 1)):
         first_of.setdefault(model.turn(step), step)
-    if hasattr(model, "pretrain_steps"):  # past the discriminator's warm-up
-        first_of.setdefault(model.turn(model.pretrain_steps + 1000), model.pretrain_steps + 1000)
     found = {}
     for turn, step in first_of.items():
         model = generators.create(name, **options)
@@ -327,11 +327,12 @@ def against_the_usual_way() -> dict[str, Any]:
     features, want = (torch.rand(4, 64, 128, 64, device=DEVICE).to(memory_format=torch.channels_last) for _ in range(2))
     transforms, masks = body_parts(here[0][:4], here[1][:4])
     assert torch.allclose(carry(features, transforms, masks), stacked_deform(features, transforms, masks), atol=1e-3)
-    for what, ours_call, usual_call, rest in (
+    cases: list[tuple[str, Callable[..., Tensor], Callable[..., Tensor], tuple[Any, ...]]] = [
         ("deformed skip of 64 × 128 × 64, batch of 4, with gradients", carry, stacked_deform, (transforms, masks)),
         ("nearest-neighbour loss 3 × 3, same size, with gradients", nearest_neighbour_l1, stacked_nearest_neighbour, (want, 3)),
         ("nearest-neighbour loss 5 × 5, same size, with gradients", nearest_neighbour_l1, stacked_nearest_neighbour, (want, 5)),
-    ):
+    ]
+    for what, ours_call, usual_call, rest in cases:
         row: dict[str, Any] = {"usual": "all at once, stacked"}
         for key, call in (("ours", ours_call), ("usual", usual_call)):
             # Bound now: the loop's variables change.
@@ -382,6 +383,7 @@ def main() -> None:
             row["parameters"] = sum(p.numel() for k, m in model.players().items() if "discriminator" not in k for p in m.parameters())
             row |= forward(model, asked.batch, compiling=not asked.quick)
             best = max(row[mode] or 0 for mode in ("float32", "channels_last", "compiled"))
+            rate["float32"] = max(rate["float32"], machine_gflops(torch.float32))  # a busy machine's first reading may be low
             row["share_of_floor"] = best * row["gflop_per_image"] / rate["float32"]
             print(
                 f"{name} {row['size']}: {row['parameters'] / 1e6:.1f} M, {row['gflop_per_image']:.1f} GFLOP/image; images/s "

@@ -87,6 +87,8 @@ class Generator(nn.Module, ABC):
     skeleton: Skeleton = openpose_18
     size: tuple[int, int]
     options: dict[str, Any]
+    perceptual: Perceptual | None  # the frozen network of `features`; None where its terms are off
+    _shared: tuple[dict[str, Tensor], tuple[nn.Module, ...]] | None  # of the turn under way: what was computed, who moves
     prepare_steps: ClassVar[int] = 0  # batches `prepare` wants to see before the first step
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Generator:
@@ -95,7 +97,7 @@ class Generator(nn.Module, ABC):
         bound.apply_defaults()
         # Past nn.Module's own __setattr__: its __init__ has not run yet.
         object.__setattr__(model, "options", {k: v for k, v in bound.arguments.items() if k != "self"})
-        object.__setattr__(model, "_perceptual", None)
+        object.__setattr__(model, "perceptual", None)
         object.__setattr__(model, "_shared", None)
         return model
 
@@ -131,14 +133,9 @@ class Generator(nn.Module, ABC):
         """What the paper compares images on beside pixels, or None: the loop finds such a network before the first step."""
         return None
 
-    @property
-    def perceptual(self) -> Perceptual | None:
-        """The frozen network of `features`, or None where its terms are off; no part of the model's weights."""
-        return self._perceptual  # type: ignore[return-value]
-
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "perceptual":  # a module like any other would become part of the model, and of its checkpoints
-            object.__setattr__(self, "_perceptual", value)
+            object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
@@ -158,7 +155,7 @@ class Generator(nn.Module, ABC):
         """`compute()`, or what it gave to the player before; the player who is not to learn from it detaches it."""
         if self._shared is None:
             return compute()
-        known, movers = self._shared  # type: ignore[misc]
+        known, movers = self._shared
         if name not in known:
             # Whoever moves later in the turn is frozen now, and learns from this drawing then.
             frozen = [p for mover in movers for p in mover.parameters() if not p.requires_grad]

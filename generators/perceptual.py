@@ -42,6 +42,17 @@ class Perceptual(nn.Module, ABC):
     """A frozen network: images (B, 3, H, W) in [−1, 1] → one feature map per layer asked for, in their order."""
 
     name: str = ""  # what a checkpoint and a report call it
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images as networks trained on ImageNet's statistics take them."""
+        return ((images + 1) / 2 - self.mean.to(images.dtype)) / self.std.to(images.dtype)
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]: ...
@@ -62,13 +73,11 @@ class VGG19(Perceptual):
             convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
             convolution.load_state_dict({"weight": weight, "bias": bias})
             self.convolutions.append(convolution)
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         found: dict[str, Tensor] = {}
-        x = ((images + 1) / 2 - self.mean.to(images.dtype)) / self.std.to(images.dtype)
+        x = self.normalised(images)
         pool = F.max_pool2d if self.features.pooling == "max" else F.avg_pool2d
         for layer, convolution in zip(LAYERS, self.convolutions, strict=False):
             if layer.endswith("_1") and layer != "conv1_1":

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from generators import Generator, PosePair, create
+from generators import perceptual as networks
 from generators.perceptual import Perceptual
 from generators.training import Trained, train
-from reid_aug.config import TrainConfig
+from reid_aug.config import GeneratorConfig, PerceptualConfig, TrainConfig
 from reid_aug.loading import load_people
 from reid_aug.pairs import PairStream
 from reid_aug.people import PersonImage
@@ -42,6 +43,14 @@ def first_pairs(stream: PairStream, count: int) -> PosePair:
         batches.append(stream[step])
         have, step = have + len(batches[-1]), step + 1
     return PosePair.cat(batches)[:count]
+
+
+def check_perceptual(generator: GeneratorConfig, perceptual: PerceptualConfig) -> None:
+    """FileNotFoundError or ValueError when the weights that a generator's training would ask for can't be had."""
+    model = create(generator.name, **generator.options)
+    features, weights = model.features(), _perceptual(model, perceptual.weights)
+    if features is not None and isinstance(weights, str):
+        networks.load(weights, features)
 
 
 def _perceptual(model: Generator, weights: str) -> str | Perceptual:

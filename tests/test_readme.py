@@ -60,6 +60,11 @@ def test_files_and_pictures_it_names_are_there() -> None:
         assert (ROOT / name).is_file(), name
 
 
+def test_every_configuration_of_a_generator_is_in_its_table() -> None:
+    named = set(re.findall(rf"`((?:{'|'.join(generators.names())})[a-z0-9.-]*)`", README))
+    assert named == {path.stem for path in (ROOT / "configs" / "generators").glob("*.yaml")}
+
+
 def test_the_start_commands_are_one_line_each() -> None:
     start = [line for block in blocks("sh") for line in block.splitlines() if "pip install" in line]
     assert any(line.endswith("benchmarks/run.py") for line in start) and any(line.endswith("-m pytest") for line in start)

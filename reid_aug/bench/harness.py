@@ -35,7 +35,7 @@ from reid_aug.loading import load_people
 from reid_aug.manifest import Manifest, SyntheticRow
 from reid_aug.people import PersonImage
 from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
-from reid_aug.train import train_from
+from reid_aug.train import check_perceptual, train_from
 
 RESULTS = "results.jsonl"
 BASELINE = "reid:baseline"
@@ -157,6 +157,10 @@ class _Benchmark:
     def _preflight(self) -> None:
         """Meet what can be wrong with the data before hours are spent on training."""
         assert len(self.bank) and len(self._real)  # poses there, every image decoded
+        for arm in set(self.config.generators) & set(self.config.arms):
+            asked = self.config.generators[arm]
+            if asked.checkpoint is None and not self.place("generators", arm).exists() and asked.perceptual.weights != BASELINE:
+                check_perceptual(asked.generator, asked.perceptual)
         if self.config.quality.pairs and set(self.config.generators) & set(self.config.arms):
             pairs_to_measure(self.people, self.config.quality.pairs, self.config.quality.seed)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from generators.perceptual import Features, Perceptual
-from reid_aug.bench.baseline import MEAN, STD, load_baseline
+from reid_aug.bench.baseline import load_baseline
 
 # What stands for VGG-19's five blocks, by the names torchreid's families give their stages.
 STAGES = (("conv1", "conv2", "conv3", "conv4", "conv5"), ("conv1", "layer1", "layer2", "layer3", "layer4"))
@@ -29,8 +28,6 @@ class ReidFeatures(Perceptual):
         self.seen: dict[str, Tensor] = {}
         for stage in set(self.wanted):
             children[stage].register_forward_hook(self._keep(stage))
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
     def _keep(self, stage: str) -> Any:
@@ -40,7 +37,7 @@ class ReidFeatures(Perceptual):
         return hook
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        self.network((((images + 1) / 2 - self.mean) / self.std).to(images.dtype))
+        self.network(self.normalised(images))
         maps = tuple(self.seen[stage] for stage in self.wanted)
         self.seen.clear()
         return maps
