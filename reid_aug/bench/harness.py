@@ -290,6 +290,9 @@ class _Benchmark:
             return known
         sheet = self.folder / "samples" / f"{arm}.png"
         found = {"asked": asked, **measure(self.checkpoint(arm), self.people, self.config.quality.pairs, self.config.quality.seed, sheet)}
+        compared_on = read_header(self.checkpoint(arm)).get("about", {}).get("perceptual")
+        if compared_on is not None:
+            found["perceptual"] = compared_on
         images.atomic_write_text(kept, json.dumps(found, indent=2) + "\n")
         return found
 

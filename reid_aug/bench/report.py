@@ -124,11 +124,22 @@ def render(result: Result, summaries: Sequence[ArmSummary], about: str, command:
         + (f" SSIM and mask-SSIM as Deformable GAN defines them: {pairs}." if pairs else ""),
         "Arms: `none` real images alone; `copies` the same images once more, as often as other arms add synthetic ones; `oracle` the true "
         "images of the same people in the same poses (rendered data only); any other name: that generator's images.",
+        " ".join(_perceptual(result.quality)),
         "![CMC](cmc.png)",
         *[f"`{arm}`, held-out people: source, target pose, result, truth.\n\n![{arm}](samples/{arm}.png)" for arm in sheets],
         f"`{command}` on {first['device']}; {versions}; {first['date'][:10]}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _perceptual(quality: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What generators' perceptual terms compared images on, for those whose papers have such terms."""
+    for arm, found in quality.items():
+        name = found.get("perceptual")
+        if name == "none":
+            yield f"`{arm}` was trained with its perceptual terms turned off (`perceptual.weights=none`)."
+        elif name is not None:
+            yield f"`{arm}` was trained to look alike to `{name}`, too."
 
 
 def record(result: Result, summaries: Sequence[ArmSummary], config: BenchConfig, command: str) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from generators.perceptual import Features
 from generators.registry import read_header
-from reid_aug.bench import harness
+from reid_aug.bench import harness, report
 from reid_aug.bench.baseline import BaselineConfig, build, load_baseline, save_baseline
 from reid_aug.bench.reid_features import ReidFeatures, load_reid_features
 from reid_aug.cli import main
@@ -83,6 +83,10 @@ def test_the_benchmark_compares_on_its_own_baseline(tmp_path: Path) -> None:
     (trained,) = (result.folder / "generators").iterdir()
     said = read_header(trained / "last.safetensors")["about"]["perceptual"]
     assert said == f"reid:osnet_x0_25:{load_baseline(kept)[1]['digest'][:12]}"
+    assert result.quality["deformable"]["perceptual"] == said
+    assert f"`deformable` was trained to look alike to `{said}`, too." in report.write(result, "x", "y").read_text()
+    off = {"momi": {"perceptual": "none"}, "pg2": {}}
+    assert list(report._perceptual(off)) == ["`momi` was trained with its perceptual terms turned off (`perceptual.weights=none`)."]
     assert [line["arm"] for line in result.lines] == ["none", "deformable"] and result.lines[0]["seconds"] > 0
     assert json.loads((result.folder / "config.json").read_text())["generators"]["deformable"]["perceptual"] == {"weights": "reid:baseline"}
 
