@@ -116,6 +116,8 @@ def timed_geometry() -> Iterator[list[float]]:
 
     def timed(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if not depth[0] and DEVICE.type == "cuda":
+                torch.cuda.synchronize()  # what is still under way is not geometry's
             depth[0] += 1
             start = time.perf_counter()
             try:
@@ -157,6 +159,8 @@ def forward(model: Generator, batch: int, compiling: bool = True) -> dict[str, A
         last = (pair.source.contiguous(memory_format=torch.channels_last), *given[1:])
         found["channels_last"] = batch / best_of(lambda: model(*last))
         with timed_geometry() as spent:
+            if DEVICE.type == "cuda":
+                torch.cuda.synchronize()
             start = time.perf_counter()
             model(*last)
             if DEVICE.type == "cuda":
@@ -219,13 +223,14 @@ def training(name: str, options: dict[str, Any], batch: int, precision: str, ste
         model = generators.create(name, **options)
         start = step
         model.turn = lambda at, start=start, turn_of=model.turn: turn_of(start)  # type: ignore[method-assign]
+        model.prepare_steps = 0  # type: ignore[misc] - what is measured before the first step is no part of one
         clock = Clock(pairs(model, batch))
         with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as out:
             generators.train(
                 model, clock, out, steps=steps, precision=precision, perceptual=vgg_for(model), log_every_steps=10**6,
                 accelerator="cuda" if DEVICE.type == "cuda" else "cpu",
             )  # fmt: skip
-        asked = clock.asked[1 + model.prepare_steps :]
+        asked = clock.asked[1:]
         found["+".join(turn)] = min(b - a for a, b in zip(asked, asked[1:], strict=False))
     return found
 
@@ -370,6 +375,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{_cpu()}, {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "python": platform.python_version()}, "batch": asked.batch,
+        "bfloat16_batch": asked.batch if DEVICE.type == "cuda" else 2, "tf32": torch.backends.cudnn.allow_tf32 and DEVICE.type == "cuda",
         "machine_gflops": rate, "command": shlex.join(["python", "benchmarks/generators.py", *sys.argv[1:]]), "date": str(date.today()),
         "generators": {},
     }  # fmt: skip
@@ -398,17 +404,22 @@ def main() -> None:
             steps = ", ".join(f"{turn} {seconds:.2f} s" for turn, seconds in row["step_s"].items())
             print(f"  a step at batch {row['batch_size']}: {steps}", flush=True)
         result["generators"][name] = row
+        _write(asked.out, result)
     if "parts" not in asked.skip:
         result["parts"] = against_the_usual_way()
         for what, row in result["parts"].items():
             maps = f"; {row['ours_maps']:.1f} feature maps alive at most against {row['usual_maps']:.1f}" if "ours_maps" in row else ""
             print(f"{what}: {row['ours_s'] * 1e3:.1f} ms against {row['usual_s'] * 1e3:.1f} ms ({row['usual']}), "
                   f"{row['usual_s'] / row['ours_s']:.1f} ×{maps}")  # fmt: skip
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = asked.out.with_name(f".{asked.out.name}")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(partial, asked.out)
+    _write(asked.out, result)
     print(f"written to {asked.out}")
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(partial, path)
 
 
 def _cpu() -> str:

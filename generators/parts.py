@@ -6,6 +6,8 @@ batch at once, in closed form, on the pose's device.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,13 +25,25 @@ HALF_WIDTH, HEAD_HALF_SIDE = 0.2, 0.4  # in torso lengths
 _AFTER = tuple(AFTER_LOWER if limb in LOWER else AFTER_UPPER for limb in LIMBS)
 
 
-def _indices(names: tuple[str, ...]) -> list[int]:
-    return [openpose_18.index(name) for name in names]
+def _indices(names: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(openpose_18.index(name) for name in names)
 
 
 _TORSO, _FACE, _HEAD = _indices(TORSO), _indices(FACE), _indices((*FACE, "r_shoulder", "l_shoulder"))
 _START, _END = _indices(tuple(a for a, _ in LIMBS)), _indices(tuple(b for _, b in LIMBS))
-_OTHER_START, _OTHER_END = ([openpose_18.mirror[j] for j in side] for side in (_START, _END))
+_OTHER_START, _OTHER_END = (tuple(openpose_18.mirror[j] for j in side) for side in (_START, _END))
+
+
+@lru_cache(maxsize=64)
+def _on(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Numbers on a device, kept there: copied each time they would make a GPU wait."""
+    with torch.inference_mode(False):  # what drawing keeps here, learning may need
+        return torch.tensor(numbers, dtype=dtype, device=device)
+
+
+def _joints(values: Tensor, which: tuple[int, ...]) -> Tensor:
+    """Rows of joints, of xy (B, K, 2) or visible (B, K)."""
+    return values.index_select(1, _on(which, values.device))
 
 
 def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor, Tensor]:
@@ -41,17 +55,17 @@ def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor,
     mine, theirs = torso_length(source), torso_length(target)
     unknown = target.size[0] / 4
     mine, theirs = (torch.where(a > 0, a, torch.where(b > 0, b, unknown)) for a, b in ((mine, theirs), (theirs, mine)))
-    there = target.visible[:, _START] & target.visible[:, _END]  # (B, 8)
-    own = source.visible[:, _START] & source.visible[:, _END]
-    mirrored = source.visible[:, _OTHER_START] & source.visible[:, _OTHER_END]
-    start = torch.where(own[..., None], source.xy[:, _START], source.xy[:, _OTHER_START])
-    end = torch.where(own[..., None], source.xy[:, _END], source.xy[:, _OTHER_END])
+    there = _joints(target.visible, _START) & _joints(target.visible, _END)  # (B, 8)
+    own = _joints(source.visible, _START) & _joints(source.visible, _END)
+    mirrored = _joints(source.visible, _OTHER_START) & _joints(source.visible, _OTHER_END)
+    start = torch.where(own[..., None], _joints(source.xy, _START), _joints(source.xy, _OTHER_START))
+    end = torch.where(own[..., None], _joints(source.xy, _END), _joints(source.xy, _OTHER_END))
     both = source.visible & target.visible
     # One fit for all: torso and limbs have four points, the head seven; those that a part lacks weigh nothing.
-    wanted = _points(target.xy, _corners(target.xy[:, _START], target.xy[:, _END], HALF_WIDTH * theirs))
-    weight = F.pad(both[:, _TORSO].to(mine.dtype), (0, 3))[:, None], both[:, _HEAD].to(mine.dtype)[:, None], _four(mine)
+    wanted = _points(target.xy, _corners(_joints(target.xy, _START), _joints(target.xy, _END), HALF_WIDTH * theirs))
+    weight = F.pad(_joints(both, _TORSO).to(mine.dtype), (0, 3))[:, None], _joints(both, _HEAD).to(mine.dtype)[:, None], _four(mine)
     fitted, ok = fit_affine(wanted, _points(source.xy, _corners(start, end, HALF_WIDTH * mine)), torch.cat(weight, dim=1), total)
-    face = both[:, _FACE].any(-1, keepdim=True)
+    face = _joints(both, _FACE).any(-1, keepdim=True)
     known = torch.cat((ok[:, :1], ok[:, 1:2] & face, ok[:, 2:] & there & (own | mirrored)), dim=1)
     # The torso stays where it can't be fitted, everything else is nowhere.
     otherwise = no_point(fitted).repeat(10, 1, 1)
@@ -62,7 +76,7 @@ def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor,
 
 def _points(xy: Tensor, corners: Tensor) -> Tensor:
     """What each part is fitted on, (B, 10, 7, 2)."""
-    return torch.cat((F.pad(xy[:, _TORSO], (0, 0, 0, 3))[:, None], xy[:, _HEAD][:, None], F.pad(corners, (0, 0, 0, 3))), dim=1)
+    return torch.cat((F.pad(_joints(xy, _TORSO), (0, 0, 0, 3))[:, None], _joints(xy, _HEAD)[:, None], F.pad(corners, (0, 0, 0, 3))), dim=1)
 
 
 def _four(like: Tensor) -> Tensor:
@@ -86,7 +100,7 @@ def _corners(start: Tensor, end: Tensor, half_width: Tensor) -> Tensor:
     along = end - start
     length = along.square().sum(-1, keepdim=True).clamp(min=1e-12).sqrt()
     across = torch.stack((-along[..., 1], along[..., 0]), dim=-1) / length * half_width[:, None, None]
-    after = torch.tensor(_AFTER, dtype=along.dtype, device=along.device)[:, None]
+    after = _on(_AFTER, along.device, along.dtype)[:, None]
     first, last = start - BEFORE * along, end + after * along
     return torch.stack((first - across, first + across, last + across, last - across), dim=-2)
 
@@ -106,8 +120,8 @@ def _masks(pose: Pose, there: Tensor, torso: Tensor) -> Tensor:
 
 def _head(pose: Pose, rows: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     """Ends (B, 1, H) of the square around the middle of what is seen of the face; it has none when nothing is."""
-    seen = pose.visible[:, _FACE]
-    middle = pose.xy[:, _FACE].sum(-2) / seen.sum(-1, keepdim=True).clamp(min=1)  # invisible joints are 0
+    seen = _joints(pose.visible, _FACE)
+    middle = _joints(pose.xy, _FACE).sum(-2) / seen.sum(-1, keepdim=True).clamp(min=1)  # invisible joints are 0
     inside = ((rows - middle[:, 1:]).abs() <= half[:, None]) & seen.any(-1, keepdim=True)
     x = middle[:, :1]
     return (x - half[:, None]).expand_as(inside)[:, None], torch.where(inside, x + half[:, None], -torch.inf)[:, None]
@@ -115,10 +129,10 @@ def _head(pose: Pose, rows: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rectangles(pose: Pose, rows: Tensor, there: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     """Ends (B, 8, H) of the limbs' rectangles; none where a limb is not there or has no length."""
-    start, along = pose.xy[:, _START], pose.xy[:, _END] - pose.xy[:, _START]
+    start, along = _joints(pose.xy, _START), _joints(pose.xy, _END) - _joints(pose.xy, _START)
     length = along.square().sum(-1, keepdim=True).sqrt()
     ux, uy = (along / length.clamp(min=1e-6)).split(1, dim=-1)  # (B, 8, 1)
-    y, after = rows - start[..., 1:], torch.tensor(_AFTER, dtype=rows.dtype).to(rows.device)[:, None]
+    y, after = rows - start[..., 1:], _on(_AFTER, rows.device, rows.dtype)[:, None]
     side = half[:, None, None].expand_as(length)
     # Along the limb ux·x + uy·y, across it −uy·x + ux·y, both within bounds.
     least, most = torch.stack((-BEFORE * length, -side)), torch.stack(((1 + after) * length, side))

@@ -73,6 +73,7 @@ def train(
     (a stream with `starting_at(step)` is asked to start there, any other is drawn from up to there).
     SIGINT or SIGTERM save and stop after the step under way. FloatingPointError names the step and the term of a
     loss that is not finite; ValueError says when the checkpoint in `out` is of another model or of other `about`.
+    Of several processes each has its own share's batch norm, and all draw the same noise.
     A paper that compares images on VGG-19 gets it before anything else; FileNotFoundError says where its weights belong.
     """
     steps = model.schedule_steps() if steps is None else steps
@@ -154,15 +155,18 @@ class _Loop:
         """Show the model the stream's first batches, and give the stream back whole."""
         first = list(islice(stream, self.model.prepare_steps))
         with torch.no_grad():
-            self.model.prepare([pair.to(self.fabric.device).on(self.model.skeleton) for pair in first])
+            self.model.prepare([pair.on(self.model.skeleton).to(self.fabric.device) for pair in first])
         return chain(first, stream)
 
     def step(self, step: int, pair: PosePair) -> None:
         """One turn: every player whose turn it is pays its losses and moves."""
         world, rank = self.fabric.world_size, self.fabric.global_rank
         if world > 1:
+            if len(pair) % world:
+                raise ValueError(f"a batch of {len(pair)} pairs can't be shared evenly by {world} processes")
             pair = pair[torch.arange(rank, len(pair), world)]
-        pair = pair.to(self.fabric.device, non_blocking=True).on(self.model.skeleton)
+        # Converted where it is: what is counted joint by joint would make a GPU wait.
+        pair = pair.on(self.model.skeleton).to(self.fabric.device, non_blocking=True)
         turn = self.model.turn(step)
         # Who moves twice in a turn needs a new drawing the second time.
         once = len(set(turn)) == len(turn)
@@ -227,7 +231,7 @@ class _Loop:
         self.model.eval()
         # A generator may draw noise: what a sheet takes must not change what training draws next.
         with torch.random.fork_rng(devices=[self.fabric.device] if self.fabric.device.type == "cuda" else []):
-            pair = pair.to(self.fabric.device).on(self.model.skeleton)
+            pair = pair.on(self.model.skeleton).to(self.fabric.device)
             with self.fabric.autocast():
                 image = self.model(pair.source, pair.source_pose, pair.target_pose)
         self.model.train()

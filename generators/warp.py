@@ -127,8 +127,9 @@ def warp(
     # grid_sample counts from −1 to 1 between the outermost pixel centres. A side of one pixel has no length: any but 0 will do.
     sides = zip((x, y), (image.shape[-1], image.shape[-2]), strict=True)
     grid = torch.stack([places * (2 / max(side - 1, 1)) - 1 for places, side in sides], dim=-1)
-    moved = F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode=padding, align_corners=True)
-    return moved if mask is None else moved * mask[:, None].to(moved.dtype)
+    # In the places' own precision: bfloat16 counts pixels by eighths at best.
+    moved = F.grid_sample(image.to(grid.dtype), grid, mode="bilinear", padding_mode=padding, align_corners=True)
+    return (moved if mask is None else moved * mask[:, None]).to(image.dtype)
 
 
 def _places(transform: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -152,6 +152,6 @@ class Augmenter:
         sources = sources.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             drawn = self.generator(
-                images.to_float(sources), convert(source_pose.to(device), skeleton), convert(target_pose.to(device), skeleton)
+                images.to_float(sources), convert(source_pose, skeleton).to(device), convert(target_pose, skeleton).to(device)
             )
         return drawn.float()

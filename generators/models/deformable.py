@@ -7,7 +7,8 @@ A patch discriminator sees source, source heatmaps, image, target heatmaps; besi
 
 Differs from the paper:
 * The nearest-neighbour loss is a mean over pixels, as in the released code: λ = 0.01 was chosen with it (the text sums; `nn_reduction`).
-* torchvision's VGG-19 takes inputs of unit variance, the code's took 0 to 255: features are scaled by 57.6 so that λ keeps its meaning.
+* torchvision's VGG-19 takes inputs of unit variance, the code's took 0 to 255: features are scaled by 57.6 so that λ keeps its meaning
+  (another network's, in VGG-19's place, are not).
 * The norm's ε of 1e-3 on the standard deviation (released code) is 1e-6 on the variance; logits instead of logs with 1e-7 inside.
 * Lower limbs reach 0.3 of their length past the end in transforms and in masks; the code says 0.3 and 0.5.
 * A torso with fewer than three joints in both poses stays where it is, and its scale is a quarter of the height where no side is
@@ -29,7 +30,7 @@ from generators.base import Generator, PosePair
 from generators.losses import fake_loss, nearest_neighbour_l1, real_loss
 from generators.maps import body_mask, gaussian_maps
 from generators.parts import body_parts
-from generators.perceptual import Features
+from generators.perceptual import VGG19, Features
 from generators.pose import Pose
 from generators.warp import at_scale, carry
 
@@ -233,14 +234,15 @@ class DeformableGAN(Generator):
             return {"l1": self.content_weight * F.l1_loss(drawn, target)}
         if self.perceptual is None:
             return {}
+        scale = KERAS_SCALE if isinstance(self.perceptual, VGG19) else 1.0
         (mine,) = self.perceptual(drawn)
         with torch.no_grad():
             (theirs,) = self.perceptual(target)
         if self.content_loss == "features":
-            return {"features": self.content_weight * KERAS_SCALE * F.l1_loss(mine, theirs)}
+            return {"features": self.content_weight * scale * F.l1_loss(mine, theirs)}
         distance = nearest_neighbour_l1(mine, theirs, self.nn_side_px)
         reduced = distance.sum((1, 2)).mean() if self.nn_sum else distance.mean()
-        return {"nearest_neighbour": self.content_weight * KERAS_SCALE * reduced}
+        return {"nearest_neighbour": self.content_weight * scale * reduced}
 
     def _seen(self, pair: PosePair, image: Tensor) -> Tensor:
         """The discriminator's four tensors (B, 42, H, W)."""

@@ -182,12 +182,15 @@ class _Benchmark:
         return PoseBank.collect((p for p in self.people if p.split == "train"), self._generator_size())
 
     def _generator_size(self) -> tuple[int, int]:
-        sizes = {tuple(arm.generator.options.get("size", (128, 64))) for arm in self.config.generators.values()}
+        with torch.device("meta"):  # a paper's own size is its constructor's; shapes alone, no weights
+            made = [create(arm.generator.name, **arm.generator.options) for arm in self.config.generators.values()]
+        sizes = {tuple(model.size) for model in made}
         if self.rendered is not None:
             sizes.add(tuple(self.rendered.config.size))
         if len(sizes) > 1:
             raise ValueError(f"every generator of a benchmark draws one size, and rendered people have it too, got {sorted(sizes)}")
-        return sizes.pop() if sizes else self.config.baseline.size
+        height, width = sizes.pop() if sizes else self.config.baseline.size
+        return height, width
 
     @cached_property
     def rows(self) -> list[SyntheticRow]:

@@ -38,8 +38,9 @@ def measure(
     plain, masked = [], []
     for start in range(0, len(pairs), batch_size):
         batch = _batch(pairs[start : start + batch_size], size)  # type: ignore[arg-type]
-        there = batch.to(device).on(model.skeleton)
-        drawn = model(there.source, there.source_pose, there.target_pose)
+        there = batch.on(model.skeleton).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # as the augmenter draws
+            drawn = model(there.source, there.source_pose, there.target_pose).float()
         mask = protocol_mask(batch.to(device).target_pose).squeeze(1).bool()
         generated, truth = images.to_uint8(drawn), images.to_uint8(there.target)
         plain.append(ssim(generated, truth, PROTOCOL))

@@ -11,7 +11,7 @@ from generators.perceptual import Features, Perceptual
 from reid_aug.bench.baseline import load_baseline
 
 # What stands for VGG-19's five blocks, by the names torchreid's families give their stages.
-STAGES = (("conv1", "conv2", "conv3", "conv4", "conv5"), ("conv1", "layer1", "layer2", "layer3", "layer4"))
+STAGES = (("conv1", "conv2", "conv3", "conv4", "conv5"), ("relu", "layer1", "layer2", "layer3", "layer4"))
 
 
 class ReidFeatures(Perceptual):

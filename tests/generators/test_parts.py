@@ -214,3 +214,16 @@ def test_poses_learn_through_the_transforms() -> None:
         return body_parts(Pose(xy, target.visible, openpose_18, SIZE), target)[0]
 
     assert torch.autograd.gradcheck(fits, (xy,), atol=1e-5)
+
+
+def test_what_drawing_keeps_can_be_learnt_from() -> None:
+    """Index tensors are kept between calls: made in inference mode, autograd would refuse them."""
+    import generators.parts as module
+
+    module._on.cache_clear()
+    target = standing()
+    with torch.inference_mode():
+        body_parts(target, target)
+    xy = target.xy.clone().requires_grad_()
+    body_parts(Pose(xy, target.visible, openpose_18, SIZE), target)[0].sum().backward()
+    assert xy.grad is not None and xy.grad.isfinite().all()

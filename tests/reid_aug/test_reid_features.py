@@ -57,7 +57,8 @@ def test_resnets_have_stages_too_and_others_are_refused() -> None:
     network = ReidFeatures(resnet, Features(("conv1_2", "conv2_2", "conv5_4")), "r")
     shapes = [tuple(layer.shape[1:]) for layer in network(torch.zeros(1, 3, 64, 32))]
     assert shapes == [(64, 32, 16), (64, 16, 8), (512, 2, 1)], shapes
-    with pytest.raises(ValueError, match="a network with stages conv1/conv2/conv3/conv4/conv5 or conv1/layer1"):
+    assert network(torch.rand(1, 3, 64, 32))[0].min() >= 0, "after its ReLU, as VGG-19's"
+    with pytest.raises(ValueError, match="a network with stages conv1/conv2/conv3/conv4/conv5 or relu/layer1"):
         ReidFeatures(torch.nn.Sequential(torch.nn.ReLU()), Features(("conv1_1",)), "x")
 
 

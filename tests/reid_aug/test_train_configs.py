@@ -14,7 +14,9 @@ from reid_aug.rendered import RenderedSet
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs" / "generators").glob("*.yaml"))
-SHORT = {"stage1_steps": 1, "stage2_steps": 1, "pretrain_steps": 1, "warmup_steps": 1, "gan_steps": 2, "constant_steps": 1, "decay_steps": 1}
+SHORT = {
+    "stage1_steps": 1, "stage2_steps": 1, "pretrain_steps": 1, "warmup_steps": 1, "gan_steps": 2, "constant_steps": 1, "decay_steps": 1,
+}  # fmt: skip
 SMALL = {"size": [32, 16], "width": 4, "blocks": 1, "detector_blocks": 1}
 
 
