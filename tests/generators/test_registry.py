@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import stat
@@ -85,9 +86,9 @@ def test_create_builds_the_class_of_the_file_and_knows_its_name() -> None:
     ],
 )
 def test_a_models_file_holds_one_generator(text: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"odd_{abs(hash(text))}"
+    name = f"odd_{hashlib.sha256(text.encode()).hexdigest()[:8]}"  # a module is imported once: each text has its own name
     (tmp_path / f"{name}.py").write_text(text)
-    monkeypatch.setattr(registry.models, "__path__", [*registry.models.__path__, str(tmp_path)])
+    monkeypatch.setenv(registry.FOLDERS, str(tmp_path))
     assert name in generators.names()
     with pytest.raises(ValueError, match=rf"models/{name}\.py defines one Generator, got {found}"):
         generators.create(name)
