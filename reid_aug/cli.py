@@ -1,4 +1,4 @@
-"""reid-aug: train a generator, list pairs, write dumps, check them, run the benchmark."""
+"""reid-aug: train a generator, list pairs, write dumps, check them, measure image quality, run the benchmark."""
 
 from __future__ import annotations
 
@@ -60,6 +60,20 @@ def _parser() -> argparse.ArgumentParser:
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
     configured("rendered", _rendered, "write the embedded data set of rendered people")
     configured("bench", _bench, "train Re-ID baselines with and without augmentation and report rank-1 and mAP")
+    quality = verb("quality", _quality, "measure the images of a generator or of a dump by a protocol of configs/quality")
+    quality.add_argument("target", metavar="CHECKPOINT | DUMP")
+    quality.add_argument("settings", nargs="*", metavar="protocol.yaml | key=value", help="e.g. data.root=DIR pairs.count=1000 out=DIR")
+    study = verb("user-study", _user_study, "write a page on which people tell real images from generated ones")
+    study.add_argument("real", metavar="REAL_DIR")
+    study.add_argument("fake", metavar="FAKE_DIR")
+    study.add_argument("--out", required=True, help="folder to write index.html to")
+    study.add_argument("--count", type=int, default=55, help="images of each kind")
+    study.add_argument("--practice", type=int, default=10, help="first images, which do not count")
+    study.add_argument("--seconds", type=float, default=1.0, help="how long an image is shown")
+    study.add_argument("--seed", type=int, default=0)
+    merge = verb("user-study-merge", _user_study_merge, "put the results of several raters together")
+    merge.add_argument("results", nargs="+", metavar="RESULT.json")
+    merge.add_argument("--out", help="JSON to write")
     check = verb("check", _check, "open every image a dump's manifest names and compare it with what was written")
     check.add_argument("folder")
     pairs = verb("pairs", _pairs, "list the papers' pairs of a keypoint file: ordered pairs of images of one person")
@@ -105,6 +119,38 @@ def _dump(arguments: argparse.Namespace) -> int:
     augmenter = Augmenter(model, bank, asked.per_image, asked.seed, batch_size=asked.batch_size, device=asked.device)
     rows = dump(people, augmenter, asked.out, copy_real=asked.copy_real).rows
     print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {asked.out}")
+    return 0
+
+
+def _quality(arguments: argparse.Namespace) -> int:
+    from reid_aug.bench import quality_run
+    from reid_aug.bench.quality import definitions
+
+    path, overrides = split_settings(arguments.settings)
+    asked, as_shipped = quality_run.load_config(path, overrides)
+    report = quality_run.run(arguments.target, asked, as_shipped=as_shipped)
+    print(report.table, definitions([report.quality]), f"report: {report.folder / 'quality.md'}", sep="\n")
+    return 0
+
+
+def _user_study(arguments: argparse.Namespace) -> int:
+    from reid_aug.bench.user_study import write_study
+
+    page = write_study(
+        arguments.real, arguments.fake, arguments.out,
+        count=arguments.count, practice=arguments.practice, seconds=arguments.seconds, seed=arguments.seed,
+    )  # fmt: skip
+    print(f"user study: {page}")
+    return 0
+
+
+def _user_study_merge(arguments: argparse.Namespace) -> int:
+    from reid_aug.bench.user_study import merge
+
+    merged = merge(arguments.results, arguments.out)
+    print(merged)
+    if arguments.out:
+        print(f"merged: {arguments.out}")
     return 0
 
 

@@ -157,12 +157,40 @@ def held_out_pairs(people: Sequence[PersonImage], count: int, seed: int = 0) -> 
     The order of `people` does not matter. Identity 0 is taken for background unless a query has it. ValueError when
     there are fewer pairs.
     """
-    background = {JUNK} if any(p.split == "query" and p.pid == 0 for p in people) else {JUNK, 0}
-    test = _usable(people, lambda p: p.split != "train" and p.pid not in background)
+    test = _usable(people, _may_be_shown(people))
     population = pair_population([p.pid for p in test])
     where = f"{len(test)} query and gallery images with a valid pose"
     pairs = population.pair(_draw(population.count, count, seed, where))
     return [(test[source], test[target]) for source, target in pairs.tolist()]
+
+
+def unpaired(
+    people: Sequence[PersonImage], count: int, seed: int = 0, source_identities: int | None = None, target_identities: int | None = None
+) -> list[tuple[PersonImage, PersonImage]]:
+    """`count` different pairs of query and gallery images of two groups of people without overlap (Ho et al. 2019).
+
+    Identities are shuffled by `seed` and dealt to a source and a target group, half each unless said otherwise; both
+    images have valid poses. ValueError when there are fewer identities or pairs.
+    """
+    test = _usable(people, _may_be_shown(people))
+    pids = sorted({p.pid for p in test})
+    first = -(-len(pids) // 2) if source_identities is None else source_identities
+    second = len(pids) - first if target_identities is None else target_identities
+    if min(first, second) < 1 or first + second > len(pids):
+        raise ValueError(f"{first} source and {second} target identities are wanted; {len(pids)} have an image with a valid pose")
+    rng = np.random.default_rng(seed)
+    dealt = rng.permutation(pids)
+    groups = set(dealt[:first].tolist()), set(dealt[first : first + second].tolist())
+    sources, targets = ([p for p in test if p.pid in group] for group in groups)
+    where = f"{len(sources)} source and {len(targets)} target images"
+    numbers = _draw(len(sources) * len(targets), count, seed, where)
+    return [(sources[n // len(targets)], targets[n % len(targets)]) for n in numbers.tolist()]
+
+
+def _may_be_shown(people: Sequence[PersonImage]) -> Callable[[PersonImage], bool]:
+    """Whether an image shows somebody to be found: identity 0 is taken for background unless a query has it."""
+    background = {JUNK} if any(p.split == "query" and p.pid == 0 for p in people) else {JUNK, 0}
+    return lambda p: p.split != "train" and p.pid not in background
 
 
 def _usable(people: Sequence[PersonImage], wanted: Callable[[PersonImage], bool]) -> list[PersonImage]:

@@ -294,6 +294,11 @@ def _csv_line(name: str, drawn: Drawn, size: tuple[int, int]) -> str:
     return f"{name}: {y}: {x}"
 
 
+def is_rendered(root: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a rendered data set."""
+    return (Path(root) / _INDEX).is_file()
+
+
 def read_rendered(root: str | os.PathLike[str]) -> RenderedSet:
     """Open a written set."""
     root = Path(root)

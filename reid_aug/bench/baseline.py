@@ -90,13 +90,23 @@ def build(config: BaselineConfig, classes: int) -> nn.Module:
     return torchreid_models.build_model(config.model, classes, loss="triplet", pretrained=False, use_gpu=False)
 
 
-def train_baseline(config: BaselineConfig, data: TrainingSet, seed: int, *, device: str = "auto", label: str = "") -> nn.Module:
-    """Train from scratch for `config.steps` steps; everything random comes from `seed`. The model in eval mode."""
+def train_baseline(
+    config: BaselineConfig, data: TrainingSet, seed: int,
+    *, device: str = "auto", label: str = "", start: Mapping[str, Tensor] | None = None,
+) -> nn.Module:  # fmt: skip
+    """Train for `config.steps` steps, from scratch or from the weights `start`; everything random comes from `seed`.
+
+    A classifier of other identities is left out of `start`. The model in eval mode.
+    """
     from lightning_fabric import Fabric
 
     fabric = Fabric(accelerator="auto" if device == "auto" else device, devices=1, precision=config.precision)
     torch.manual_seed(seed)
-    model = build(config, data.classes).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build(config, data.classes)
+    if start is not None:
+        own = model.state_dict()
+        model.load_state_dict({k: v for k, v in start.items() if v.shape == own[k].shape}, strict=False)
+    model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps, pct_start=0.15)
     triplet = torchreid_losses.TripletLoss(margin=config.triplet_margin)
@@ -148,7 +158,8 @@ def prepare(images: Tensor) -> Tensor:
 def save_baseline(model: nn.Module, config: BaselineConfig, classes: int, path: str | os.PathLike[str], **about: Any) -> None:
     """Write a trained network and what builds it again to one safetensors file, atomically."""
     state = model.state_dict()
-    header = {"format": FORMAT, "model": config.model, "classes": classes, "digest": tensors_digest(state), "about": about}
+    own = config.model_dump(mode="json")
+    header = {"format": FORMAT, "model": config.model, "config": own, "classes": classes, "digest": tensors_digest(state), "about": about}
     write_tensors(state, header, path)
 
 

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from generators import create
+from generators import create, load
 from generators import names as generator_names
 from generators.registry import nearest, read_header
 from reid_aug import config as configuration
@@ -28,7 +28,10 @@ from reid_aug.augmenter import plan
 from reid_aug.bank import PoseBank
 from reid_aug.bench.arms import COPIES, NONE, ORACLE, draw_arm, read_rows, training_set
 from reid_aug.bench.baseline import BaselineConfig, TrainingSet, features, load_baseline, save_baseline, train_baseline
-from reid_aug.bench.held_out import measure, pairs_to_measure
+from reid_aug.bench.held_out import drawn, pairs_to_measure
+from reid_aug.bench.networks import Networks
+from reid_aug.bench.protocols import QualityConfig
+from reid_aug.bench.quality import Quality, Surroundings, load_reid, measure
 from reid_aug.bench.ranking import Ranking, rank_gallery
 from reid_aug.config import Config, DataConfig, GeneratorConfig, PerceptualConfig, TrainConfig
 from reid_aug.loading import load_people
@@ -54,13 +57,6 @@ class GeneratorArm(Config):
     sample_every_steps: PositiveInt = 1000
     save_every_steps: PositiveInt = 200
     checkpoint: str | None = None
-
-
-class QualityConfig(Config):
-    """How many held-out pairs image quality is measured on; 0 measures none."""
-
-    pairs: NonNegativeInt = 500
-    seed: int = 0
 
 
 class BenchConfig(Config):
@@ -96,11 +92,12 @@ class BenchConfig(Config):
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A finished benchmark: its folder, its lines, and what was measured of image quality, by arm."""
+    """A finished benchmark: its folder, its lines, and by arm image quality and what a perceptual loss compared on."""
 
     folder: Path
     lines: list[dict[str, Any]]
-    quality: dict[str, dict[str, Any]]
+    quality: dict[str, Quality]
+    perceptual: dict[str, str]
 
 
 def run(config: BenchConfig) -> Result:
@@ -146,7 +143,7 @@ class _Benchmark:
                     _append(self.results, self._measure(arm, seed))
         lines = self._lines()
         wanted = [(arm, seed) for arm in self.config.arms for seed in self.config.seeds]
-        return Result(self.folder, [lines[key] for key in wanted], quality)
+        return Result(self.folder, [lines[key] for key in wanted], quality, self._perceptual())
 
     def _lines(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Finished lines of this configuration by (arm, seed)."""
@@ -162,7 +159,7 @@ class _Benchmark:
             if asked.checkpoint is None and not self.place("generators", arm).exists() and asked.perceptual.weights != BASELINE:
                 check_perceptual(asked.generator, asked.perceptual)
         if self.config.quality.pairs and set(self.config.generators) & set(self.config.arms):
-            pairs_to_measure(self.people, self.config.quality.pairs, self.config.quality.seed)
+            assert self._pairs
 
     @cached_property
     def rendered(self) -> RenderedSet | None:
@@ -285,19 +282,40 @@ class _Benchmark:
             [p.pid for p in query], [p.pid for p in gallery], [p.camid for p in query], [p.camid for p in gallery],
         )  # fmt: skip
 
-    def _quality(self, arm: str) -> dict[str, Any]:
-        """SSIM and mask-SSIM of a generator arm on held-out pairs, measured once."""
-        asked = self.config.quality.model_dump()
+    def _quality(self, arm: str) -> Quality:
+        """Image quality of a generator arm on held-out pairs; measured once, and again when weights that were missing have come."""
+        asked = {**self.config.quality.model_dump(mode="json"), "weights": self._networks.there()}
         kept = self.place("quality", arm).with_suffix(".json")
-        if kept.exists() and (known := json.loads(kept.read_text()))["asked"] == asked:
-            return known
+        if kept.exists() and (known := json.loads(kept.read_text())).get("asked") == asked:
+            return Quality.from_json(known)
         sheet = self.folder / "samples" / f"{arm}.png"
-        found = {"asked": asked, **measure(self.checkpoint(arm), self.people, self.config.quality.pairs, self.config.quality.seed, sheet)}
-        compared_on = read_header(self.checkpoint(arm)).get("about", {}).get("perceptual")
-        if compared_on is not None:
-            found["perceptual"] = compared_on
-        images.atomic_write_text(kept, json.dumps(found, indent=2) + "\n")
+        protocol = self.config.quality.protocol
+        batches = drawn(load(self.checkpoint(arm)), self._pairs, protocol.mask, sheet=sheet)
+        found = measure(batches, protocol, self._surroundings, len(self._pairs), arm)
+        images.atomic_write_text(kept, json.dumps({"asked": asked, **found.as_json()}, indent=2) + "\n")
         return found
+
+    @cached_property
+    def _pairs(self) -> list[tuple[PersonImage, PersonImage]]:
+        return pairs_to_measure(self.people, self.config.quality.protocol.pairs)
+
+    @cached_property
+    def _networks(self) -> Networks:
+        return Networks(download=self.config.quality.download)
+
+    @cached_property
+    def _surroundings(self) -> Surroundings:
+        """What image quality is measured beside: real images, the network of the arm `none`, and the truth, where known."""
+        if not self._kept().exists():
+            self._trained(NONE, self.config.synthesis_seed)
+        reid = load_reid(str(self._kept()), self._networks.device)
+        return Surroundings(self.people, self._generator_size(), self._networks, reid=reid, rendered=self.rendered)
+
+    def _perceptual(self) -> dict[str, str]:
+        """What the perceptual terms of generator arms compared images on, for those whose papers have such terms."""
+        arms = [arm for arm in self.config.generators if arm in self.config.arms]
+        found = {arm: read_header(self.checkpoint(arm)).get("about", {}).get("perceptual") for arm in arms}
+        return {arm: name for arm, name in found.items() if name is not None}
 
 
 def _cmc(ranking: Ranking, rank: int) -> float:

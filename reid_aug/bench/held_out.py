@@ -1,79 +1,136 @@
-"""Image quality of a generator on pairs of people it never saw."""
+"""What image quality is measured on: pairs of people a generator never saw, or the rows of a dump."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from generators import PosePair, load
+from generators import Generator, PosePair
 from generators.maps import body_mask
 from generators.pose import Pose, rescale
 from generators.sheet import sample_sheet
 from reid_aug import images
-from reid_aug.bench.quality import ssim
-from reid_aug.pairs import held_out_pairs
+from reid_aug.bench.metrics import Batch
+from reid_aug.bench.protocols import MaskConfig, PairsConfig
+from reid_aug.manifest import SyntheticRow
+from reid_aug.pairs import held_out_pairs, unpaired
 from reid_aug.people import PersonImage
 
-PROTOCOL = "deformable"
+Pair = tuple[PersonImage, PersonImage]
 
 
-@torch.inference_mode()
-def measure(
-    checkpoint: Path, people: Sequence[PersonImage], count: int, seed: int, sheet: Path | None = None, batch_size: int = 64
-) -> dict[str, Any]:
-    """Mean SSIM and mask-SSIM (Deformable GAN's definition) over `count` held-out pairs, and a sheet of the first eight.
-
-    Pairs are of query and gallery images, both at the generator's size; masks are of the target pose.
-    ValueError when there are fewer pairs.
-    """
-    model = load(checkpoint)
-    size = tuple(model.size)
-    pairs = pairs_to_measure(people, count, seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
-    plain, masked = [], []
-    for start in range(0, len(pairs), batch_size):
-        batch = _batch(pairs[start : start + batch_size], size)  # type: ignore[arg-type]
-        there = batch.on(model.skeleton).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # as the augmenter draws
-            drawn = model(there.source, there.source_pose, there.target_pose).float()
-        mask = protocol_mask(batch.to(device).target_pose).squeeze(1).bool()
-        generated, truth = images.to_uint8(drawn), images.to_uint8(there.target)
-        plain.append(ssim(generated, truth, PROTOCOL))
-        masked.append(ssim(generated, truth, PROTOCOL, mask=mask))
-        if start == 0 and sheet is not None:
-            sheet.parent.mkdir(parents=True, exist_ok=True)
-            sample_sheet(batch[:8], drawn[:8].cpu()).save(sheet)
-    means = {name: float(torch.cat(values).mean()) for name, values in (("ssim", plain), ("mask_ssim", masked))}
-    return {"protocol": PROTOCOL, "size": list(size), "pairs": len(pairs), **means}
-
-
-def protocol_mask(pose: Pose) -> Tensor:
-    """The papers' body mask (B, 1, H, W): 4 px round the limbs and a closing of 5 px at 128 rows, in proportion elsewhere."""
-    scale = pose.size[0] / 128
-    return body_mask(pose, 4 * scale, closing_px=2 * round(2 * scale) + 1)
-
-
-def pairs_to_measure(people: Sequence[PersonImage], count: int, seed: int) -> list[tuple[PersonImage, PersonImage]]:
+def pairs_to_measure(people: Sequence[PersonImage], asked: PairsConfig) -> list[Pair]:
     """The pairs image quality is measured on; ValueError says what is missing for that many."""
     try:
-        return held_out_pairs(people, count, seed)
+        if asked.kind == "unpaired":
+            return unpaired(people, asked.count, asked.seed, asked.source_identities, asked.target_identities)
+        return held_out_pairs(people, asked.count, asked.seed)
     except ValueError as error:
         if not any(p.pose is not None for p in people if p.split != "train"):
             raise ValueError("image quality needs poses of query and gallery: data.test_keypoints=FILE, or quality.pairs=0") from error
         raise
 
 
-def _batch(pairs: Sequence[tuple[PersonImage, PersonImage]], size: tuple[int, int]) -> PosePair:
-    sources, targets = zip(*pairs, strict=True)
-    return PosePair(
-        images.to_float(images.read_many([p.path for p in sources], size)),
-        images.to_float(images.read_many([p.path for p in targets], size)),
-        Pose.stack([rescale(p.pose, size) for p in sources]),
-        Pose.stack([rescale(p.pose, size) for p in targets]),
-        torch.tensor([p.pid for p in sources]),
-    )
+def drawn(
+    model: Generator, pairs: Sequence[Pair], mask: MaskConfig, *, jpeg: int | None = None, device: torch.device | None = None,
+    batch_size: int = 64, sheet: Path | None = None, keep: Path | None = None,
+) -> Iterator[Batch]:  # fmt: skip
+    """A generator's images of pairs, in batches, as `Augmenter` would draw them; a sheet of the first eight.
+
+    `keep` is a folder of PNGs: images found there are not drawn again, so that killed work goes on.
+    """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).eval()
+    size: tuple[int, int] = tuple(model.size)  # type: ignore[assignment]
+    for start in range(0, len(pairs), batch_size):
+        part = pairs[start : start + batch_size]
+        sources, targets = zip(*part, strict=True)
+        batch = _pose_pairs(sources, targets, size)
+        wanted = sheet is not None and start == 0
+        files = [] if keep is None else [keep / f"{_stem(s)}__{_stem(t)}.png" for s, t in part]
+        if files and not wanted and all(file.is_file() for file in files):
+            generated = images.read_many(files, size, progress=False)
+        else:
+            generated = _draw(model, batch, device)
+            if wanted:
+                assert sheet is not None
+                sheet.parent.mkdir(parents=True, exist_ok=True)
+                sample_sheet(batch[:8], images.to_float(generated[:8])).save(sheet)
+            for file, image in zip(files, generated, strict=False):
+                images.write(image.permute(1, 2, 0).numpy(), file)
+        paired = all(s.pid == t.pid for s, t in part)
+        yield Batch(
+            generated if jpeg is None else reencode(generated, jpeg), images.to_uint8(batch.source),
+            images.to_uint8(batch.target) if paired else None, batch.target_pose, protocol_mask(batch.target_pose, mask),
+            [(s.name, t.name) for s, t in part], [s.pid for s in sources], [s.camid for s in sources],
+        )  # fmt: skip
+
+
+@torch.inference_mode()
+def _draw(model: Generator, batch: PosePair, device: torch.device) -> Tensor:
+    there = batch.on(model.skeleton).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # as the augmenter draws
+        return images.to_uint8(model(there.source, there.source_pose, there.target_pose).float()).cpu()
+
+
+def dumped(
+    root: Path, rows: Sequence[SyntheticRow], people: Sequence[PersonImage], size: tuple[int, int], mask: MaskConfig,
+    *, jpeg: int | None = None, batch_size: int = 64,
+) -> Iterator[Batch]:  # fmt: skip
+    """A dump's synthetic images in batches; poses and sources are those of `people`, KeyError for a name they lack."""
+    train = {p.name: p for p in people if p.split == "train"}
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        for row in part:
+            for name in (row.source, row.target):
+                if name not in train:
+                    raise KeyError(f"{root}: the manifest names {name}, which is no training image of the data set")
+        sources, targets = [train[row.source] for row in part], [train[row.target] for row in part]
+        if bare := next((t for t in targets if t.pose is None), None):
+            raise ValueError(f"{root}: the target pose {bare.name} has no keypoints")
+        generated = images.read_many([root / row.path for row in part], size, progress=False)
+        pose = Pose.stack([rescale(t.pose, size) for t in targets])  # type: ignore[arg-type]
+        yield Batch(
+            generated if jpeg is None else reencode(generated, jpeg),
+            images.read_many([s.path for s in sources], size, progress=False), None, pose, protocol_mask(pose, mask),
+            [(row.source, row.target) for row in part], [row.pid for row in part], [row.camid for row in part],
+        )  # fmt: skip
+
+
+def protocol_mask(pose: Pose, mask: MaskConfig | None = None) -> Tensor:
+    """The papers' body mask, bool (B, 1, H, W), in proportion to 128 rows."""
+    mask = mask or MaskConfig()
+    scale = pose.size[0] / 128
+    return body_mask(pose, mask.limb_px * scale, closing_px=2 * round((mask.closing_px - 1) / 2 * scale) + 1).bool()
+
+
+def reencode(pixels: Tensor, quality: int) -> Tensor:
+    """What a JPEG file of this quality leaves of uint8 images (B, 3, H, W)."""
+
+    def through(image: np.ndarray) -> np.ndarray:
+        data = images.encode(image, ".jpg", quality=quality)
+        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    return torch.from_numpy(np.stack([through(image) for image in pixels.permute(0, 2, 3, 1).numpy()])).permute(0, 3, 1, 2)
+
+
+def _stem(person: PersonImage) -> str:
+    """A file name for an image, as long as two images of one name are told apart."""
+    return f"{Path(person.name).stem}-{hashlib.sha256(person.path.encode()).hexdigest()[:6]}"
+
+
+def _pose_pairs(sources: Sequence[PersonImage], targets: Sequence[PersonImage], size: tuple[int, int]) -> PosePair:
+    def pixels(people: Sequence[PersonImage]) -> Tensor:
+        return images.to_float(images.read_many([p.path for p in people], size, progress=False))
+
+    def poses(people: Sequence[PersonImage]) -> Pose:
+        return Pose.stack([rescale(p.pose, size) for p in people])  # type: ignore[arg-type]
+
+    return PosePair(pixels(sources), pixels(targets), poses(sources), poses(targets), torch.tensor([p.pid for p in sources]))

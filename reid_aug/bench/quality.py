@@ -1,133 +1,221 @@
-"""Image quality of generated people against the true image: SSIM and mask-SSIM, as each paper measures them."""
+"""Image quality of generated people: every metric of a protocol in one pass, each number with its definition."""
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-_CHUNK_PIXELS = 2**18  # per channel and image of a pair; 32 pairs at (128, 64), which keeps the work in cache
+from reid_aug import images
+from reid_aug.bench.baseline import BaselineConfig, load_baseline
+from reid_aug.bench.identity_metrics import AroundPeople, ReidNetwork
+from reid_aug.bench.metrics import Batch, Metric, NotMeasurable, Reference, Running, Value
+from reid_aug.bench.networks import MissingWeights, Networks
+from reid_aug.bench.protocols import PublishedRow, QualityProtocol
+from reid_aug.bench.truth_metrics import AroundTruth, TrueImages
+from reid_aug.people import PersonImage
+from reid_aug.rendered import RenderedSet
+
+T = TypeVar("T")
+SPLITS: dict[Reference, tuple[str, ...]] = {"train": ("train",), "test": ("query", "gallery")}
 
 
 @dataclass(frozen=True)
-class SsimProtocol:
-    """What papers vary under one name; every choice is scikit-image's, and only windows inside the image count."""
+class Quality:
+    """What was measured: values by column, and for those that were not, why."""
 
-    window_px: int
-    sigma_px: float | None  # None is a uniform window
-    sample_covariance: bool  # N − 1 rather than N below the variances of a window
-    data_range: float | None  # None is max − min of the generated image, over all channels
+    protocol: str
+    images: int
+    values: dict[str, Value]
+    missing: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain tables for a file."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(kept: dict[str, Any]) -> Quality:
+        """What `as_json` gave."""
+        values = {name: Value(**value) for name, value in kept["values"].items()}
+        return Quality(kept["protocol"], kept["images"], values, kept["missing"])
 
 
-SSIM_PROTOCOLS = {
-    # Siarohin et al. 2018 (test.py), and the later papers that took its script over.
-    "deformable": SsimProtocol(window_px=11, sigma_px=1.5, sample_covariance=False, data_range=None),
-    # Ma et al. 2017 (score.py): scikit-image's defaults of the time, which for 8 bits meant a range of 255.
-    "pg2": SsimProtocol(window_px=7, sigma_px=None, sample_covariance=True, data_range=255.0),
-    # Ren et al. 2020 (script/metrics.py): images / 255 with a range of 1, which is 255 here.
-    "gfla": SsimProtocol(window_px=51, sigma_px=None, sample_covariance=True, data_range=255.0),
-}
+class Surroundings(AroundPeople, AroundTruth):
+    """A data set's real images, its people, a Re-ID network and, for rendered people, the truth; shared by generators.
 
-
-def ssim(
-    generated: Tensor,
-    truth: Tensor,
-    protocol: str = "deformable",
-    mask: Tensor | None = None,
-    dtype: torch.dtype = torch.float64,
-) -> Tensor:
-    """Structural similarity (B,) of uint8 images (B, 3, H, W) under a protocol of `SSIM_PROTOCOLS` (Wang et al. 2004).
-
-    `mask`, bool (B, H, W) or (B, 1, H, W), blackens both images outside it: with the target's body mask this is
-    mask-SSIM. float32 is within 1e-4 of it. A constant generated image has a range of 0; it gets 1 grey level, the least
-    that another can have. TypeError: images not uint8, mask not bool. ValueError: sizes that do not fit.
+    `home` is the split whose people are drawn. Whatever is computed of real images is computed once.
     """
-    if protocol not in SSIM_PROTOCOLS:
-        near = difflib.get_close_matches(protocol, SSIM_PROTOCOLS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"no SSIM protocol named {protocol!r}; there are {', '.join(sorted(SSIM_PROTOCOLS))}{hint}")
-    rule = SSIM_PROTOCOLS[protocol]
-    _check_images(generated, truth, rule.window_px, protocol)
-    if mask is not None:
-        mask = _checked_mask(mask, generated)
-        generated, truth = generated * mask, truth * mask
-    chunk = max(1, _CHUNK_PIXELS // (generated.shape[-2] * generated.shape[-1]))
-    pairs = zip(generated.split(chunk), truth.split(chunk), strict=True)
-    return torch.cat([_ssim(a, b, rule, dtype) for a, b in pairs])
+
+    def __init__(
+        self, people: Sequence[PersonImage], size: tuple[int, int], networks: Networks, *, home: Reference = "test",
+        reid: ReidNetwork | None = None, rendered: RenderedSet | None = None, batch_size: int = 64,
+    ) -> None:  # fmt: skip
+        self.networks, self.size, self.home, self.rendered, self.batch_size = networks, size, home, rendered, batch_size
+        self._people = {split: [p for p in people if p.split in splits] for split, splits in SPLITS.items()}
+        self._reid = reid
+        self._known: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def real(self, split: Reference) -> Iterator[Tensor]:
+        paths = [p.path for p in self._people[split]]
+        if not paths:
+            raise NotMeasurable(f"there are no real images in {' or '.join(SPLITS[split])}")
+        for start in range(0, len(paths), self.batch_size):
+            yield images.read_many(paths[start : start + self.batch_size], self.size, progress=False)
+
+    def who(self, split: Reference) -> tuple[list[int], list[int]]:
+        return [p.pid for p in self._people[split]], [p.camid for p in self._people[split]]
+
+    @property
+    def reid(self) -> ReidNetwork:
+        if self._reid is None:
+            raise NotMeasurable("no Re-ID network given (reid=CHECKPOINT, one of a benchmark's baselines/)")
+        return self._reid
+
+    def truth(self, batch: Batch) -> TrueImages:
+        if self.rendered is None:
+            raise NotMeasurable("true images are known of rendered people only")
+        if self.size != tuple(self.rendered.config.size):
+            raise NotMeasurable(f"true images are of {tuple(self.rendered.config.size)}, these of {self.size}")
+        rendered = self.rendered
+        # Every generator of a benchmark is asked for the same pairs.
+        drawn = [self.once(("true", names), lambda names=names: rendered.true_image(*names)) for names in batch.names]
+        return TrueImages(
+            torch.from_numpy(np.stack([one.image for one in drawn])).permute(0, 3, 1, 2),
+            torch.from_numpy(np.stack([one.body_mask for one in drawn])),
+            torch.from_numpy(np.stack([one.limb_masks for one in drawn])),
+        )  # fmt: skip
+
+    @cached_property
+    def facts(self) -> dict[str, int]:
+        """What `DataSetFacts` recognises a public data set by."""
+        query = [p for p in self._people["test"] if p.split == "query"]
+        return {
+            "train_images": len(self._people["train"]), "train_identities": len({p.pid for p in self._people["train"]}),
+            "query_images": len(query), "query_identities": len({p.pid for p in query}),
+        }  # fmt: skip
 
 
-def to_uint8(images: Tensor) -> Tensor:
-    """8-bit images from floats in [-1, 1], to the nearest grey level; ValueError when some lie outside or are nan."""
-    if not images.is_floating_point():
-        raise TypeError(f"images to turn into 8 bits are floats in [-1, 1], got {images.dtype}")
-    if bad := int((~(images.abs() <= 1 + 1e-3)).sum()):  # the slack is bfloat16's and a warp's rounding
-        raise ValueError(f"images to turn into 8 bits lie in [-1, 1], got {bad} of {images.numel()} values that do not")
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+def load_reid(path: str, device: str | torch.device = "cpu") -> ReidNetwork:
+    """A benchmark's Re-ID network; FileNotFoundError or ValueError when the file is none."""
+    network, header = load_baseline(path)
+    config = BaselineConfig.model_validate(header.get("config", {"model": header["model"]}))
+    return ReidNetwork(network.to(device), tuple(config.size), f"{header['model']}:{header['digest'][:12]}", config)  # type: ignore[arg-type]
 
 
-def _check_images(generated: Tensor, truth: Tensor, window_px: int, protocol: str) -> None:
-    for name, images in (("generated", generated), ("truth", truth)):
-        if images.dtype != torch.uint8:
-            raise TypeError(
-                f"{name} images are uint8, got {images.dtype}: published SSIM is measured on 8-bit images, "
-                "and rounding changes it; to_uint8 turns floats in [-1, 1] into them"
-            )
-    if generated.ndim != 4 or generated.shape[1] != 3 or not len(generated):
-        raise ValueError(f"generated images are (B, 3, H, W) with B of 1 at least, got {tuple(generated.shape)}")
-    if truth.shape != generated.shape:
-        raise ValueError(f"truth has the shape of generated, {tuple(generated.shape)}, got {tuple(truth.shape)}")
-    if min(generated.shape[-2:]) < window_px:
-        size = tuple(generated.shape[-2:])
-        raise ValueError(f"images under SSIM protocol {protocol!r} are {window_px} x {window_px} pixels at least, got {size}")
+def measure(
+    batches: Iterable[Batch], protocol: QualityProtocol, around: Surroundings, total: int | None = None, label: str = ""
+) -> Quality:
+    """Every metric of a protocol over batches of generated images, each network asked once a batch.
 
-
-def _checked_mask(mask: Tensor, images: Tensor) -> Tensor:
-    """The mask as (B, 1, H, W)."""
-    count, _, height, width = images.shape
-    if mask.dtype != torch.bool:
-        raise TypeError(f"a mask is bool, got {mask.dtype}")
-    if tuple(mask.shape) not in ((count, height, width), (count, 1, height, width)):
-        wanted = f"({count}, {height}, {width}) or ({count}, 1, {height}, {width})"
-        raise ValueError(f"a mask for {count} images of {(height, width)} is {wanted}, got {tuple(mask.shape)}")
-    return mask.reshape(count, 1, height, width)
-
-
-def _ssim(generated: Tensor, truth: Tensor, rule: SsimProtocol, dtype: torch.dtype) -> Tensor:
-    """SSIM (B,) of a chunk, equation 13 of Wang et al. averaged over windows and channels."""
-    flat = generated.flatten(1)
-    spread = (flat.amax(1).to(dtype) - flat.amin(1).to(dtype)).clamp(min=1.0)
-    scale = spread if rule.data_range is None else torch.full_like(spread, rule.data_range)
-    c1, c2 = ((k * scale).square()[:, None, None, None] for k in (0.01, 0.03))
-    x, y = generated.to(dtype), truth.to(dtype)
-    # One product for all: means of x, y, x² + y² and x·y; the two variances are only ever needed summed.
-    mean_x, mean_y, mean_squares, mean_product = _window_means(torch.stack((x, y, x * x + y * y, x * y)), rule)
-    points = rule.window_px**2
-    unbiased = points / (points - 1) if rule.sample_covariance else 1.0
-    means_squared, means_product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
-    variances = unbiased * (mean_squares - means_squared)
-    covariance = unbiased * (mean_product - means_product)
-    similarity = (2 * means_product + c1) * (2 * covariance + c2) / ((means_squared + c1) * (variances + c2))
-    return similarity.flatten(1).mean(1)
-
-
-def _window_means(planes: Tensor, rule: SsimProtocol) -> Tensor:
-    """Weighted mean of every window that lies in the image, (*, H, W) → (*, H − window + 1, W − window + 1).
-
-    As two products with banded matrices: a window is separable, and dense products outrun convolutions at these sizes.
+    A metric without weights or without meaning here is said to be missing, and the rest is measured. ValueError for
+    what is broken: images of another size, a mask without a body, no image at all.
     """
-    rows, columns = (_band(n, rule.window_px, rule.sigma_px, planes.dtype, planes.device) for n in planes.shape[-2:])
-    return rows @ (planes @ columns.t())
+    under_way, missing = _start(protocol.metrics, around)
+    counts: Counter[str] = Counter()
+    with tqdm(total=total, desc=f"measure {label}".strip(), unit="image", disable=None, leave=False) as bar:
+        for batch in batches:
+            counts["images"] += len(batch.generated)
+            for name in list(under_way):
+                with _Excused(name, missing, under_way):
+                    under_way[name].update(batch)
+            bar.update(len(batch.generated))
+    if not counts["images"]:
+        raise ValueError("there is no generated image to measure")
+    values: dict[str, Value] = {}
+    for name in list(under_way):
+        with _Excused(name, missing, under_way):
+            values |= under_way[name].values(name)
+    return Quality(protocol.name, counts["images"], values, missing)
 
 
-@lru_cache(maxsize=32)
-def _band(size_px: int, window_px: int, sigma_px: float | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Matrix (size − window + 1, size) whose row i holds the window's weights from column i on."""
-    offset = torch.arange(window_px, dtype=torch.float64) - (window_px - 1) / 2
-    weights = torch.ones_like(offset) if sigma_px is None else torch.exp(-0.5 * (offset / sigma_px) ** 2)
-    band = torch.zeros(size_px - window_px + 1, size_px, dtype=torch.float64)
-    for i in range(len(band)):
-        band[i, i : i + window_px] = weights / weights.sum()
-    return band.to(device, dtype)
+def _start(metrics: dict[str, Any], around: Surroundings) -> tuple[dict[str, Running], dict[str, str]]:
+    under_way: dict[str, Running] = {}
+    missing: dict[str, str] = {}
+    for name, metric in metrics.items():
+        assert isinstance(metric, Metric)
+        with _Excused(name, missing, under_way):
+            under_way[name] = metric.start(around)
+    return under_way, missing
+
+
+class _Excused:
+    """Notes why a metric can't be measured, and lets the others go on."""
+
+    def __init__(self, name: str, missing: dict[str, str], under_way: dict[str, Running]) -> None:
+        self.name, self.missing, self.under_way = name, missing, under_way
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, MissingWeights | NotMeasurable):
+            self.missing[self.name] = f"weights missing: {error}" if isinstance(error, MissingWeights) else str(error)
+            self.under_way.pop(self.name, None)
+            return True
+        return False
+
+
+def published(protocol: QualityProtocol, around: Surroundings, measured: Quality, *, as_shipped: bool) -> tuple[PublishedRow, ...]:
+    """Published rows that may stand beside what was measured: the protocol as the paper has it, on the paper's data set."""
+    facts = protocol.data_set
+    same_data = facts is not None and facts.model_dump(exclude={"name"}) == around.facts
+    same_pairs = measured.images == protocol.pairs.count and around.home == "test"
+    return protocol.published if as_shipped and same_data and same_pairs else ()
+
+
+def table(measured: dict[str, Quality], rows: Sequence[PublishedRow] = ()) -> str:
+    """Markdown: a row for everything measured and every published row, a column for every metric of theirs."""
+    columns = list(dict.fromkeys(name for one in measured.values() for name in (*one.values, *one.missing) if " of " not in name))
+    lines = [["", *columns], ["---", *["---:"] * len(columns)]]
+    for label, one in measured.items():
+        lines.append([label, *[_cell(one.values.get(name)) for name in columns]])
+    for row in rows:
+        lines.append([f"{row.method} (published: {row.source})", *[f"{row.values[n]:.4g}" if n in row.values else "" for n in columns]])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: Value | None) -> str:
+    if value is None:
+        return "not measured"
+    digits = 3 if abs(value.value) < 10 else 1
+    return f"{value.value:.{digits}f}" + ("" if value.std is None else f" ± {value.std:.{digits}f}")
+
+
+def definitions(measured: Iterable[Quality]) -> str:
+    """What each column means, and why a cell is empty; a line each."""
+    said: dict[str, None] = {}
+    for one in measured:
+        for name, value in one.values.items():
+            if " of " not in name:
+                said[f"* {name}: {value.how}."] = None
+        for name, why in one.missing.items():
+            said[f"* {name}: not measured: {why}."] = None
+    return "\n".join(said)
+
+
+def limb_table(measured: dict[str, Quality]) -> str:
+    """Markdown: PSNR and SSIM against the truth, limb by limb; empty where no truth is known."""
+    limbs = list(dict.fromkeys(name.split(" of ")[1] for one in measured.values() for name in one.values if " of " in name))
+    if not limbs:
+        return ""
+    lines = [["PSNR (dB) / SSIM", *limbs], ["---", *["---:"] * len(limbs)]]
+    for label, one in measured.items():
+        if any(" of " in name for name in one.values):
+            lines.append([label, *[_pair(one, limb) for limb in limbs]])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _pair(one: Quality, limb: str) -> str:
+    found = [next((v.value for n, v in one.values.items() if n.endswith(f"{what} of {limb}")), None) for what in ("PSNR", "SSIM")]
+    return " / ".join("–" if value is None else f"{value:.{digits}f}" for value, digits in zip(found, (1, 3), strict=True))

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from reid_aug import images
 from reid_aug.bench.harness import BenchConfig, Result, scores_file
+from reid_aug.bench.quality import Quality, definitions, limb_table
+from reid_aug.bench.quality import table as quality_table
 from reid_aug.bench.statistics import Interval, mean_std, paired_bootstrap
 
 BASE, COPIES = "none", "copies"
@@ -71,7 +72,7 @@ def write(result: Result, about: str, command: str) -> Path:
     return path
 
 
-def table(summaries: Sequence[ArmSummary], quality: dict[str, dict[str, Any]]) -> str:
+def table(summaries: Sequence[ArmSummary], quality: dict[str, Quality]) -> str:
     """The Markdown table: scores in percent (mean ± std over seeds), gains in points with 95 % intervals."""
     head = ["arm", "rank-1", "rank-5", "rank-10", "mAP", "mINP", "Δ rank-1", "Δ mAP", "SSIM", "mask-SSIM", "images", "steps", "seconds"]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
@@ -79,7 +80,7 @@ def table(summaries: Sequence[ArmSummary], quality: dict[str, dict[str, Any]]) -
         found = quality.get(one.arm)
         rows.append([
             one.arm, *[_percent(*one.scores[key]) for key in SCORES], _gain(one.rank1_gain), _gain(one.map_gain),
-            f"{found['ssim']:.3f}" if found else "–", f"{found['mask_ssim']:.3f}" if found else "–",
+            *[_quality(found, name) for name in ("SSIM", "mask-SSIM")],
             f"{one.train_images:,}", f"{one.steps:,}", f"{one.seconds:.0f}",
         ])  # fmt: skip
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -87,6 +88,10 @@ def table(summaries: Sequence[ArmSummary], quality: dict[str, dict[str, Any]]) -
 
 def _percent(mean: float, std: float) -> str:
     return f"{100 * mean:.1f}" if np.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
+
+
+def _quality(found: Quality | None, name: str) -> str:
+    return f"{found.values[name].value:.3f}" if found is not None and name in found.values else "–"
 
 
 def _gain(gain: Interval | None) -> str:
@@ -108,7 +113,6 @@ def verdicts(summaries: Sequence[ArmSummary]) -> list[str]:
 def render(result: Result, summaries: Sequence[ArmSummary], about: str, command: str) -> str:
     """The whole report as Markdown."""
     first = result.lines[0]
-    pairs = ", ".join(f"`{arm}` {q['pairs']} held-out pairs" for arm, q in result.quality.items())
     versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
     sheets = [arm for arm in result.quality if (result.folder / "samples" / f"{arm}.png").exists()]
     parts = [
@@ -120,11 +124,11 @@ def render(result: Result, summaries: Sequence[ArmSummary], about: str, command:
         f"{first['gallery']} gallery images). "
         "Gains over `none` in points, with 95 % intervals of a paired bootstrap over queries (scores averaged over seeds first): they "
         "speak of other queries, not of other trainings, generators or data sets: beside a standard deviation over seeds as large as the "
-        "gain, an interval says little. Each generator was trained once."
-        + (f" SSIM and mask-SSIM as Deformable GAN defines them: {pairs}." if pairs else ""),
+        "gain, an interval says little. Each generator was trained once.",
         "Arms: `none` real images alone; `copies` the same images once more, as often as other arms add synthetic ones; `oracle` the true "
         "images of the same people in the same poses (rendered data only); any other name: that generator's images.",
-        " ".join(_perceptual(result.quality)),
+        " ".join(_perceptual(result.perceptual)),
+        *_image_quality(result.quality),
         "![CMC](cmc.png)",
         *[f"`{arm}`, held-out people: source, target pose, result, truth.\n\n![{arm}](samples/{arm}.png)" for arm in sheets],
         f"`{command}` on {first['device']}; {versions}; {first['date'][:10]}.",
@@ -132,13 +136,23 @@ def render(result: Result, summaries: Sequence[ArmSummary], about: str, command:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _perceptual(quality: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _image_quality(quality: dict[str, Quality]) -> Iterator[str]:
+    """Every metric of every generator, limb by limb where the truth is known, and what each column means."""
+    if quality:
+        counts = {one.images for one in quality.values()}
+        yield f"## Image quality\n\n{' or '.join(f'{n:,}' for n in sorted(counts))} held-out pairs a generator."
+        yield quality_table(quality)
+        yield limb_table(quality)
+        yield definitions(quality.values())
+        yield "## Pictures"
+
+
+def _perceptual(perceptual: dict[str, str]) -> Iterator[str]:
     """What generators' perceptual terms compared images on, for those whose papers have such terms."""
-    for arm, found in quality.items():
-        name = found.get("perceptual")
+    for arm, name in perceptual.items():
         if name == "none":
             yield f"`{arm}` was trained with its perceptual terms turned off (`perceptual.weights=none`)."
-        elif name is not None:
+        else:
             yield f"`{arm}` was trained to look alike to `{name}`, too."
 
 
@@ -150,7 +164,8 @@ def record(result: Result, summaries: Sequence[ArmSummary], config: BenchConfig,
             "seeds": one.seeds,
             "scores": {key: {"mean": m, "std": None if np.isnan(s) else s} for key, (m, s) in one.scores.items()},
             "rank1_gain": one.rank1_gain and one.rank1_gain._asdict(), "map_gain": one.map_gain and one.map_gain._asdict(),
-            "seconds": one.seconds, "train_images": one.train_images, **({"quality": q} if (q := result.quality.get(one.arm)) else {}),
+            "seconds": one.seconds, "train_images": one.train_images,
+            **({"quality": q.as_json()} if (q := result.quality.get(one.arm)) else {}),
         }
         for one in summaries
     }  # fmt: skip

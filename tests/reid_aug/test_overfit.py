@@ -13,7 +13,7 @@ from generators import Generator, PosePair
 from generators.registry import generator_class
 from reid_aug import images
 from reid_aug.bench.held_out import protocol_mask
-from reid_aug.bench.quality import ssim
+from reid_aug.bench.ssim import ssim
 from reid_aug.loading import with_keypoints
 from reid_aug.pairs import PairStream
 from reid_aug.people import read_market_folder

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from reid_aug.bench.quality import SSIM_PROTOCOLS, ssim, to_uint8
+from reid_aug.bench.ssim import SSIM_PROTOCOLS, ssim, to_uint8
 
 # Each protocol as the paper's script calls scikit-image, on (H, W, 3) uint8.
 ORACLES = {
@@ -93,7 +93,7 @@ def test_an_image_is_scored_alike_alone_and_in_a_batch(protocol, monkeypatch):
     generated, truth = pairs(seed=5)
     together = ssim(generated, truth, protocol)
     alone = torch.cat([ssim(generated[i : i + 1], truth[i : i + 1], protocol) for i in range(5)])
-    monkeypatch.setattr("reid_aug.bench.quality._CHUNK_PIXELS", 2 * 128 * 64)
+    monkeypatch.setattr("reid_aug.bench.ssim._CHUNK_PIXELS", 2 * 128 * 64)
     for other in (alone, ssim(generated, truth, protocol)):
         torch.testing.assert_close(other, together, rtol=0, atol=1e-12)
 

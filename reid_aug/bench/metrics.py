@@ -1,0 +1,328 @@
+"""Metrics of generated images as a protocol's file names them: each an option table that starts a running measurement."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from generators.pose import Pose, convert
+from reid_aug.bench.distributions import frechet_distance, inception_score, kernel_distance
+from reid_aug.bench.networks import Networks
+from reid_aug.bench.ssim import SSIM_PROTOCOLS, ssim
+from reid_aug.config import Config
+
+T = TypeVar("T")
+Resize = Literal["tensorflow", "antialias"]
+Reference = Literal["train", "test"]
+HEAD = ("nose", "neck", "r_eye", "l_eye", "r_ear", "l_ear")
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Generated images and what is known of them; images uint8 (B, 3, H, W), all of one size."""
+
+    generated: Tensor
+    source: Tensor
+    target: Tensor | None  # a photograph of the source's person in the target pose; None where there is none
+    target_pose: Pose
+    mask: Tensor  # bool (B, 1, H, W): the body in the target pose
+    names: Sequence[tuple[str, str]]  # source and target pose, as the data set names them
+    pids: Sequence[int]
+    camids: Sequence[int]  # the source's
+    _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, asked for once: metrics share a network's answers."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def images(self, masked: bool) -> Tensor:
+        """The generated images, black outside the body when `masked`."""
+        return self.once(("generated", masked), lambda: self.generated * self.mask if masked else self.generated)
+
+    def targets(self, masked: bool) -> Tensor:
+        """The photographs; ValueError where a pair has none."""
+        if self.target is None:
+            raise NotMeasurable("no photograph of these people in these poses")
+        target = self.target
+        return self.once(("target", masked), lambda: target * self.mask if masked else target)
+
+
+class NotMeasurable(ValueError):
+    """A metric has no meaning here: the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measured number, over how many images, and its definition in words."""
+
+    value: float
+    count: int
+    how: str
+    std: float | None = None  # over splits or subsets, where the metric has them
+
+
+class Running(ABC):
+    """A measurement under way."""
+
+    @abstractmethod
+    def update(self, batch: Batch) -> None: ...
+
+    @abstractmethod
+    def values(self, name: str) -> dict[str, Value]:
+        """The result by column; most metrics have one, under the `name` the protocol gives them."""
+
+
+class Around(ABC):
+    """What a measurement may ask for beside the images: networks, and the real images they are compared with."""
+
+    networks: Networks
+
+    @abstractmethod
+    def real(self, split: Reference) -> Iterator[Tensor]:
+        """The real images of a split in batches, uint8 (B, 3, H, W), at the generated images' size."""
+
+    @abstractmethod
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, kept for every generator that is measured here."""
+
+
+class Metric(Config, ABC):
+    """A metric with its options."""
+
+    @abstractmethod
+    def start(self, around: Around) -> Running:
+        """Begin to measure; MissingWeights or NotMeasurable says why that can't be."""
+
+
+class Mean(Running):
+    """The mean over images of a score (B,); images whose score is nan do not count."""
+
+    def __init__(self, score: Callable[[Batch], Tensor], how: str) -> None:
+        self.score, self.how, self.kept = score, how, []
+
+    def update(self, batch: Batch) -> None:
+        self.kept.append(self.score(batch).double().cpu())
+
+    def values(self, name: str) -> dict[str, Value]:
+        scores = torch.cat(self.kept)
+        scores = scores[~scores.isnan()]
+        if not len(scores):
+            raise NotMeasurable("no image that it can be measured on")
+        return {name: Value(float(scores.mean()), len(scores), self.how)}
+
+
+class Ssim(Metric):
+    """SSIM, or mask-SSIM, as a paper defines it (`reid_aug.bench.ssim`)."""
+
+    kind: Literal["ssim"]
+    protocol: Literal["deformable", "pg2", "gfla"] = "deformable"
+    masked: bool = False
+
+    def start(self, around: Around) -> Running:
+        def score(batch: Batch) -> Tensor:
+            mask = _with_bodies(batch) if self.masked else None
+            return ssim(batch.generated, batch.targets(False), self.protocol, mask=mask)
+
+        rule = SSIM_PROTOCOLS[self.protocol]
+        window = f"{rule.window_px} × {rule.window_px} {'uniform' if rule.sigma_px is None else f'Gaussian, σ {rule.sigma_px}'}"
+        spread = "that of the generated image" if rule.data_range is None else f"{rule.data_range:g}"
+        outside = "; both black outside the target's body" if self.masked else ""
+        return Mean(score, f"window {window}; data range {spread}{outside}")
+
+
+def _with_bodies(batch: Batch) -> Tensor:
+    """The masks; ValueError when one has no body, on which two black images would be alike."""
+    empty = (~batch.mask.flatten(1).any(1)).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"the mask of {batch.names[empty[0]][1]} holds no body: a masked metric would compare black with black")
+    return batch.mask
+
+
+class InceptionScore(Metric):
+    """IS, or mask-IS (Salimans et al. 2016): exp of the mean divergence of p(y|x) from p(y), over splits.
+
+    Which split an image falls into is decided by a hash of its pixels: neither order nor batches matter.
+    """
+
+    kind: Literal["inception-score"]
+    splits: PositiveInt = 10
+    masked: bool = False
+    resize: Resize = "tensorflow"
+
+    def start(self, around: Around) -> Running:
+        network = around.networks.inception
+        outer = self
+
+        class Score(Running):
+            def __init__(self) -> None:
+                self.logits, self.keys = [], []
+
+            def update(self, batch: Batch) -> None:
+                if outer.masked:
+                    _with_bodies(batch)
+                self.logits.append(_inception(batch, network, outer.masked, outer.resize)[1])
+                self.keys += [hashlib.sha256(image.tobytes()).digest() for image in batch.images(outer.masked).cpu().numpy()]
+
+            def values(self, name: str) -> dict[str, Value]:
+                order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
+                mean, std = inception_score(torch.cat(self.logits)[order], outer.splits)
+                how = f"{_named(network)}, {outer.resize} resize, {outer.splits} splits" + (
+                    "; black outside the target's body" if outer.masked else ""
+                )
+                return {name: Value(mean, len(order), how, std)}
+
+        return Score()
+
+
+def _inception(batch: Batch, network: Callable[..., Any], masked: bool, resize: str) -> tuple[Tensor, Tensor]:
+    return batch.once(("inception", masked, resize), lambda: network(batch.images(masked), resize))
+
+
+class _Set(Running):
+    """A distance between the features of all generated images and those of a set of real ones."""
+
+    def __init__(self, own: Callable[[Batch], Tensor], real: Callable[[], Tensor], distance: Callable[..., tuple], how: str) -> None:
+        self.own, self.real, self.distance, self.how, self.kept = own, real, distance, how, []
+
+    def update(self, batch: Batch) -> None:
+        self.kept.append(self.own(batch))
+
+    def values(self, name: str) -> dict[str, Value]:
+        generated, real = torch.cat(self.kept), self.real()
+        value, std = self.distance(generated, real)
+        return {name: Value(value, len(generated), f"{self.how}; {len(real):,} real images", std)}
+
+
+class FrechetInception(Metric):
+    """FID (Heusel et al. 2017): Fréchet distance of Inception's pool3 features to those of real images."""
+
+    kind: Literal["fid"]
+    reference: Reference = "train"
+    resize: Resize = "tensorflow"
+
+    def start(self, around: Around) -> Running:
+        network = around.networks.inception
+        how = f"{_named(network)}, {self.resize} resize; reference: {self.reference}"
+        return _Set(
+            lambda batch: _inception(batch, network, False, self.resize)[0],
+            lambda: _real_inception(around, self.reference, self.resize), lambda a, b: (frechet_distance(a, b), None), how,
+        )  # fmt: skip
+
+
+class KernelInception(Metric):
+    """KID (Bińkowski et al. 2018): polynomial maximum mean discrepancy of the same features, over random subsets."""
+
+    kind: Literal["kid"]
+    reference: Reference = "train"
+    resize: Resize = "tensorflow"
+    subsets: PositiveInt = 100
+    subset_size: PositiveInt = 1000  # or as many as there are
+
+    def start(self, around: Around) -> Running:
+        network = around.networks.inception
+        drawn = f"{self.subsets} subsets of at most {self.subset_size:,}"
+        how = f"{_named(network)}, {self.resize} resize; reference: {self.reference}; {drawn}"
+        return _Set(
+            lambda batch: _inception(batch, network, False, self.resize)[0],
+            lambda: _real_inception(around, self.reference, self.resize),
+            lambda a, b: kernel_distance(a, b, self.subsets, self.subset_size), how,
+        )  # fmt: skip
+
+
+def _real_inception(around: Around, split: Reference, resize: str) -> Tensor:
+    network = around.networks.inception
+    return around.once(
+        ("inception", split, resize), lambda: torch.cat([network(images, resize)[0] for images in around.real(split)])
+    )
+
+
+class Lpips(Metric):
+    """LPIPS, or mask-LPIPS (Zhang et al. 2018; masks as Ren et al. 2020)."""
+
+    kind: Literal["lpips"]
+    masked: bool = False
+
+    def start(self, around: Around) -> Running:
+        network = around.networks.lpips
+
+        def score(batch: Batch) -> Tensor:
+            if self.masked:
+                _with_bodies(batch)
+            return network(batch.images(self.masked), batch.targets(self.masked))
+
+        return Mean(score, _named(network) + ("; both black outside the target's body" if self.masked else ""))
+
+
+class DetectionScore(Metric):
+    """DS (Siarohin et al. 2018): the highest confidence of a person that a detector has, 0 where it finds none.
+
+    The paper's detector was a Caffe SSD-300 trained on VOC; numbers of another compare with each other only.
+    """
+
+    kind: Literal["detection"]
+    detector: Literal["ssd300_vgg16", "ssdlite320_mobilenet_v3_large"] = "ssd300_vgg16"
+
+    def start(self, around: Around) -> Running:
+        network = around.networks.detector(self.detector)
+        return Mean(lambda batch: network(batch.generated), _named(network))
+
+
+class Pckh(Metric):
+    """PCKh (Zhu et al. 2019): the share of target joints found again within half a head on each axis.
+
+    A head is the box round nose, neck, eyes and ears of the target pose; images with less than two of them are left out, and a joint that
+    the estimator does not see is wrong.
+    """
+
+    kind: Literal["pckh"]
+    share: PositiveFloat = 0.5
+
+    def start(self, around: Around) -> Running:
+        network, share = around.networks.estimator, self.share
+
+        class Found(Running):
+            def __init__(self) -> None:
+                self.right = self.joints = self.counted = 0
+
+            def update(self, batch: Batch) -> None:
+                right, joints = pckh_counts(network(batch.generated), batch.target_pose, share)
+                self.right, self.joints = self.right + int(right.sum()), self.joints + int(joints.sum())
+                self.counted += int((joints > 0).sum())
+
+            def values(self, name: str) -> dict[str, Value]:
+                if not self.joints:
+                    raise NotMeasurable("no target pose with two joints of a head")
+                return {name: Value(self.right / self.joints, self.counted, f"{_named(network)}; {share:g} × the head's box on each axis")}
+
+        return Found()
+
+
+def pckh_counts(estimated: Pose, wanted: Pose, share: float = 0.5) -> tuple[Tensor, Tensor]:
+    """How many joints of each image are right, and how many count, both (B,) int; both 0 for a head of less than two joints.
+
+    As Pose-Transfer's calPCKH_market.py: |dx| below `share` × the head box's width and |dy| below that of its height.
+    """
+    wanted = wanted.to("cpu")
+    found = convert(estimated.to("cpu"), wanted.skeleton)
+    head = [wanted.skeleton.index(joint) for joint in HEAD if joint in wanted.skeleton.joints]
+    xy, seen = wanted.xy[:, head], wanted.visible[:, head, None]
+    low, high = (xy.masked_fill(~seen, big).amin(1) if big > 0 else xy.masked_fill(~seen, big).amax(1) for big in (np.inf, -np.inf))
+    counts = seen.sum((1, 2)) >= 2
+    near = ((found.xy - wanted.xy).abs() < share * (high - low).nan_to_num(0.0)[:, None]).all(-1)
+    joints = wanted.visible & counts[:, None]
+    return (near & found.visible & joints).sum(1), joints.sum(1)
+
+
+def _named(network: object) -> str:
+    """How a result names a network."""
+    return str(getattr(network, "name", type(network).__name__))
