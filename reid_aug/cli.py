@@ -124,12 +124,11 @@ def _dump(arguments: argparse.Namespace) -> int:
 
 def _quality(arguments: argparse.Namespace) -> int:
     from reid_aug.bench import quality_run
-    from reid_aug.bench.quality import definitions
 
     path, overrides = split_settings(arguments.settings)
     asked, as_shipped = quality_run.load_config(path, overrides)
     report = quality_run.run(arguments.target, asked, as_shipped=as_shipped)
-    print(report.table, definitions([report.quality]), f"report: {report.folder / 'quality.md'}", sep="\n")
+    print(report.table, f"report: {report.folder / 'quality.md'}", sep="\n")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import shlex
 import shutil
@@ -28,7 +29,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     market = tmp_path / "reid-data" / "market1501" / "Market-1501-v15.09.15"
     # torchreid's own loops assert a gallery of twenty and a full batch of 32.
     write_rendered(market, RenderedConfig(train_identities=6, test_identities=5, train_images=4, gallery_images=6, size=(128, 64)))
-    shutil.copy(market / "annotation-train.csv", tmp_path / "market-annotation-train.csv")
+    for split in ("train", "test"):
+        shutil.copy(market / f"annotation-{split}.csv", tmp_path / f"market-annotation-{split}.csv")
     generators.save(generators.create("pg2", width=4), tmp_path / "pg2.safetensors")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
@@ -45,11 +47,12 @@ def test_python_blocks_run(world: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_shell_commands_of_the_package_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commands = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines() if line.startswith("reid-aug ")]
-    assert {shlex.split(c)[1] for c in commands} >= {"train", "dump", "check", "pairs", "rendered"}
+    assert {shlex.split(c)[1] for c in commands} >= {"train", "dump", "check", "pairs", "rendered", "quality", "user-study"}
     small = {"train": ["generator.width=4", "generator.stage1_steps=2", "generator.stage2_steps=1", "batch_size=2", "samples=1"],
-             "rendered": ["train_identities=2", "test_identities=2", "train_images=3"]}  # fmt: skip
+             "rendered": ["train_identities=2", "test_identities=2", "train_images=3"],
+             "quality": ["pairs.count=12", "download=false"], "user-study": ["--count", "10"]}  # fmt: skip
     for command in commands:
-        words = shlex.split(command, comments=True)[1:]
+        words = [found for word in shlex.split(command, comments=True)[1:] for found in (sorted(glob.glob(word)) or [word])]
         assert main([*words, *small.get(words[0], [])]) == 0, (command, capsys.readouterr().err)
     assert Manifest.load(world / "market-posed" / "manifest.jsonl").rows
 
@@ -63,6 +66,11 @@ def test_files_and_pictures_it_names_are_there() -> None:
 def test_every_configuration_of_a_generator_is_in_its_table() -> None:
     named = set(re.findall(rf"`((?:{'|'.join(generators.names())})[a-z0-9.-]*)`", README))
     assert named == {path.stem for path in (ROOT / "configs" / "generators").glob("*.yaml")}
+
+
+def test_every_protocol_of_image_quality_is_in_its_table() -> None:
+    table = README[README.index("| paper | metric | file in") :].split("\n\n")[0]
+    assert set(re.findall(r"\| `([a-z0-9]+)`", table)) == {path.stem for path in (ROOT / "configs" / "quality").glob("*.yaml")}
 
 
 def test_the_start_commands_are_one_line_each() -> None:

@@ -86,7 +86,7 @@ class Networks:
             return file
         how = f"{what}: put {url} into torch's cache of checkpoints (TORCH_HOME)"
         if not self.download:
-            raise MissingWeights(f"{how}, or allow the download")
+            raise MissingWeights(f"{how}, or say download=true")
         file.parent.mkdir(parents=True, exist_ok=True)
         signed = re.search(r"-([0-9a-f]{8,})\.", file.name)
         try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from reid_aug.bench.identity_metrics import AppearancePreservation, IdentityPreservation, ReidFrechet
 from reid_aug.bench.metrics import DetectionScore, FrechetInception, InceptionScore, KernelInception, Lpips, Pckh, Ssim
@@ -72,6 +72,21 @@ def _everything() -> dict[str, AnyMetric]:
     }
 
 
+def _with_kind(metrics: Any) -> Any:
+    """Metrics that have the name of a standard one are of its kind unless they say otherwise: `metrics.IS.splits=5` will do."""
+    if not isinstance(metrics, dict):
+        return metrics
+    standard = {name: {"kind": metric.kind, **({"masked": True} if getattr(metric, "masked", False) else {})}
+                for name, metric in _everything().items()}  # fmt: skip
+    return {
+        name: {**standard[name], **value} if isinstance(value, dict) and "kind" not in value and name in standard else value
+        for name, value in metrics.items()
+    }
+
+
+Metrics = Annotated[dict[str, AnyMetric], BeforeValidator(_with_kind)]
+
+
 class QualityProtocol(Config):
     """How image quality is measured: a file of configs/quality; without one, every metric there is."""
 
@@ -81,7 +96,7 @@ class QualityProtocol(Config):
     pairs: PairsConfig = PairsConfig()
     mask: MaskConfig = MaskConfig()
     jpeg: Annotated[int, Field(ge=1, le=100)] | None = None  # measure what this JPEG quality leaves of generated images
-    metrics: dict[str, AnyMetric] = Field(default_factory=_everything)
+    metrics: Metrics = Field(default_factory=_everything)
     data_set: DataSetFacts | None = None
     published: tuple[PublishedRow, ...] = ()
 
@@ -116,7 +131,7 @@ class QualityConfig(Config):
 
     pairs: NonNegativeInt = 500
     seed: int = 0
-    metrics: dict[str, AnyMetric] = Field(default_factory=_everything)
+    metrics: Metrics = Field(default_factory=_everything)
     download: bool = False  # weights that are not there yet; hundreds of megabytes, and minutes of a CPU for what uses them
 
     @property

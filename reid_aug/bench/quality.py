@@ -175,14 +175,15 @@ def published(protocol: QualityProtocol, around: Surroundings, measured: Quality
 
 
 def table(measured: dict[str, Quality], rows: Sequence[PublishedRow] = ()) -> str:
-    """Markdown: a row for everything measured and every published row, a column for every metric of theirs."""
-    columns = list(dict.fromkeys(name for one in measured.values() for name in (*one.values, *one.missing) if " of " not in name))
-    lines = [["", *columns], ["---", *["---:"] * len(columns)]]
-    for label, one in measured.items():
-        lines.append([label, *[_cell(one.values.get(name)) for name in columns]])
-    for row in rows:
-        lines.append([f"{row.method} (published: {row.source})", *[f"{row.values[n]:.4g}" if n in row.values else "" for n in columns]])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    """Markdown: a row a metric with its definition or why it is not measured, a column for everything measured or published."""
+    names = list(dict.fromkeys(name for one in measured.values() for name in (*one.values, *one.missing) if " of " not in name))
+    lines = [["metric", *measured, *[f"{row.method} (published)" for row in rows], "how"]]
+    lines.append(["---", *["---:"] * (len(measured) + len(rows)), "---"])
+    for name in names:
+        cells = [_cell(one.values.get(name)) for one in measured.values()]
+        lines.append([name, *cells, *[f"{row.values[name]:.4g}" if name in row.values else "" for row in rows], _how(name, measured)])
+    said = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return said + "".join(f"\n\n{row.method}: {row.source}." for row in rows)
 
 
 def _cell(value: Value | None) -> str:
@@ -192,16 +193,10 @@ def _cell(value: Value | None) -> str:
     return f"{value.value:.{digits}f}" + ("" if value.std is None else f" ± {value.std:.{digits}f}")
 
 
-def definitions(measured: Iterable[Quality]) -> str:
-    """What each column means, and why a cell is empty; a line each."""
-    said: dict[str, None] = {}
-    for one in measured:
-        for name, value in one.values.items():
-            if " of " not in name:
-                said[f"* {name}: {value.how}."] = None
-        for name, why in one.missing.items():
-            said[f"* {name}: not measured: {why}."] = None
-    return "\n".join(said)
+def _how(name: str, measured: dict[str, Quality]) -> str:
+    """A metric's definition, or why it has no number."""
+    defined = next((one.values[name].how for one in measured.values() if name in one.values), None)
+    return defined or next(one.missing[name] for one in measured.values() if name in one.missing)
 
 
 def limb_table(measured: dict[str, Quality]) -> str:

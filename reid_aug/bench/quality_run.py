@@ -16,7 +16,7 @@ from reid_aug.bench.held_out import drawn, dumped, pairs_to_measure
 from reid_aug.bench.metrics import Batch
 from reid_aug.bench.networks import Networks
 from reid_aug.bench.protocols import PublishedRow, QualityProtocol, QualityRun
-from reid_aug.bench.quality import Quality, Surroundings, definitions, limb_table, load_reid, measure, published, table
+from reid_aug.bench.quality import Quality, Surroundings, limb_table, load_reid, measure, published, table
 from reid_aug.config import DataConfig
 from reid_aug.dump import market_named
 from reid_aug.loading import load_people
@@ -82,7 +82,7 @@ def _of_checkpoint(path: Path, asked: QualityRun, networks: Networks) -> tuple[s
         model, pairs, asked.mask, jpeg=asked.jpeg, device=networks.device, batch_size=asked.batch_size,
         sheet=folder / "sheet.png", keep=keep,
     )  # fmt: skip
-    return header["name"], around, len(pairs), batches, folder
+    return header["generator"], around, len(pairs), batches, folder
 
 
 def _of_dump(path: Path, asked: QualityRun, networks: Networks) -> tuple[str, Surroundings, int, Iterator[Batch], Path]:
@@ -123,7 +123,7 @@ def _write(report: Report, asked: QualityRun) -> None:
     }  # fmt: skip
     parts = [
         f"# Image quality of {report.label}: protocol {asked.name}",
-        asked.paper or "", report.table, limb_table({report.label: report.quality}), definitions([report.quality]),
+        asked.paper or "", report.table, limb_table({report.label: report.quality}),
         f"{report.quality.images:,} images. Files are measured {'as drawn' if asked.jpeg is None else f'as JPEG of quality {asked.jpeg}'}.",
         "![source, target pose, result, photograph](sheet.png)" if (report.folder / "sheet.png").exists() else "",
     ]  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 
 from reid_aug import images
 from reid_aug.bench.harness import BenchConfig, Result, scores_file
-from reid_aug.bench.quality import Quality, definitions, limb_table
+from reid_aug.bench.quality import Quality, limb_table
 from reid_aug.bench.quality import table as quality_table
 from reid_aug.bench.statistics import Interval, mean_std, paired_bootstrap
 
@@ -137,13 +137,12 @@ def render(result: Result, summaries: Sequence[ArmSummary], about: str, command:
 
 
 def _image_quality(quality: dict[str, Quality]) -> Iterator[str]:
-    """Every metric of every generator, limb by limb where the truth is known, and what each column means."""
+    """Every metric of every generator, and limb by limb where the truth is known."""
     if quality:
         counts = {one.images for one in quality.values()}
         yield f"## Image quality\n\n{' or '.join(f'{n:,}' for n in sorted(counts))} held-out pairs a generator."
         yield quality_table(quality)
         yield limb_table(quality)
-        yield definitions(quality.values())
         yield "## Pictures"
 
 

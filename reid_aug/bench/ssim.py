@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,12 +50,17 @@ def ssim(
     """
     rule = _rule(protocol)
     _check_images(generated, truth, rule.window_px, protocol)
-    if mask is not None:
-        mask = _checked_mask(mask, generated)
-        generated, truth = generated * mask, truth * mask
-    chunk = max(1, _CHUNK_PIXELS // (generated.shape[-2] * generated.shape[-1]))
-    pairs = zip(generated.split(chunk), truth.split(chunk), strict=True)
-    return torch.cat([_ssim(a, b, rule, dtype) for a, b in pairs])
+    mask = None if mask is None else _checked_mask(mask, generated)
+    if generated.device.type == "cpu":
+        return _on_cpu(generated, truth, mask, rule, dtype)
+    chunk = max(1, 2**22 // (generated.shape[-2] * generated.shape[-1]))  # planes of 200 MB in float64
+    scores = []
+    for start in range(0, len(generated), chunk):
+        a, b = generated[start : start + chunk], truth[start : start + chunk]
+        if mask is not None:
+            a, b = a * mask[start : start + chunk], b * mask[start : start + chunk]
+        scores.append(_ssim_map(a, b, rule, dtype).flatten(1).mean(1))
+    return torch.cat(scores)
 
 
 def regional_ssim(generated: Tensor, truth: Tensor, regions: Tensor, protocol: str = "deformable") -> Tensor:
@@ -119,9 +126,78 @@ def _checked_mask(mask: Tensor, images: Tensor) -> Tensor:
     return mask.reshape(count, 1, height, width)
 
 
-def _ssim(generated: Tensor, truth: Tensor, rule: SsimProtocol, dtype: torch.dtype) -> Tensor:
-    """SSIM (B,) of a chunk, averaged over windows and channels."""
-    return _ssim_map(generated, truth, rule, dtype).flatten(1).mean(1)
+def _on_cpu(generated: Tensor, truth: Tensor, mask: Tensor | None, rule: SsimProtocol, dtype: torch.dtype) -> Tensor:
+    """SSIM (B,) by numpy and OpenCV, which let go of Python's lock: chunks on as many threads as torch may use."""
+    count, _, height, width = generated.shape
+    chunk = max(1, _CHUNK_PIXELS // (height * width))
+    given = [None if part is None else part.numpy() for part in (generated, truth, mask)]
+    out = np.empty(count, dtype=torch.empty(0, dtype=dtype).numpy().dtype)
+    workers = min(torch.get_num_threads(), -(-count // chunk))
+
+    def work(first: int) -> None:
+        room = np.empty((2, 4, chunk, 3, height, width), out.dtype)  # once a thread: fresh memory is what costs most
+        black = np.empty((2, chunk, 3, height, width), np.uint8)
+        for start in range(first * chunk, count, workers * chunk):
+            at = slice(start, start + chunk)
+            a, b, inside = (None if part is None else part[at] for part in given)
+            assert a is not None and b is not None
+            if inside is not None:
+                a, b = (np.multiply(part, inside, out=to[: len(part)]) for part, to in zip((a, b), black, strict=True))
+            _ssim_chunk(a, b, rule, room[:, :, : len(a)], out[at])
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, range(workers)))
+    return torch.from_numpy(out)
+
+
+def _ssim_chunk(generated: np.ndarray, truth: np.ndarray, rule: SsimProtocol, room: np.ndarray, out: np.ndarray) -> None:
+    """SSIM (B,) of a chunk into `out`, as `_ssim_map` computes it, in two rooms (4, B, 3, H, W) and in place."""
+    planes, means = room
+    x, y, squares, product = planes
+    np.copyto(x, generated)
+    np.copyto(y, truth)
+    np.multiply(x, x, out=squares)
+    np.multiply(y, y, out=product)
+    squares += product
+    np.multiply(x, y, out=product)
+    spread = np.maximum(generated.max((1, 2, 3)).astype(out.dtype) - generated.min((1, 2, 3)), 1)
+    scale = spread if rule.data_range is None else np.full_like(spread, rule.data_range)
+    c1, c2 = (((k * scale) ** 2)[:, None, None, None] for k in (0.01, 0.03))
+    mean_x, mean_y, mean_squares, mean_product = _filtered(planes, means, rule)
+    unbiased = rule.window_px**2 / (rule.window_px**2 - 1) if rule.sample_covariance else 1.0
+    means_product = np.multiply(mean_x, mean_y, out=x)
+    mean_x *= mean_x
+    mean_y *= mean_y
+    means_squared = np.add(mean_x, mean_y, out=mean_x)
+    mean_product -= means_product
+    if unbiased != 1.0:
+        mean_product *= unbiased
+    mean_product += c2 / 2  # the numerator's two factors of 2 come last, once an image
+    mean_squares -= means_squared
+    if unbiased != 1.0:
+        mean_squares *= unbiased
+    mean_squares += c2
+    means_product += c1 / 2
+    means_squared += c1
+    means_product *= mean_product
+    means_squared *= mean_squares
+    means_product /= means_squared
+    edge = (rule.window_px - 1) // 2
+    out[:] = 4 * means_product[..., edge : x.shape[-2] - edge, edge : x.shape[-1] - edge].mean((1, 2, 3))
+
+
+def _filtered(planes: np.ndarray, out: np.ndarray, rule: SsimProtocol) -> np.ndarray:
+    """Window means of planes (4, B, 3, H, W), right at every pixel whose window lies in its image.
+
+    All planes are filtered as one tall image: where windows reach from one into the next, they do not count.
+    """
+    import cv2
+
+    kernel = _weights(rule.window_px, rule.sigma_px).numpy()
+    for plane, into in zip(planes, out, strict=True):  # contiguous each, as a chunk that is not full leaves gaps between
+        width = plane.shape[-1]
+        cv2.sepFilter2D(plane.reshape(-1, width), -1, kernel, kernel, dst=into.reshape(-1, width), borderType=cv2.BORDER_REFLECT)
+    return out
 
 
 def _ssim_map(generated: Tensor, truth: Tensor, rule: SsimProtocol, dtype: torch.dtype) -> Tensor:
@@ -153,9 +229,14 @@ def _window_means(planes: Tensor, rule: SsimProtocol) -> Tensor:
 @lru_cache(maxsize=32)
 def _band(size_px: int, window_px: int, sigma_px: float | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Matrix (size − window + 1, size) whose row i holds the window's weights from column i on."""
-    offset = torch.arange(window_px, dtype=torch.float64) - (window_px - 1) / 2
-    weights = torch.ones_like(offset) if sigma_px is None else torch.exp(-0.5 * (offset / sigma_px) ** 2)
     band = torch.zeros(size_px - window_px + 1, size_px, dtype=torch.float64)
     for i in range(len(band)):
-        band[i, i : i + window_px] = weights / weights.sum()
+        band[i, i : i + window_px] = _weights(window_px, sigma_px)
     return band.to(device, dtype)
+
+
+def _weights(window_px: int, sigma_px: float | None) -> Tensor:
+    """A window's weights (window,) float64, which sum to 1."""
+    offset = torch.arange(window_px, dtype=torch.float64) - (window_px - 1) / 2
+    weights = torch.ones_like(offset) if sigma_px is None else torch.exp(-0.5 * (offset / sigma_px) ** 2)
+    return weights / weights.sum()

@@ -17,10 +17,8 @@ import torch
 from reid_aug.bench import harness, report
 from reid_aug.bench.arms import training_set
 from reid_aug.bench.baseline import BaselineConfig, TrainingSet, augment, build, features, labels_of, pk_batches, prepare, train_baseline
-from reid_aug.bench.held_out import measure
 from reid_aug.manifest import SyntheticRow
 from reid_aug.people import PersonImage
-from reid_aug.rendered import RenderedSet
 
 SMALL = [
     "rendered={train_identities: 5, test_identities: 4, train_images: 4, gallery_images: 4, size: [32, 16]}",
@@ -169,7 +167,7 @@ class TestReport:
         asked = asked.model_copy(update={"record": str(tmp_path / "r.json")})
         report.record(result, report.summarise(result), asked, "command")
         kept = json.loads((tmp_path / "r.json").read_text())
-        assert kept["arms"]["pg2"]["quality"]["pairs"] == 6 and len(kept["lines"]) == 8
+        assert kept["arms"]["pg2"]["quality"]["images"] == 6 and len(kept["lines"]) == 8
         assert str(result.folder) not in (tmp_path / "r.json").read_text()
 
 
@@ -247,15 +245,42 @@ def test_copies_repeat_the_sources_of_the_other_arms() -> None:
     assert drawn.images[:, 0, 0, 0].tolist() == [0, 1, 2, 7, 7] and drawn.labels.tolist() == [0, 0, 1, 1, 0]
 
 
-def test_held_out_quality(rendered: RenderedSet, people: list[PersonImage], checkpoint: Path, tmp_path: Path) -> None:
-    sheet = tmp_path / "s.png"
-    found = measure(checkpoint, people, 10, 0, sheet)
-    assert found["pairs"] == 10 and -1 <= found["ssim"] <= 1 and found["mask_ssim"] > found["ssim"] and sheet.exists()
-    assert measure(checkpoint, people, 10, 0, batch_size=3)["ssim"] == pytest.approx(found["ssim"], abs=1e-3)
-    with pytest.raises(ValueError, match="quality.pairs=0"):
-        from dataclasses import replace
+def test_image_quality_of_every_generator_arm_is_in_report_and_record(
+    asked: harness.BenchConfig, result: harness.Result, tmp_path: Path
+) -> None:
+    found = result.quality["pg2"]
+    assert {"SSIM", "mask-SSIM", "identity rank-1", "ID²", "APS", "Re-ID Fréchet", "truth PSNR", "ΔE upper"} <= found.values.keys()
+    assert all("weights missing" in found.missing[name] for name in ("FID", "LPIPS", "DS", "PCKh") if name in found.missing)
+    assert found.images == asked.quality.pairs
+    text = report.render(result, report.summarise(result), "test", "command")
+    assert f"| mask-SSIM | {found.values['mask-SSIM'].value:.3f} |" in text and "| PSNR (dB) / SSIM | torso |" in text
+    for name in (*found.values, *found.missing):
+        assert " of " in name or f"| {name} |" in text
 
-        measure(checkpoint, [replace(p, pose=None) for p in people], 10, 0)
+
+def test_quality_is_measured_again_when_weights_have_come(
+    asked: harness.BenchConfig, result: harness.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    measured = result.quality["pg2"]
+    monkeypatch.setattr(harness, "measure", lambda *a, **k: calls.append(1) or measured)
+    harness.run(asked)
+    assert not calls
+    monkeypatch.setattr(harness.Networks, "there", lambda self: ["alexnet-owt-7be5be79.pth"])
+    harness.run(asked)
+    assert calls == [1]
+    monkeypatch.undo()
+    harness.run(asked)
+
+
+def test_quality_without_test_poses_says_what_to_do(people: list[PersonImage]) -> None:
+    from dataclasses import replace
+
+    from reid_aug.bench.held_out import pairs_to_measure
+    from reid_aug.bench.protocols import PairsConfig
+
+    with pytest.raises(ValueError, match="quality.pairs=0"):
+        pairs_to_measure([replace(p, pose=None) for p in people], PairsConfig(count=10))
 
 
 def test_every_shipped_benchmark_configuration_loads() -> None:

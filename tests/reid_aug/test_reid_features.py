@@ -84,7 +84,7 @@ def test_the_benchmark_compares_on_its_own_baseline(tmp_path: Path) -> None:
     (trained,) = (result.folder / "generators").iterdir()
     said = read_header(trained / "last.safetensors")["about"]["perceptual"]
     assert said == f"reid:osnet_x0_25:{load_baseline(kept)[1]['digest'][:12]}"
-    assert result.quality["deformable"]["perceptual"] == said
+    assert result.perceptual["deformable"] == said
     assert f"`deformable` was trained to look alike to `{said}`, too." in report.write(result, "x", "y").read_text()
     off = {"momi": {"perceptual": "none"}, "pg2": {}}
     assert list(report._perceptual(off)) == ["`momi` was trained with its perceptual terms turned off (`perceptual.weights=none`)."]
