@@ -54,7 +54,8 @@ def drawn(
         sources, targets = zip(*part, strict=True)
         batch = _pose_pairs(sources, targets, size)
         wanted = sheet is not None and start == 0
-        files = [] if keep is None else [keep / f"{_stem(s)}__{_stem(t)}.png" for s, t in part]
+        names = [f"{_stem(s)}__{_stem(t)}.png" for s, t in part]
+        files = [] if keep is None else [keep / name for name in names]
         if files and not wanted and all(file.is_file() for file in files):
             generated = images.read_many(files, size, progress=False)
         else:
@@ -69,7 +70,7 @@ def drawn(
         yield Batch(
             generated if jpeg is None else reencode(generated, jpeg), images.to_uint8(batch.source),
             images.to_uint8(batch.target) if paired else None, batch.target_pose, protocol_mask(batch.target_pose, mask),
-            [(s.name, t.name) for s, t in part], [s.pid for s in sources], [s.camid for s in sources],
+            [(s.name, t.name) for s, t in part], [s.pid for s in sources], [s.camid for s in sources], names,
         )  # fmt: skip
 
 
@@ -95,13 +96,23 @@ def dumped(
         sources, targets = [train[row.source] for row in part], [train[row.target] for row in part]
         if bare := next((t for t in targets if t.pose is None), None):
             raise ValueError(f"{root}: the target pose {bare.name} has no keypoints")
-        generated = images.read_many([root / row.path for row in part], size, progress=False)
+        generated = _of_size([root / row.path for row in part], size)
         pose = Pose.stack([rescale(t.pose, size) for t in targets])  # type: ignore[arg-type]
         yield Batch(
             generated if jpeg is None else reencode(generated, jpeg),
             images.read_many([s.path for s in sources], size, progress=False), None, pose, protocol_mask(pose, mask),
             [(row.source, row.target) for row in part], [row.pid for row in part], [row.camid for row in part],
+            [Path(row.path).name for row in part],
         )  # fmt: skip
+
+
+def _of_size(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
+    """Images uint8 (N, 3, H, W) as they are: ValueError for one of another size, which resizing would make another image."""
+    pixels = [images.read(path) for path in paths]
+    for path, image in zip(paths, pixels, strict=True):
+        if image.shape[:2] != size:
+            raise ValueError(f"images to measure have one size, {size}: {path} is {image.shape[:2]}")
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
 
 
 def protocol_mask(pose: Pose, mask: MaskConfig | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from reid_aug.bench.baseline import BaselineConfig, TrainingSet, features, labels_of, train_baseline
 from reid_aug.bench.distributions import frechet_distance
-from reid_aug.bench.metrics import Around, Batch, Metric, NotMeasurable, Reference, Running, Value, _Set
+from reid_aug.bench.metrics import Around, Batch, Metric, NotMeasurable, Reference, Running, SetDistance, Value
 from reid_aug.bench.ranking import rank_gallery
 
 
@@ -132,7 +132,7 @@ class AppearancePreservation(Metric):
     """
 
     kind: Literal["aps"]
-    steps: PositiveInt = 200
+    steps: PositiveInt = 100
 
     def start(self, around: Around) -> Running:
         people = _people(around)
@@ -168,7 +168,7 @@ class ReidFrechet(Metric):
     def start(self, around: Around) -> Running:
         people = _people(around)
         network = people.reid
-        return _Set(
+        return SetDistance(
             lambda batch: _own(batch, network), lambda: people.real_features(network, self.reference),
             lambda a, b: (frechet_distance(a, b), None), f"{network.name}; reference: {self.reference}",
         )  # fmt: skip

@@ -8,12 +8,11 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
-from generators.pose import Pose, convert
+from generators.pose import Pose
 from reid_aug.bench.distributions import frechet_distance, inception_score, kernel_distance
 from reid_aug.bench.networks import Networks
 from reid_aug.bench.ssim import SSIM_PROTOCOLS, ssim
@@ -22,7 +21,6 @@ from reid_aug.config import Config
 T = TypeVar("T")
 Resize = Literal["tensorflow", "antialias"]
 Reference = Literal["train", "test"]
-HEAD = ("nose", "neck", "r_eye", "l_eye", "r_ear", "l_ear")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +35,7 @@ class Batch:
     names: Sequence[tuple[str, str]]  # source and target pose, as the data set names them
     pids: Sequence[int]
     camids: Sequence[int]  # the source's
+    files: Sequence[str]  # what each generated image's file is called, where it has one
     _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -176,7 +175,7 @@ class InceptionScore(Metric):
             def values(self, name: str) -> dict[str, Value]:
                 order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
                 mean, std = inception_score(torch.cat(self.logits)[order], outer.splits)
-                how = f"{_named(network)}, {outer.resize} resize, {outer.splits} splits" + (
+                how = f"{named(network)}, {outer.resize} resize, {outer.splits} splits" + (
                     "; black outside the target's body" if outer.masked else ""
                 )
                 return {name: Value(mean, len(order), how, std)}
@@ -188,7 +187,7 @@ def _inception(batch: Batch, network: Callable[..., Any], masked: bool, resize: 
     return batch.once(("inception", masked, resize), lambda: network(batch.images(masked), resize))
 
 
-class _Set(Running):
+class SetDistance(Running):
     """A distance between the features of all generated images and those of a set of real ones."""
 
     def __init__(self, own: Callable[[Batch], Tensor], real: Callable[[], Tensor], distance: Callable[..., tuple], how: str) -> None:
@@ -212,8 +211,8 @@ class FrechetInception(Metric):
 
     def start(self, around: Around) -> Running:
         network = around.networks.inception
-        how = f"{_named(network)}, {self.resize} resize; reference: {self.reference}"
-        return _Set(
+        how = f"{named(network)}, {self.resize} resize; reference: {self.reference}"
+        return SetDistance(
             lambda batch: _inception(batch, network, False, self.resize)[0],
             lambda: _real_inception(around, self.reference, self.resize), lambda a, b: (frechet_distance(a, b), None), how,
         )  # fmt: skip
@@ -231,8 +230,8 @@ class KernelInception(Metric):
     def start(self, around: Around) -> Running:
         network = around.networks.inception
         drawn = f"{self.subsets} subsets of at most {self.subset_size:,}"
-        how = f"{_named(network)}, {self.resize} resize; reference: {self.reference}; {drawn}"
-        return _Set(
+        how = f"{named(network)}, {self.resize} resize; reference: {self.reference}; {drawn}"
+        return SetDistance(
             lambda batch: _inception(batch, network, False, self.resize)[0],
             lambda: _real_inception(around, self.reference, self.resize),
             lambda a, b: kernel_distance(a, b, self.subsets, self.subset_size), how,
@@ -260,7 +259,7 @@ class Lpips(Metric):
                 _with_bodies(batch)
             return network(batch.images(self.masked), batch.targets(self.masked))
 
-        return Mean(score, _named(network) + ("; both black outside the target's body" if self.masked else ""))
+        return Mean(score, named(network) + ("; both black outside the target's body" if self.masked else ""))
 
 
 class DetectionScore(Metric):
@@ -274,55 +273,9 @@ class DetectionScore(Metric):
 
     def start(self, around: Around) -> Running:
         network = around.networks.detector(self.detector)
-        return Mean(lambda batch: network(batch.generated), _named(network))
+        return Mean(lambda batch: network(batch.generated), named(network))
 
 
-class Pckh(Metric):
-    """PCKh (Zhu et al. 2019): the share of target joints found again within half a head on each axis.
-
-    A head is the box round nose, neck, eyes and ears of the target pose; images with less than two of them are left out, and a joint that
-    the estimator does not see is wrong.
-    """
-
-    kind: Literal["pckh"]
-    share: PositiveFloat = 0.5
-
-    def start(self, around: Around) -> Running:
-        network, share = around.networks.estimator, self.share
-
-        class Found(Running):
-            def __init__(self) -> None:
-                self.right = self.joints = self.counted = 0
-
-            def update(self, batch: Batch) -> None:
-                right, joints = pckh_counts(network(batch.generated), batch.target_pose, share)
-                self.right, self.joints = self.right + int(right.sum()), self.joints + int(joints.sum())
-                self.counted += int((joints > 0).sum())
-
-            def values(self, name: str) -> dict[str, Value]:
-                if not self.joints:
-                    raise NotMeasurable("no target pose with two joints of a head")
-                return {name: Value(self.right / self.joints, self.counted, f"{_named(network)}; {share:g} × the head's box on each axis")}
-
-        return Found()
-
-
-def pckh_counts(estimated: Pose, wanted: Pose, share: float = 0.5) -> tuple[Tensor, Tensor]:
-    """How many joints of each image are right, and how many count, both (B,) int; both 0 for a head of less than two joints.
-
-    As Pose-Transfer's calPCKH_market.py: |dx| below `share` × the head box's width and |dy| below that of its height.
-    """
-    wanted = wanted.to("cpu")
-    found = convert(estimated.to("cpu"), wanted.skeleton)
-    head = [wanted.skeleton.index(joint) for joint in HEAD if joint in wanted.skeleton.joints]
-    xy, seen = wanted.xy[:, head], wanted.visible[:, head, None]
-    low, high = (xy.masked_fill(~seen, big).amin(1) if big > 0 else xy.masked_fill(~seen, big).amax(1) for big in (np.inf, -np.inf))
-    counts = seen.sum((1, 2)) >= 2
-    near = ((found.xy - wanted.xy).abs() < share * (high - low).nan_to_num(0.0)[:, None]).all(-1)
-    joints = wanted.visible & counts[:, None]
-    return (near & found.visible & joints).sum(1), joints.sum(1)
-
-
-def _named(network: object) -> str:
+def named(network: object) -> str:
     """How a result names a network."""
     return str(getattr(network, "name", type(network).__name__))

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from reid_aug.bench.identity_metrics import AppearancePreservation, IdentityPreservation, ReidFrechet
-from reid_aug.bench.metrics import DetectionScore, FrechetInception, InceptionScore, KernelInception, Lpips, Pckh, Ssim
+from reid_aug.bench.metrics import DetectionScore, FrechetInception, InceptionScore, KernelInception, Lpips, Ssim
+from reid_aug.bench.pckh import Pckh
 from reid_aug.bench.truth_metrics import Truth
 from reid_aug.config import Config, DataConfig
 

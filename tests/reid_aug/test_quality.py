@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +24,9 @@ from reid_aug.bench import quality_run
 from reid_aug.bench.baseline import BaselineConfig, build, save_baseline
 from reid_aug.bench.held_out import drawn, pairs_to_measure, protocol_mask, reencode
 from reid_aug.bench.identity_metrics import identity_distance
-from reid_aug.bench.metrics import Batch, pckh_counts
+from reid_aug.bench.metrics import Batch
 from reid_aug.bench.networks import Networks
+from reid_aug.bench.pckh import pckh_counts
 from reid_aug.bench.protocols import MaskConfig, PairsConfig, QualityConfig, QualityProtocol
 from reid_aug.bench.quality import Quality, Surroundings, load_reid, measure, published, table
 from reid_aug.bench.ssim import regional_psnr, regional_ssim, ssim
@@ -35,6 +35,7 @@ from reid_aug.cli import main
 from reid_aug.dump import dump
 from reid_aug.pairs import unpaired
 from reid_aug.people import PersonImage
+from reid_aug.poses import write_keypoints
 from reid_aug.rendered import RenderedSet
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +105,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
     return Batch(
         cat("generated"), cat("source"), cat("target"), Pose.cat([b.target_pose for b in batches]), cat("mask"),
         [n for b in batches for n in b.names], [p for b in batches for p in b.pids], [c for b in batches for c in b.camids],
+        [f for b in batches for f in b.files],
     )  # fmt: skip
 
 
@@ -114,7 +116,7 @@ def permuted(batch: Batch, order: Tensor) -> Batch:
     assert batch.target is not None
     return Batch(
         batch.generated[order], batch.source[order], batch.target[order], batch.target_pose[order], batch.mask[order],
-        pick(batch.names), pick(batch.pids), pick(batch.camids),
+        pick(batch.names), pick(batch.pids), pick(batch.camids), pick(batch.files),
     )  # fmt: skip
 
 
@@ -294,6 +296,17 @@ class TestPckh:
         assert joints.tolist() == [18, 18] and right.tolist() == [17, 17]  # the nose is 3 px off, half a head 1.5
 
 
+def test_joints_of_any_estimator_by_a_file(batches: list[Batch], around: Surroundings, tmp_path: Path) -> None:
+    whole, path = joined(batches), tmp_path / "found.csv"
+    write_keypoints(path, list(whole.files), whole.target_pose)
+    protocol = QualityProtocol.model_validate({"metrics": {"PCKh": {"keypoints": str(path)}}})
+    found = measure(batches, protocol, around).values["PCKh"]
+    assert found.value > 0.9 and "found.csv" in found.how  # the file's whole pixels are within half a head, but for flat heads
+    write_keypoints(path, list(whole.files)[1:], whole.target_pose[1:])
+    with pytest.raises(ValueError, match=f"no row for the generated image {whole.files[0]}"):
+        measure(batches, protocol, around)
+
+
 def test_identity_distance_by_hand() -> None:
     real = torch.tensor([[2.0, 0.0], [0.0, 5.0], [3.0, 0.0]])  # unit: (1, 0), (0, 1) of 7, and (1, 0) of 9
     own = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
@@ -427,14 +440,16 @@ class TestCommand:
         assert said in error and error.count("\n") == 1 and "Traceback" not in error
         assert not (tmp_path / "out").exists() or not list((tmp_path / "out").rglob("quality.json"))
 
-    def test_a_dump_with_a_lost_image_is_refused(self, checkpoint: Path, people: list[PersonImage], tmp_path: Path) -> None:
+    def test_a_dump_with_a_lost_or_another_image_is_refused(self, checkpoint: Path, people: list[PersonImage], tmp_path: Path) -> None:
         bank = PoseBank.collect((p for p in people if p.split == "train"), SIZE)
         rows = dump(people, Augmenter(generators.load(checkpoint), bank, 1, 0, device="cpu"), tmp_path / "dump").rows
+        asked, _ = quality_run.load_config(None, [f"out={tmp_path}", "metrics={DS: {}}"])
+        images.write(np.zeros((40, 16, 3), np.uint8), tmp_path / "dump" / rows[3].path)
+        with pytest.raises(ValueError, match=rf"have one size, \(32, 16\): .*{Path(rows[3].path).name} is \(40, 16\)"):
+            quality_run.run(str(tmp_path / "dump"), asked, networks=Networks(download=False, device="cpu", detector=brightness))
         (tmp_path / "dump" / rows[3].path).unlink()
-        asked, _ = quality_run.load_config(None, [f"out={tmp_path}", "download=false"])
         with pytest.raises(OSError, match=Path(rows[3].path).name):
-            quality_run.run(str(tmp_path / "dump"), asked, networks=Networks(download=False, device="cpu"))
-        shutil.rmtree(tmp_path / "dump" / "bounding_box_test")
+            quality_run.run(str(tmp_path / "dump"), asked, networks=Networks(download=False, device="cpu", detector=brightness))
 
 
 def test_protocol_mask_is_the_papers_at_128_rows() -> None:
