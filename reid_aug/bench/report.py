@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from reid_aug import images
 from reid_aug.bench.harness import BenchConfig, Result, scores_file
 from reid_aug.bench.quality import Quality, limb_table
 from reid_aug.bench.quality import table as quality_table
-from reid_aug.bench.statistics import Interval, mean_std, paired_bootstrap
+from reid_aug.bench.statistics import Interval, SeedTest, holm, mean_std, over_seeds, paired_bootstrap, sign_flip_test
 
 BASE, COPIES = "none", "copies"
 SCORES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "map": "mAP", "minp": "mINP"}
@@ -21,7 +21,11 @@ SCORES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "map": "mAP
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One arm over its seeds: score → (mean, std) in fractions, and gains over `none` with 95 % intervals."""
+    """One arm over its seeds: score → (mean, std) in fractions, and gains over `none` with 95 % intervals.
+
+    p-values are Holm's for as many arms as there are beside `none`: of mAP over queries (sign flips), and over queries
+    and trainings.
+    """
 
     arm: str
     seeds: int
@@ -29,6 +33,9 @@ class ArmSummary:
     rank1_gain: Interval | None  # None for the arm everything is compared with
     map_gain: Interval | None
     map_gain_over_copies: Interval | None  # None without that arm, and for it and `none`
+    map_test: SeedTest | None  # the gain over queries and trainings; None for one seed
+    query_p: float | None
+    training_p: float | None
     steps: int
     seconds: float
     train_images: int
@@ -40,7 +47,17 @@ def summarise(result: Result) -> list[ArmSummary]:
     arms = list(dict.fromkeys(line["arm"] for line in result.lines))
     base = _per_query(result, BASE)
     copies = _per_query(result, COPIES) if COPIES in arms else None
-    return [_summary(result, arm, base, copies) for arm in arms]
+    return _corrected([_summary(result, arm, base, copies) for arm in arms])
+
+
+def _corrected(summaries: list[ArmSummary]) -> list[ArmSummary]:
+    """p-values as Holm's method leaves them when every arm beside `none` is tried."""
+    for name in ("query_p", "training_p"):
+        tried = [i for i, one in enumerate(summaries) if getattr(one, name) is not None]
+        adjusted = holm([getattr(summaries[i], name) for i in tried])
+        for i, p_value in zip(tried, adjusted.tolist(), strict=True):
+            summaries[i] = replace(summaries[i], **{name: p_value})
+    return summaries
 
 
 def _summary(result: Result, arm: str, base: dict[str, np.ndarray], copies: dict[str, np.ndarray] | None) -> ArmSummary:
@@ -48,8 +65,10 @@ def _summary(result: Result, arm: str, base: dict[str, np.ndarray], copies: dict
     mine = _per_query(result, arm)
     gains = {key: None if arm == BASE else paired_bootstrap(mine[key], base[key]) for key in ("hit", "ap")}
     control = None if copies is None or arm in (BASE, COPIES) else paired_bootstrap(mine["ap"], copies["ap"])
+    test = None if arm == BASE else over_seeds(mine["ap"], base["ap"])
     return ArmSummary(
         arm, len(lines), {key: mean_std([line[key] for line in lines]) for key in SCORES}, gains["hit"], gains["ap"], control,
+        test, None if arm == BASE else sign_flip_test(mine["ap"], base["ap"]), test and test.p_value,
         lines[0]["steps"], float(np.mean([line["seconds"] for line in lines])), lines[0]["train_images"], mine["cmc"].mean(0),
     )  # fmt: skip
 
@@ -74,12 +93,14 @@ def write(result: Result, about: str, command: str) -> Path:
 
 def table(summaries: Sequence[ArmSummary], quality: dict[str, Quality]) -> str:
     """The Markdown table: scores in percent (mean ± std over seeds), gains in points with 95 % intervals."""
-    head = ["arm", "rank-1", "rank-5", "rank-10", "mAP", "mINP", "Δ rank-1", "Δ mAP", "SSIM", "mask-SSIM", "images", "steps", "seconds"]
+    head = ["arm", "rank-1", "rank-5", "rank-10", "mAP", "mINP", "Δ rank-1", "Δ mAP", "p", "Δ mAP, trainings too", "p", "SSIM", "mask-SSIM"]
+    head += ["images", "steps", "seconds"]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for one in summaries:
         found = quality.get(one.arm)
         rows.append([
-            one.arm, *[_percent(*one.scores[key]) for key in SCORES], _gain(one.rank1_gain), _gain(one.map_gain),
+            one.arm, *[_percent(*one.scores[key]) for key in SCORES], _gain(one.rank1_gain), _gain(one.map_gain), _p(one.query_p),
+            _gain(one.map_test and one.map_test.interval), _p(one.training_p),
             *[_quality(found, name) for name in ("SSIM", "mask-SSIM")],
             f"{one.train_images:,}", f"{one.steps:,}", f"{one.seconds:.0f}",
         ])  # fmt: skip
@@ -98,16 +119,31 @@ def _gain(gain: Interval | None) -> str:
     return "" if gain is None else f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
 
 
+def _p(value: float | None) -> str:
+    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def verdicts(summaries: Sequence[ArmSummary]) -> list[str]:
-    """One sentence an arm: what its interval allows to be said of mAP, against `none` and against the control."""
+    """One sentence an arm: what may be said of mAP, against `none` and against the control.
+
+    With two seeds or more the interval over queries and trainings decides, and Holm's p-value; with one, that over queries.
+    """
     said = []
     for one in summaries:
         if one.map_gain is not None:
-            low, high = 100 * one.map_gain.low, 100 * one.map_gain.high
-            what = "helps" if low > 0 else "hurts" if high < 0 else "has no measurable effect"
-            control = f"; against `{COPIES}` {_gain(one.map_gain_over_copies)}" if one.map_gain_over_copies else ""
-            said.append(f"`{one.arm}` {what}: mAP {_gain(one.map_gain)} points{control}.")
+            test, control = one.map_test, one.map_gain_over_copies
+            gain, p_value = (one.map_gain, one.query_p) if test is None else (test.interval, one.training_p)
+            sure = (gain.low > 0 or gain.high < 0) and p_value is not None and p_value < 0.05
+            what = "has no measurable effect" if not sure else "helps" if gain.mean > 0 else "hurts"
+            over = "queries, of these trainings alone" if test is None else "queries and trainings"
+            against = f"; against `{COPIES}` {_gain(control)} over queries" if control else ""
+            said.append(f"`{one.arm}` {what}: mAP {_gain(gain)} points over {over} (p {_equals(p_value)}){against}.")
     return said
+
+
+def _equals(p_value: float | None) -> str:
+    text = _p(p_value)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def render(result: Result, summaries: Sequence[ArmSummary], about: str, command: str) -> str:
@@ -122,9 +158,10 @@ def render(result: Result, summaries: Sequence[ArmSummary], about: str, command:
         f"Scores in percent, mean ± standard deviation over {summaries[0].seeds} seeds of the baseline ({first['model']}, from scratch, "
         f"{first['steps']:,} steps in every arm; {first['identities']} identities, {first['queries']} queries, "
         f"{first['gallery']} gallery images). "
-        "Gains over `none` in points, with 95 % intervals of a paired bootstrap over queries (scores averaged over seeds first): they "
-        "speak of other queries, not of other trainings, generators or data sets: beside a standard deviation over seeds as large as the "
-        "gain, an interval says little. Each generator was trained once.",
+        "Gains over `none` in points, with 95 % intervals. Δ rank-1 and Δ mAP: a paired bootstrap over queries, scores averaged over "
+        "seeds, and p by sign flips: they speak of other queries and these very trainings. Trainings too: Welch's t over queries and "
+        "seeds, which decides where there are two seeds or more. p-values are Holm's for all arms beside `none`. Each generator was "
+        "trained once, on one data set, and nothing here speaks of others.",
         "Arms: `none` real images alone; `copies` the same images once more, as often as other arms add synthetic ones; `oracle` the true "
         "images of the same people in the same poses (rendered data only); any other name: that generator's images.",
         " ".join(_perceptual(result.perceptual)),
@@ -163,6 +200,8 @@ def record(result: Result, summaries: Sequence[ArmSummary], config: BenchConfig,
             "seeds": one.seeds,
             "scores": {key: {"mean": m, "std": None if np.isnan(s) else s} for key, (m, s) in one.scores.items()},
             "rank1_gain": one.rank1_gain and one.rank1_gain._asdict(), "map_gain": one.map_gain and one.map_gain._asdict(),
+            "map_gain_over_trainings": one.map_test and one.map_test.interval._asdict(),
+            "p": {"queries": one.query_p, "trainings": one.training_p},
             "seconds": one.seconds, "train_images": one.train_images,
             **({"quality": q.as_json()} if (q := result.quality.get(one.arm)) else {}),
         }

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 _BLOCK_ELEMENTS = 2**21  # random numbers held at a time, 16 MiB
 
@@ -51,6 +52,46 @@ def sign_flip_test(a: ArrayLike, b: ArrayLike, *, samples: int = 10_000, seed: i
         signs = rng.integers(0, 2, (size, len(differences)), dtype=np.int8) * 2.0 - 1.0
         extreme += int(np.count_nonzero(np.abs(signs @ differences) >= bar))
     return (1 + extreme) / (1 + samples)
+
+
+class SeedTest(NamedTuple):
+    """A mean difference over queries and trainings: its interval, its two-sided p-value, and its degrees of freedom."""
+
+    interval: Interval
+    p_value: float
+    degrees: float
+
+
+def over_seeds(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> SeedTest | None:
+    """Whether mean(a − b) would hold for other queries AND other trainings; a (S, Q), b (T, Q); None for a single seed.
+
+    The variance of the difference is that between queries of what seeds average to, plus that between each arm's seeds
+    of what queries average to: queries are the same in both arms, trainings are not. Student's t with Welch's degrees
+    of freedom (Welch 1947). nan marks a query that is not valid, in every row of both; ValueError otherwise.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is between 0 and 1, got {confidence}")
+    first, second = np.atleast_2d(np.asarray(a, dtype=np.float64)), np.atleast_2d(np.asarray(b, dtype=np.float64))
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not first.size:
+        raise ValueError(f"a and b are (S, Q) and (T, Q), and not empty, got {first.shape} and {second.shape}")
+    if min(len(first), len(second)) < 2:
+        return None
+    differences = _differences(first.mean(0), second.mean(0), 1)
+    if len(differences) < 2:
+        return None
+    valid = ~np.isnan(first[0])
+    parts = np.array([
+        differences.var(ddof=1) / len(differences),
+        *(rows[:, valid].mean(1).var(ddof=1) / len(rows) for rows in (first, second)),
+    ])  # fmt: skip
+    freedom = np.array([len(differences) - 1, len(first) - 1, len(second) - 1])
+    mean, variance = float(differences.mean()), float(parts.sum())
+    if variance == 0:
+        return SeedTest(Interval(mean, mean, mean), 1.0 if mean == 0 else 0.0, float(freedom.sum()))
+    degrees = variance**2 / float((parts**2 / freedom).sum())
+    half = float(stats.t.ppf(0.5 + confidence / 2, degrees)) * variance**0.5
+    p_value = 2 * float(stats.t.sf(abs(mean) / variance**0.5, degrees))
+    return SeedTest(Interval(mean, mean - half, mean + half), p_value, degrees)
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:

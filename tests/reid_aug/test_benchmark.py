@@ -17,6 +17,7 @@ import torch
 from reid_aug.bench import harness, report
 from reid_aug.bench.arms import training_set
 from reid_aug.bench.baseline import BaselineConfig, TrainingSet, augment, build, features, labels_of, pk_batches, prepare, train_baseline
+from reid_aug.bench.ranking import Ranking
 from reid_aug.manifest import SyntheticRow
 from reid_aug.people import PersonImage
 
@@ -291,3 +292,46 @@ def test_every_shipped_benchmark_configuration_loads() -> None:
         harness.load_config(str(path), ["data.root=x"] if "???" in text else [])
 
 
+
+
+class TestVerdicts:
+    """What the report says of arms whose scores are drawn here, with a truth that is known."""
+
+    def simulated(self, folder: Path, gains: dict[str, float], luck: float, seed: int, seeds: int = 3) -> harness.Result:
+        rng = np.random.default_rng(seed)
+        hardness, lines = rng.random(80), []
+        for arm, gain in gains.items():
+            for number in range(seeds):
+                ap = (0.2 + 0.4 * hardness + gain + luck * rng.standard_normal() + 0.1 * rng.standard_normal(80)).clip(0, 1)
+                first = np.where(rng.random(80) < ap, 0, 3)
+                cmc = np.array([(first <= rank).mean() for rank in range(20)])
+                kept = Ranking(cmc, float(ap.mean()), 0.1, ap, ap, first, np.ones(80, dtype=bool))
+                harness.save_scores(harness.scores_file(folder, arm, "x", number), kept)
+                scores = {"rank1": cmc[0], "rank5": cmc[4], "rank10": cmc[9], "map": kept.map, "minp": 0.1}
+                lines.append({"arm": arm, "seed": number, "config": "x", "steps": 1, "seconds": 1.0, "train_images": 9, **scores})
+        return harness.Result(folder, lines, {}, {})
+
+    def test_a_planted_gain_is_found_and_equal_arms_are_not_told_apart(self, tmp_path: Path) -> None:
+        found = {"planted": 0, "equal": 0, "harmful": 0}
+        for trial in range(20):
+            gains = {"none": 0.0, "planted": 0.15, "equal": 0.0, "harmful": -0.15}
+            said = report.verdicts(report.summarise(self.simulated(tmp_path / str(trial), gains, luck=0.02, seed=trial)))
+            for sentence, arm, word in zip(said, ("planted", "equal", "harmful"), ("helps", "no measurable effect", "hurts"), strict=True):
+                assert sentence.startswith(f"`{arm}` ")
+                found[arm] += word in sentence
+        assert found["equal"] >= 19 and found["planted"] >= 19 and found["harmful"] >= 19
+
+    def test_one_training_is_said_to_be_one(self, tmp_path: Path) -> None:
+        result = self.simulated(tmp_path, {"none": 0.0, "planted": 0.3}, luck=0.02, seed=0, seeds=1)
+        (said,) = report.verdicts(report.summarise(result))
+        assert "`planted` helps" in said and "of these trainings alone" in said and "(p < 0.001)" in said
+
+    def test_p_values_pay_for_every_arm_tried(self, tmp_path: Path) -> None:
+        gains = {"none": 0.0, "planted": 0.06}
+        alone = report.summarise(self.simulated(tmp_path / "a", gains, luck=0.01, seed=5))[1]
+        many = report.summarise(self.simulated(tmp_path / "b", gains | {f"arm{i}": 0.0 for i in range(4)}, luck=0.01, seed=5))[1]
+        assert alone.map_test == many.map_test and alone.training_p is not None and many.training_p is not None
+        assert many.training_p == pytest.approx(min(1.0, 5 * alone.training_p))
+
+    def test_none_alone_has_no_verdict(self, tmp_path: Path) -> None:
+        assert report.verdicts(report.summarise(self.simulated(tmp_path, {"none": 0.0}, luck=0.02, seed=0))) == []

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from reid_aug.bench.ssim import SSIM_PROTOCOLS, ssim, to_uint8
+from reid_aug.bench.ssim import SSIM_PROTOCOLS, _ssim_map, ssim, to_uint8
 
 # Each protocol as the paper's script calls scikit-image, on (H, W, 3) uint8.
 ORACLES = {
@@ -137,3 +137,21 @@ IMAGES = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
 def test_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("size", [(128, 64), (61, 53)])
+@pytest.mark.parametrize("protocol", SSIM_PROTOCOLS)
+def test_what_a_gpu_computes_is_what_a_cpu_does(protocol, size):
+    generated, truth = pairs(size=size, count=3)
+    mapped = _ssim_map(generated, truth, SSIM_PROTOCOLS[protocol], torch.float64)
+    window = SSIM_PROTOCOLS[protocol].window_px
+    assert mapped.shape == (3, 3, size[0] - window + 1, size[1] - window + 1)
+    torch.testing.assert_close(mapped.flatten(1).mean(1), ssim(generated, truth, protocol), rtol=0, atol=1e-9)
+
+
+def test_threads_share_the_work_without_changing_it():
+    generated, truth = pairs(count=101)
+    mask = torch.rand(101, 128, 64, generator=torch.Generator().manual_seed(0)) > 0.5
+    together = ssim(generated, truth, mask=mask)
+    alone = torch.cat([ssim(a[None], b[None], mask=m[None]) for a, b, m in zip(generated, truth, mask, strict=True)])
+    assert torch.equal(together, alone)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reid_aug.bench.statistics import holm, mean_std, paired_bootstrap, sign_flip_test
+from reid_aug.bench.statistics import holm, mean_std, over_seeds, paired_bootstrap, sign_flip_test
 
 
 def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
@@ -141,3 +141,71 @@ def test_mean_and_sample_deviation():
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def trainings(rng, seeds, queries, hardness, spread, gain=0.0):
+    """Scores (S, Q): queries differ, and every training has luck of its own, on all queries and on each."""
+    luck = spread * rng.standard_normal((seeds, 1)) + 0.5 * rng.standard_normal((seeds, queries))
+    return hardness + gain + luck
+
+
+def test_two_equal_arms_are_not_told_apart_by_the_luck_of_their_trainings():
+    rng = np.random.default_rng(0)
+    wrong = np.zeros(2)
+    trials = 400
+    for trial in range(trials):
+        hardness = rng.standard_normal(120)
+        a, b = (trainings(rng, 3, 120, hardness, spread=0.3) for _ in range(2))
+        low, high = paired_bootstrap(a, b, samples=300, seed=trial)[1:]
+        found = over_seeds(a, b)
+        wrong += (not low <= 0 <= high, found.p_value < 0.05)
+        assert (found.p_value < 0.05) == (not found.interval.low <= 0 <= found.interval.high)
+    assert wrong[1] / trials <= 0.05 + 3 * (0.05 * 0.95 / trials) ** 0.5
+    assert wrong[0] / trials > 0.3  # which is why an interval over queries alone decides nothing
+
+
+def test_a_planted_gain_is_found():
+    rng = np.random.default_rng(1)
+    found = 0
+    for _ in range(40):
+        hardness = rng.standard_normal(120)
+        a, b = trainings(rng, 3, 120, hardness, spread=0.05, gain=0.3), trainings(rng, 3, 120, hardness, spread=0.05)
+        result = over_seeds(a, b)
+        found += result.p_value < 0.05 and result.interval.low > 0
+    assert found >= 38
+
+
+def test_without_luck_of_the_queries_it_is_welchs_test():
+    # Queries that all differ by the same leave the seeds alone: scipy's unequal-variance t-test.
+    rng = np.random.default_rng(2)
+    a, b = rng.random((5, 1)), 0.2 + 3 * rng.random((4, 1))
+    result = over_seeds(np.repeat(a, 30, 1), np.repeat(b, 30, 1))
+    theirs = stats.ttest_ind(a[:, 0], b[:, 0], equal_var=False)
+    assert result.p_value == pytest.approx(theirs.pvalue) and result.degrees == pytest.approx(theirs.df)
+    low, high = theirs.confidence_interval()
+    assert result.interval == pytest.approx(((a.mean() - b.mean()), low, high))
+
+
+def test_without_luck_of_the_seeds_it_is_the_paired_test():
+    rng = np.random.default_rng(3)
+    a, b = rng.random(50), rng.random(50)
+    b -= b.mean() - a.mean() + 0.1
+    result = over_seeds(np.repeat(a[None], 3, 0), np.repeat(b[None], 3, 0))
+    theirs = stats.ttest_rel(a, b)
+    assert result.p_value == pytest.approx(theirs.pvalue) and result.degrees == pytest.approx(49)
+
+
+def test_what_seeds_can_and_can_not_say():
+    rng = np.random.default_rng(4)
+    a = rng.random((3, 20))
+    assert over_seeds(a[:1], a[1:]) is None and over_seeds(a[0], a[1]) is None
+    assert over_seeds(a, a).p_value == 1.0 and over_seeds(a, a).interval.mean == 0.0
+    same = np.ones((2, 5))
+    assert over_seeds(same, same).p_value == 1.0 and over_seeds(same + 1, same).p_value == 0.0
+    holes = a.copy()
+    holes[:, 3] = np.nan
+    assert over_seeds(holes, holes + 0.1).interval.mean == pytest.approx(-0.1)
+    with pytest.raises(ValueError, match=r"\(S, Q\) and \(T, Q\)"):
+        over_seeds(a, a[:, :5])
+    with pytest.raises(ValueError, match="valid in every arm"):
+        over_seeds(holes, a)
