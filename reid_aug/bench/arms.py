@@ -21,7 +21,13 @@ from reid_aug.manifest import Manifest, SyntheticRow
 from reid_aug.people import PersonImage
 from reid_aug.rendered import RenderedSet
 
-NONE, COPIES, ORACLE = "none", "copies", "oracle"
+NONE, COPIES, ORACLE, ERASING = "none", "copies", "oracle", "erasing"
+
+
+def parted(arm: str) -> tuple[str, bool]:
+    """What an arm trains on, and whether with random erasing: "erasing" is `none` with it, "pg2+erasing" `pg2` with it."""
+    images = NONE if arm == ERASING else arm.removesuffix(f"+{ERASING}")
+    return images, images != arm
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from reid_aug import config as configuration
 from reid_aug import images
 from reid_aug.augmenter import plan
 from reid_aug.bank import PoseBank
-from reid_aug.bench.arms import COPIES, NONE, ORACLE, draw_arm, read_rows, training_set
+from reid_aug.bench.arms import COPIES, ERASING, NONE, ORACLE, draw_arm, parted, read_rows, training_set
 from reid_aug.bench.baseline import BaselineConfig, TrainingSet, features, load_baseline, save_baseline, train_baseline
 from reid_aug.bench.held_out import drawn, pairs_to_measure
 from reid_aug.bench.networks import Networks
@@ -80,6 +80,7 @@ class BenchConfig(Config):
         if (self.rendered is None) == (self.data is None):
             raise ValueError("a benchmark runs on either `rendered` or `data`")
         known = [NONE, COPIES, *self.generators, *([ORACLE] if self.rendered is not None else [])]
+        known += [ERASING, *(f"{arm}+{ERASING}" for arm in known[1:])]
         for arm in self.arms:
             if arm not in known:
                 raise ValueError(f"no arm named {arm!r}; there are {', '.join(known)}{nearest(arm, known)}")
@@ -123,7 +124,7 @@ class _Benchmark:
 
     def digest(self, arm: str) -> str:
         """Changes with whatever decides the arm's scores."""
-        own = self.config.generators.get(arm)
+        own = self.config.generators.get(parted(arm)[0])
         said = None if own is None else own.model_dump(mode="json", exclude={"sample_every_steps", "save_every_steps"})
         if said is not None and said["checkpoint"] is not None:
             said["checkpoint"] = read_header(said["checkpoint"])["digest"]
@@ -136,7 +137,7 @@ class _Benchmark:
         images.atomic_write_text(self.folder / "config.json", self.config.model_dump_json(indent=2) + "\n")
         done = self._lines()
         self._preflight()
-        quality = {arm: self._quality(arm) for arm in self.config.generators if arm in self.config.arms and self.config.quality.pairs}
+        quality = {arm: self._quality(arm) for arm in self._drawing if self.config.quality.pairs}
         for seed in self.config.seeds:
             for arm in self.config.arms:
                 if (arm, seed) not in done:
@@ -154,12 +155,18 @@ class _Benchmark:
     def _preflight(self) -> None:
         """Meet what can be wrong with the data before hours are spent on training."""
         assert len(self.bank) and len(self._real)  # poses there, every image decoded
-        for arm in set(self.config.generators) & set(self.config.arms):
+        for arm in self._drawing:
             asked = self.config.generators[arm]
             if asked.checkpoint is None and not self.place("generators", arm).exists() and asked.perceptual.weights != BASELINE:
                 check_perceptual(asked.generator, asked.perceptual)
-        if self.config.quality.pairs and set(self.config.generators) & set(self.config.arms):
+        if self.config.quality.pairs and self._drawing:
             assert self._pairs
+
+    @property
+    def _drawing(self) -> list[str]:
+        """The generators whose images some arm trains on."""
+        wanted = {parted(arm)[0] for arm in self.config.arms}
+        return [arm for arm in self.config.generators if arm in wanted]
 
     @cached_property
     def rendered(self) -> RenderedSet | None:
@@ -250,14 +257,18 @@ class _Benchmark:
 
     def _trained(self, arm: str, seed: int) -> tuple[torch.nn.Module, float, TrainingSet]:
         """One arm's network, how long it took, and what it learnt from; the one that others compare images on is kept."""
-        synthetic = self._cached(arm, self.config.baseline.size) if arm not in (NONE, COPIES) else None
-        data = training_set(arm, self.people, self._real["train"], self.rows, synthetic)
+        drawn_by, erased = parted(arm)
+        synthetic = self._cached(drawn_by, self.config.baseline.size) if drawn_by not in (NONE, COPIES) else None
+        data = training_set(drawn_by, self.people, self._real["train"], self.rows, synthetic)
+        config = self.config.baseline
+        if erased:
+            config = config.model_copy(update={"erasing": config.erasing or 0.5})
         keep = arm == NONE and seed == self.config.synthesis_seed
         if keep and self._kept().exists():
             model, header = load_baseline(self._kept())
             return model, header["about"]["seconds"], data
         began = time.perf_counter()
-        model = train_baseline(self.config.baseline, data, seed, label=f"{arm} {seed}")
+        model = train_baseline(config, data, seed, label=f"{arm} {seed}")
         seconds = time.perf_counter() - began
         if keep:
             save_baseline(model, self.config.baseline, data.classes, self._kept(), seconds=seconds)
@@ -313,8 +324,7 @@ class _Benchmark:
 
     def _perceptual(self) -> dict[str, str]:
         """What the perceptual terms of generator arms compared images on, for those whose papers have such terms."""
-        arms = [arm for arm in self.config.generators if arm in self.config.arms]
-        found = {arm: read_header(self.checkpoint(arm)).get("about", {}).get("perceptual") for arm in arms}
+        found = {arm: read_header(self.checkpoint(arm)).get("about", {}).get("perceptual") for arm in self._drawing}
         return {arm: name for arm, name in found.items() if name is not None}
 
 

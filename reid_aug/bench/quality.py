@@ -110,7 +110,9 @@ class Surroundings(AroundPeople, AroundTruth):
 def load_reid(path: str, device: str | torch.device = "cpu") -> ReidNetwork:
     """A benchmark's Re-ID network; FileNotFoundError or ValueError when the file is none."""
     network, header = load_baseline(path)
-    config = BaselineConfig.model_validate(header.get("config", {"model": header["model"]}))
+    if "config" not in header:  # a guess at the size it takes would measure something else
+        raise ValueError(f"{path} was written before checkpoints said what images their network takes: train it again")
+    config = BaselineConfig.model_validate(header["config"])
     return ReidNetwork(network.to(device), tuple(config.size), f"{header['model']}:{header['digest'][:12]}", config)  # type: ignore[arg-type]
 
 

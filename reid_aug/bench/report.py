@@ -137,7 +137,7 @@ def verdicts(summaries: Sequence[ArmSummary]) -> list[str]:
             what = "has no measurable effect" if not sure else "helps" if gain.mean > 0 else "hurts"
             over = "queries, of these trainings alone" if test is None else "queries and trainings"
             against = f"; against `{COPIES}` {_gain(control)} over queries" if control else ""
-            said.append(f"`{one.arm}` {what}: mAP {_gain(gain)} points over {over} (p {_equals(p_value)}){against}.")
+            said.append(f"`{one.arm}` {what}: mAP {_gain(gain)} points over {over} (Holm's p {_equals(p_value)}){against}.")
     return said
 
 
@@ -163,8 +163,9 @@ def render(result: Result, summaries: Sequence[ArmSummary], about: str, command:
         "seeds, which decides where there are two seeds or more. p-values are Holm's for all arms beside `none`. Each generator was "
         "trained once, on one data set, and nothing here speaks of others.",
         "Arms: `none` real images alone; `copies` the same images once more, as often as other arms add synthetic ones; `oracle` the true "
-        "images of the same people in the same poses (rendered data only); any other name: that generator's images.",
-        " ".join(_perceptual(result.perceptual)),
+        "images of the same people in the same poses (rendered data only); `erasing` random erasing (Zhong et al. 2020) of real images, "
+        "and `…+erasing` of that arm's; any other name: that generator's images.",
+        " ".join(_perceptual(result.perceptual, result.quality)),
         *_image_quality(result.quality),
         "![CMC](cmc.png)",
         *[f"`{arm}`, held-out people: source, target pose, result, truth.\n\n![{arm}](samples/{arm}.png)" for arm in sheets],
@@ -183,13 +184,16 @@ def _image_quality(quality: dict[str, Quality]) -> Iterator[str]:
         yield "## Pictures"
 
 
-def _perceptual(perceptual: dict[str, str]) -> Iterator[str]:
+def _perceptual(perceptual: dict[str, str], quality: dict[str, Quality]) -> Iterator[str]:
     """What generators' perceptual terms compared images on, for those whose papers have such terms."""
     for arm, name in perceptual.items():
         if name == "none":
             yield f"`{arm}` was trained with its perceptual terms turned off (`perceptual.weights=none`)."
         else:
             yield f"`{arm}` was trained to look alike to `{name}`, too."
+            judged = [value.how for value in quality[arm].values.values()] if arm in quality else []
+            if any(name.removeprefix("reid:") in how for how in judged):
+                yield "The same network judges its identity below, which flatters it."
 
 
 def record(result: Result, summaries: Sequence[ArmSummary], config: BenchConfig, command: str) -> None:

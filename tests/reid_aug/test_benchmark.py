@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,18 @@ import torch
 
 from reid_aug.bench import harness, report
 from reid_aug.bench.arms import training_set
-from reid_aug.bench.baseline import BaselineConfig, TrainingSet, augment, build, features, labels_of, pk_batches, prepare, train_baseline
+from reid_aug.bench.baseline import (
+    BaselineConfig,
+    TrainingSet,
+    augment,
+    build,
+    erase,
+    features,
+    labels_of,
+    pk_batches,
+    prepare,
+    train_baseline,
+)
 from reid_aug.bench.ranking import Ranking
 from reid_aug.manifest import SyntheticRow
 from reid_aug.people import PersonImage
@@ -88,6 +100,21 @@ class TestHarness:
         assert more.folder == result.folder and [line["seed"] for line in more.lines] == [0, 1, 2]
         assert more.lines[:2] == result.lines[:2]
 
+    def test_erasing_is_an_arm_and_goes_with_others(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        trained = []
+        train = harness.train_baseline
+
+        def spy(config: BaselineConfig, data: TrainingSet, seed: int, **options: Any) -> torch.nn.Module:
+            trained.append((options["label"], config.erasing, len(data.labels)))
+            return train(config, data, seed, **options)
+
+        monkeypatch.setattr(harness, "train_baseline", spy)
+        asked = config(tmp_path, "arms=[none,erasing,pg2+erasing]", "seeds=[0]", "quality.metrics={SSIM: {}}")
+        result = harness.run(asked)
+        images = {line["arm"]: line["train_images"] for line in result.lines}
+        assert images == {"none": 20, "erasing": 20, "pg2+erasing": 40} and result.quality.keys() == {"pg2"}
+        assert trained == [("none 0", 0.0, 20), ("erasing 0", 0.5, 20), ("pg2+erasing 0", 0.5, 40)]
+
     def test_another_generator_leaves_the_other_arms(self, asked: harness.BenchConfig, result: harness.Result) -> None:
         arm = asked.generators["pg2"].model_copy(update={"batch_size": 5})
         other = harness._Benchmark(asked.model_copy(update={"generators": {"pg2": arm}}))
@@ -98,7 +125,7 @@ class TestHarness:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["arms=[none, pg3]"], "no arm named 'pg3'; there are none, copies, pg2, oracle .*did you mean 'pg2'"),
+        (["arms=[none, pg3]"], "no arm named 'pg3'; there are none, copies, pg2, oracle, erasing, .*did you mean 'pg2'"),
         (["arms=[copies]"], "'none' is one of them"),
         (["seeds=[]"], "at least one seed"),
         (["rendered.train_idents=3"], "train_idents"),
@@ -206,6 +233,22 @@ class TestBaseline:
         assert len(places) > 3 and flips == {True, False}
         still = augment(images, BaselineConfig(crop_px=0, flip=False), torch.Generator())
         assert torch.equal(still, images)
+
+    def test_erasing_blanks_one_rectangle_of_some_images(self) -> None:
+        ones = torch.ones(400, 3, 64, 32)
+        gone = erase(ones, 0.5, torch.Generator().manual_seed(0))[:, 0] == 0
+        hit = gone.flatten(1).any(1)
+        assert 0.4 < hit.float().mean() < 0.6
+        for mask in gone[hit]:
+            rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+            block = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            assert block.all() and block.sum() == mask.sum()  # one rectangle, whole
+            assert mask.sum() <= 0.41 * 64 * 32
+        shares = gone[hit].float().mean((1, 2))
+        assert shares.max() > 0.3 and shares.min() < 0.06
+        assert gone[:, :8].any() and gone[:, -8:].any() and gone[:, :, :4].any() and gone[:, :, -4:].any()
+        assert torch.equal(erase(ones, 0.0, torch.Generator().manual_seed(0)), ones)
+        assert torch.equal(erase(ones, 1.0, torch.Generator().manual_seed(3)), erase(ones, 1.0, torch.Generator().manual_seed(3)))
 
     def test_prepare_is_torchvisions_normalisation(self) -> None:
         images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
@@ -324,7 +367,7 @@ class TestVerdicts:
     def test_one_training_is_said_to_be_one(self, tmp_path: Path) -> None:
         result = self.simulated(tmp_path, {"none": 0.0, "planted": 0.3}, luck=0.02, seed=0, seeds=1)
         (said,) = report.verdicts(report.summarise(result))
-        assert "`planted` helps" in said and "of these trainings alone" in said and "(p < 0.001)" in said
+        assert "`planted` helps" in said and "of these trainings alone" in said and "(Holm's p < 0.001)" in said
 
     def test_p_values_pay_for_every_arm_tried(self, tmp_path: Path) -> None:
         gains = {"none": 0.0, "planted": 0.06}

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 import generators
 from generators.pose import Pose, coco_17, openpose_18
+from generators.registry import read_header, write_tensors
 from reid_aug import images
 from reid_aug.augmenter import Augmenter
 from reid_aug.bank import PoseBank
 from reid_aug.bench import quality_run
-from reid_aug.bench.baseline import BaselineConfig, build, save_baseline
+from reid_aug.bench.baseline import FORMAT, BaselineConfig, build, save_baseline
 from reid_aug.bench.held_out import drawn, pairs_to_measure, protocol_mask, reencode
 from reid_aug.bench.identity_metrics import identity_distance
 from reid_aug.bench.metrics import Batch
@@ -305,6 +306,16 @@ def test_joints_of_any_estimator_by_a_file(batches: list[Batch], around: Surroun
     write_keypoints(path, list(whole.files)[1:], whole.target_pose[1:])
     with pytest.raises(ValueError, match=f"no row for the generated image {whole.files[0]}"):
         measure(batches, protocol, around)
+
+
+def test_a_network_is_given_images_of_the_size_it_was_trained_on(reid: Path, tmp_path: Path) -> None:
+    loaded = load_reid(str(reid))
+    assert loaded.size == SIZE and tuple(loaded.resized(torch.zeros(2, 3, 64, 32, dtype=torch.uint8)).shape[-2:]) == SIZE
+    header = dict(read_header(reid, FORMAT), format=FORMAT)
+    del header["config"]
+    write_tensors(loaded.network.state_dict(), header, tmp_path / "old.safetensors")
+    with pytest.raises(ValueError, match="before checkpoints said what images"):
+        load_reid(str(tmp_path / "old.safetensors"))
 
 
 def test_identity_distance_by_hand() -> None:

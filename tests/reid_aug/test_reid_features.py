@@ -85,9 +85,10 @@ def test_the_benchmark_compares_on_its_own_baseline(tmp_path: Path) -> None:
     said = read_header(trained / "last.safetensors")["about"]["perceptual"]
     assert said == f"reid:osnet_x0_25:{load_baseline(kept)[1]['digest'][:12]}"
     assert result.perceptual["deformable"] == said
-    assert f"`deformable` was trained to look alike to `{said}`, too." in report.write(result, "x", "y").read_text()
-    off = {"momi": {"perceptual": "none"}, "pg2": {}}
-    assert list(report._perceptual(off)) == ["`momi` was trained with its perceptual terms turned off (`perceptual.weights=none`)."]
+    text = report.write(result, "x", "y").read_text()
+    assert f"`deformable` was trained to look alike to `{said}`, too. The same network judges its identity below" in text
+    off = {"momi": "none"}
+    assert list(report._perceptual(off, {})) == ["`momi` was trained with its perceptual terms turned off (`perceptual.weights=none`)."]
     assert [line["arm"] for line in result.lines] == ["none", "deformable"] and result.lines[0]["seconds"] > 0
     assert json.loads((result.folder / "config.json").read_text())["generators"]["deformable"]["perceptual"] == {"weights": "reid:baseline"}
 
