@@ -424,4 +424,3 @@ def load_config(path: str | None, overrides: Sequence[str]) -> BenchConfig:
         except TypeError as error:
             raise ValueError(f"rendered: {error}") from None
     return config
-

@@ -135,7 +135,7 @@ def _on_cpu(generated: Tensor, truth: Tensor, mask: Tensor | None, rule: SsimPro
     workers = min(torch.get_num_threads(), -(-count // chunk))
 
     def work(first: int) -> None:
-        room = np.empty((2, 4, chunk, 3, height, width), out.dtype)  # once a thread: fresh memory is what costs most
+        room = np.empty((2, 4, height, 3 * chunk, width), out.dtype)  # once a thread: fresh memory is what costs most
         black = np.empty((2, chunk, 3, height, width), np.uint8)
         for start in range(first * chunk, count, workers * chunk):
             at = slice(start, start + chunk)
@@ -143,7 +143,9 @@ def _on_cpu(generated: Tensor, truth: Tensor, mask: Tensor | None, rule: SsimPro
             assert a is not None and b is not None
             if inside is not None:
                 a, b = (np.multiply(part, inside, out=to[: len(part)]) for part, to in zip((a, b), black, strict=True))
-            _ssim_chunk(a, b, rule, room[:, :, : len(a)], out[at])
+            if len(a) < chunk:
+                room = np.empty((2, 4, height, 3 * len(a), width), out.dtype)
+            _ssim_chunk(a, b, rule, room, out[at])
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, range(workers)))
@@ -151,19 +153,24 @@ def _on_cpu(generated: Tensor, truth: Tensor, mask: Tensor | None, rule: SsimPro
 
 
 def _ssim_chunk(generated: np.ndarray, truth: np.ndarray, rule: SsimProtocol, room: np.ndarray, out: np.ndarray) -> None:
-    """SSIM (B,) of a chunk into `out`, as `_ssim_map` computes it, in two rooms (4, B, 3, H, W) and in place."""
+    """SSIM (B,) of a chunk into `out`, as `_ssim_map` computes it, in two rooms (4, H, B·3, W) and in place.
+
+    Images lie side by side, as one wide image: a filter has fewest borders to look after so. Where windows reach from
+    one image into the next, they do not count.
+    """
     planes, means = room
     x, y, squares, product = planes
-    np.copyto(x, generated)
-    np.copyto(y, truth)
+    for plane, images in ((x, generated), (y, truth)):
+        np.copyto(plane, images.reshape(-1, *images.shape[2:]).transpose(1, 0, 2))
     np.multiply(x, x, out=squares)
     np.multiply(y, y, out=product)
     squares += product
     np.multiply(x, y, out=product)
     spread = np.maximum(generated.max((1, 2, 3)).astype(out.dtype) - generated.min((1, 2, 3)), 1)
     scale = spread if rule.data_range is None else np.full_like(spread, rule.data_range)
-    c1, c2 = (((k * scale) ** 2)[:, None, None, None] for k in (0.01, 0.03))
-    mean_x, mean_y, mean_squares, mean_product = _filtered(planes, means, rule)
+    c1, c2 = (np.repeat((k * scale) ** 2, 3)[:, None] for k in (0.01, 0.03))
+    _filter(planes, means, rule)
+    mean_x, mean_y, mean_squares, mean_product = means
     unbiased = rule.window_px**2 / (rule.window_px**2 - 1) if rule.sample_covariance else 1.0
     means_product = np.multiply(mean_x, mean_y, out=x)
     mean_x *= mean_x
@@ -183,21 +190,18 @@ def _ssim_chunk(generated: np.ndarray, truth: np.ndarray, rule: SsimProtocol, ro
     means_squared *= mean_squares
     means_product /= means_squared
     edge = (rule.window_px - 1) // 2
-    out[:] = 4 * means_product[..., edge : x.shape[-2] - edge, edge : x.shape[-1] - edge].mean((1, 2, 3))
+    of_windows = means_product[edge : x.shape[0] - edge, :, edge : x.shape[2] - edge]
+    out[:] = 4 * of_windows.mean((0, 2)).reshape(len(out), 3).mean(1)
 
 
-def _filtered(planes: np.ndarray, out: np.ndarray, rule: SsimProtocol) -> np.ndarray:
-    """Window means of planes (4, B, 3, H, W), right at every pixel whose window lies in its image.
-
-    All planes are filtered as one tall image: where windows reach from one into the next, they do not count.
-    """
+def _filter(planes: np.ndarray, out: np.ndarray, rule: SsimProtocol) -> None:
+    """Window means of planes (4, H, N, W) over H and W, right at every pixel whose window lies in its image."""
     import cv2
 
     kernel = _weights(rule.window_px, rule.sigma_px).numpy()
-    for plane, into in zip(planes, out, strict=True):  # contiguous each, as a chunk that is not full leaves gaps between
-        width = plane.shape[-1]
-        cv2.sepFilter2D(plane.reshape(-1, width), -1, kernel, kernel, dst=into.reshape(-1, width), borderType=cv2.BORDER_REFLECT)
-    return out
+    for plane, into in zip(planes, out, strict=True):
+        height = len(plane)
+        cv2.sepFilter2D(plane.reshape(height, -1), -1, kernel, kernel, dst=into.reshape(height, -1), borderType=cv2.BORDER_REFLECT)
 
 
 def _ssim_map(generated: Tensor, truth: Tensor, rule: SsimProtocol, dtype: torch.dtype) -> Tensor:

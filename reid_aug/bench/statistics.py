@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 _BLOCK_ELEMENTS = 2**21  # random numbers held at a time, 16 MiB
 
@@ -88,6 +87,8 @@ def over_seeds(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> SeedT
     mean, variance = float(differences.mean()), float(parts.sum())
     if variance == 0:
         return SeedTest(Interval(mean, mean, mean), 1.0 if mean == 0 else 0.0, float(freedom.sum()))
+    from scipy import stats  # half a second that a bootstrap need not wait for
+
     degrees = variance**2 / float((parts**2 / freedom).sum())
     half = float(stats.t.ppf(0.5 + confidence / 2, degrees)) * variance**0.5
     p_value = 2 * float(stats.t.sf(abs(mean) / variance**0.5, degrees))
