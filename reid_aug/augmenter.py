@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -18,22 +17,28 @@ from generators.pose import convert, rescale
 from generators.registry import digest, name_of
 from reid_aug import images
 from reid_aug.bank import PoseBank
+from reid_aug.drawing import DRAWS, cameras_digest, check_draw, drawing, hash64, poses_by_camera
 from reid_aug.manifest import SyntheticRow
 from reid_aug.pairs import valid_for_pairs
 from reid_aug.people import PersonImage
 
+__all__ = ["DRAWS", "Augmenter", "package_version", "plan"]
+
 
 def plan(
-    people: Iterable[PersonImage], bank: PoseBank, per_image: int, seed: int, folder: str = ""
+    people: Iterable[PersonImage], bank: PoseBank, per_image: int, seed: int, folder: str = "", draw: str = "whole"
 ) -> list[SyntheticRow]:
     """What to draw: for every usable training image, `per_image` target poses of the bank. Pure: the same everywhere.
 
-    Which pose a row gets is a hash of (seed, source name, index), so neither order nor sharding changes it. An image
-    is usable when shoulders and hips are seen (the Deformable GAN protocol); one outside train is refused: its
-    identity would leak.
+    Which pose a row gets is a hash of (seed, source name, index), so neither order nor sharding changes it; `draw`
+    names the strategy (DRAWS; `drawing.drawing` describes them), of which "missing-views" looks at all images of an
+    identity, so that shards must not part them. An image is usable when shoulders and hips are seen (the Deformable GAN
+    protocol); one outside train is refused: its identity would leak.
     """
     if per_image < 1:
         raise ValueError(f"per_image is at least 1, got {per_image}")
+    people = list(people)
+    choose = drawing(draw, people, bank, seed)
     rows: dict[str, SyntheticRow] = {}
     for person in people:
         if person.split != "train":
@@ -41,19 +46,14 @@ def plan(
         if person.pose is None or not bool(valid_for_pairs(person.pose)):
             continue
         for index in range(per_image):
-            draw = _hash(seed, person.name, index)
+            bits = hash64(seed, person.name, index)
             stem = PurePath(person.name).with_suffix("").as_posix().replace("/", "_")
             path = PurePath(folder, f"{stem}_p{index}.jpg").as_posix()
             if path in rows:
                 raise ValueError(f"two training images are named {person.name}: synthetic images need names of their own")
-            target = bank.names[draw % len(bank)]
-            rows[path] = SyntheticRow(path, person.name, target, person.pid, person.camid, draw >> 32)
+            target = bank.names[choose(person, index, bits)]
+            rows[path] = SyntheticRow(path, person.name, target, person.pid, person.camid, bits >> 32)
     return list(rows.values())
-
-
-def _hash(seed: int, name: str, index: int) -> int:
-    """64 bits that depend on these three and on nothing else."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\n{name}\n{index}".encode()).digest()[:8], "little")
 
 
 def package_version() -> str:
@@ -66,6 +66,7 @@ def package_version() -> str:
 class Augmenter:
     """A generator, a bank, how many poses per image, and a seed: what turns people into synthetic rows.
 
+    `draw` names how target poses are chosen: "whole" (uniformly), "missing-views", "canonical" or "camera-aware".
     `device` is "auto" (a GPU when there is one), or any torch device.
     """
 
@@ -76,14 +77,17 @@ class Augmenter:
         per_image: int = 2,
         seed: int = 0,
         *,
+        draw: str = "whole",
         batch_size: int = 64,
         device: str | torch.device = "auto",
     ) -> None:
         if bank.pose.size != tuple(generator.size):
             raise ValueError(f"the generator draws images of {tuple(generator.size)}, the bank's poses are of {bank.pose.size}")
+        if check_draw(draw) == "camera-aware":
+            poses_by_camera(bank)  # refuses a bank without them now, not when it is asked for
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.generator, self.bank, self.per_image, self.seed = generator, bank, per_image, seed
+        self.generator, self.bank, self.per_image, self.seed, self.draw = generator, bank, per_image, seed, draw
         try:
             self.batch_size, self.device = batch_size, torch.device(device)
         except RuntimeError as error:
@@ -105,13 +109,20 @@ class Augmenter:
             "per_image": self.per_image,
             "seed": self.seed,
             "size": list(self.generator.size),
+            **self._drawn_how,
         }
+
+    @property
+    def _drawn_how(self) -> dict[str, str]:
+        """Empty for "whole": folders are named by what made them, and those drawn before there was a choice stay found."""
+        said = {} if self.draw == "whole" else {"draw": self.draw}
+        return said | ({"cameras_digest": cameras_digest(self.bank)} if self.draw == "camera-aware" else {})
 
     def plan(self, people: Iterable[PersonImage], folder: str = "") -> list[SyntheticRow]:
         """As `plan` with this bank and seed; ValueError when the generator was made for images of quite another shape."""
         people = list(people)
         self._check_shape([p.pose.size for p in people if p.pose is not None])
-        return plan(people, self.bank, self.per_image, self.seed, folder)
+        return plan(people, self.bank, self.per_image, self.seed, folder, self.draw)
 
     def _check_shape(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Crops vary, and a resize is harmless; a full-body 2 : 1 crop squeezed to a square is not."""

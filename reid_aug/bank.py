@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,14 +16,17 @@ from reid_aug.people import PersonImage
 
 @dataclass(frozen=True, eq=False)
 class PoseBank:
-    """N target poses (N, K, 2) of one size, and the names of the images they came from."""
+    """N target poses (N, K, 2) of one size, the names of the images they came from and, if known, the cameras (from 0)."""
 
     names: tuple[str, ...]
     pose: Pose
+    camids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.names or len(self.names) != len(self.pose):
             raise ValueError(f"a pose bank holds at least one pose and a name for each, got {len(self.names)} names")
+        if self.camids is not None and len(self.camids) != len(self.names):
+            raise ValueError(f"a pose bank has a camera for each of its {len(self.names)} poses or none, got {len(self.camids)}")
 
     @classmethod
     def collect(cls, people: Iterable[PersonImage], size: tuple[int, int]) -> PoseBank:
@@ -32,14 +35,16 @@ class PoseBank:
         usable = sorted((p for p in people if p.pose is not None and bool(valid_for_pairs(p.pose))), key=lambda p: p.name)
         if not usable:
             raise ValueError("no image has a pose with both shoulders and both hips: nothing to draw target poses from")
-        return cls(tuple(p.name for p in usable), Pose.stack([rescale(p.pose, size) for p in usable]))  # type: ignore[arg-type]
+        poses = Pose.stack([rescale(p.pose, size) for p in usable])  # type: ignore[arg-type]
+        return cls(tuple(p.name for p in usable), poses, tuple(p.camid for p in usable))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def pick(self, indices: Sequence[int]) -> PoseBank:
         """The bank of these rows alone."""
-        return replace(self, names=tuple(self.names[i] for i in indices), pose=self.pose[torch.as_tensor(list(indices))])
+        camids = None if self.camids is None else tuple(self.camids[i] for i in indices)
+        return PoseBank(tuple(self.names[i] for i in indices), self.pose[torch.as_tensor(list(indices))], camids)
 
     def draw(self, n: int, seed: int) -> np.ndarray:
         """Indices (n,) of poses drawn uniformly with replacement."""
@@ -64,7 +69,7 @@ class PoseBank:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names, joints, visibility, skeleton and size."""
+        """SHA-256 over names, joints, visibility, skeleton and size; cameras do not count, they change no pixel."""
         sha = hashlib.sha256(f"{self.pose.skeleton.name} {self.pose.size} {self.names}".encode())
         sha.update(self.pose.xy.to(torch.float32).contiguous().numpy().tobytes())
         sha.update(self.pose.visible.contiguous().numpy().tobytes())

@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
 
     configured("train", _train, "train a generator on pairs of images of one person")
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
+    gate = verb("gate", _gate, "score a dump's images by identity and pose, and write a dump of those that pass")
+    gate.add_argument("dump", metavar="DUMP")
+    gate.add_argument("settings", nargs="*", metavar="config.yaml | key=value", help="e.g. reid=FILE identity=found novelty=0.1 out=DIR")
     configured("rendered", _rendered, "write the embedded data set of rendered people")
     configured("bench", _bench, "train Re-ID baselines with and without augmentation and report rank-1 and mAP")
     quality = verb("quality", _quality, "measure the images of a generator or of a dump by a protocol of configs/quality")
@@ -116,9 +119,26 @@ def _dump(arguments: argparse.Namespace) -> int:
     model = load(asked.checkpoint)
     people = load_people(asked.data, test_poses=True)
     bank = PoseBank.collect((p for p in people if p.split == "train"), tuple(model.size))  # type: ignore[arg-type]
-    augmenter = Augmenter(model, bank, asked.per_image, asked.seed, batch_size=asked.batch_size, device=asked.device)
+    augmenter = Augmenter(
+        model, bank, asked.per_image, asked.seed, draw=asked.draw, batch_size=asked.batch_size, device=asked.device
+    )
     rows = dump(people, augmenter, asked.out, copy_real=asked.copy_real).rows
     print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {asked.out}")
+    return 0
+
+
+def _gate(arguments: argparse.Namespace) -> int:
+    from reid_aug import config
+    from reid_aug.gated import gate_dump
+
+    path, overrides = split_settings(arguments.settings)
+    asked = config.load(config.GateRun, path, overrides)
+    found = gate_dump(arguments.dump, asked)
+    total = len(found.manifest.rows)
+    for name, count in found.passed.items():
+        print(f"{name}: {count:,} of {total:,} pass")
+    where = f": {asked.out}" if found.written is not None else ""
+    print(f"{found.kept:,} of {total:,} synthetic images kept{where}" if found.passed else f"{total:,} synthetic images scored")
     return 0
 
 
@@ -183,28 +203,24 @@ def _rendered(arguments: argparse.Namespace) -> int:
 
 def _bench(arguments: argparse.Namespace) -> int:
     from reid_aug.bench import harness, report
+    from reid_aug.config import shipped
 
     path, overrides = split_settings(arguments.settings)
-    config = harness.load_config(path or str(_shipped("benchmarks/rendered.yaml")), overrides)
+    config = harness.load_config(path or str(shipped("benchmarks/rendered.yaml")), overrides)
     command = " ".join(["python benchmarks/run.py", *arguments.settings])
+    if config.shares:
+        print(f"report: {report.write_shares(harness.run_shares(config), config, command)}")
+        return 0
     result = harness.run(config)
     written = report.write(result, config.name, command)
     summaries = report.summarise(result)
-    print(report.table(summaries, result.quality))
+    print(*filter(None, report.tables(result, summaries)), sep="\n\n")
     print(*report.verdicts(summaries), sep="\n")
     if config.record:
         report.record(result, summaries, config, command)
         print(f"record: {config.record}")
     print(f"report: {written}")
     return 0
-
-
-def _shipped(name: str) -> Path:
-    """A configuration of the checkout this package runs from."""
-    path = Path(__file__).resolve().parents[1] / "configs" / name
-    if not path.is_file():
-        raise FileNotFoundError(f"no configuration named, and none at {path}: reid-aug bench config.yaml")
-    return path
 
 
 def _pairs(arguments: argparse.Namespace) -> int:

@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from yaml import YAMLError
 
 from generators.registry import nearest
@@ -35,7 +35,10 @@ class GeneratorConfig(BaseModel):
 
 
 class DataConfig(Config):
-    """People: a Market-style folder or a CSV and the keypoint files that go with it, or YouTube Pose's .mat."""
+    """People: a Market-style folder or a CSV and the keypoint files that go with it, or YouTube Pose's .mat.
+
+    `torchreid:NAME:ROOT` reads one of torchreid's data sets, e.g. torchreid:market1501:reid-data.
+    """
 
     root: str
     keypoints: str | None = None  # of the training split; default: annotation-train.csv in the folder
@@ -78,10 +81,50 @@ class DumpConfig(Config):
     data: DataConfig
     out: str
     per_image: PositiveInt = 2
+    draw: str = "whole"  # how target poses are chosen: whole, missing-views, canonical, camera-aware
     seed: int = 0
     batch_size: PositiveInt = 64
     device: str = "auto"
     copy_real: bool = True
+
+    @field_validator("draw")
+    @classmethod
+    def _known(cls, draw: str) -> str:
+        from reid_aug.drawing import check_draw  # torch and the people; the other verbs' settings need neither
+
+        return check_draw(draw)
+
+
+class GateConfig(Config):
+    """Which synthetic images enter training; what is None is not asked. Both together: what passes both.
+
+    `identity`: "found" keeps images whose person a Re-ID network finds again, a number in [0, 1) drops that share of
+    the lowest scores. `novelty` keeps images whose pose is at least so many torso lengths from any of the identity's own.
+    """
+
+    identity: Literal["found"] | float | None = None
+    novelty: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+    @field_validator("identity", mode="before")
+    @classmethod
+    def _share(cls, identity: Any) -> Any:
+        is_share = isinstance(identity, int | float) and not isinstance(identity, bool) and 0 <= identity < 1
+        if identity not in (None, "found") and not is_share:
+            raise ValueError("'found', or the share in [0, 1) of lowest scores to drop")
+        return identity
+
+
+class GateRun(GateConfig):
+    """`reid-aug gate DUMP`: the gate, who judges identity, and where to write the dump of what it keeps."""
+
+    reid: str | None = None  # a Re-ID network of the benchmark's, trained on the real images alone
+    out: str | None = None
+    data: DataConfig | None = None  # the real images, where the dump holds none
+    device: str = "auto"
+
+    @property
+    def gate(self) -> GateConfig:
+        return GateConfig(identity=self.identity, novelty=self.novelty)
 
 
 class RenderedSetConfig(BaseModel):
@@ -113,6 +156,27 @@ def load(model: type[C], path: str | Path | None = None, overrides: Sequence[str
         return model.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"{path}: {explain(model, error)}" if path else explain(model, error)) from None
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The table of keys in a YAML file; FileNotFoundError or ValueError, in one line, when there is none."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no configuration file at {path}")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (YAMLError, OmegaConfBaseException, OSError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a configuration is a table of keys, got {type(values).__name__}")
+    return {str(key): value for key, value in values.items()}
+
+
+def shipped(name: str) -> Path:
+    """A file or folder of `configs/` in the checkout this package runs from."""
+    path = Path(__file__).resolve().parents[1] / "configs" / name
+    if not path.exists():
+        raise FileNotFoundError(f"no configuration named, and none at {path}: give a .yaml file")
+    return path
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:

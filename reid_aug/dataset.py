@@ -16,9 +16,12 @@ from generators import load as load_generator
 from reid_aug import images
 from reid_aug.augmenter import Augmenter
 from reid_aug.bank import PoseBank
+from reid_aug.config import GateConfig
 from reid_aug.dump import fill
+from reid_aug.gates import as_gate, keep, score
+from reid_aug.judge import Features, Judge, judge
 from reid_aug.loading import with_keypoints
-from reid_aug.manifest import Manifest
+from reid_aug.manifest import Manifest, SyntheticRow
 from reid_aug.people import PersonImage, attach_poses, from_torchreid
 
 try:
@@ -39,8 +42,12 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
     image name to Pose; `bank` the target poses, by default those of the whole training set. Images are drawn once
     into `cache_dir` (default: the user's cache folder), under a name that changes with generator, bank, seed,
     per_image or source images; the next construction finds them there. `base` in query or gallery mode stays as it
-    is. `synthetic_dsetid` gives synthetic rows a data set index of their own (for RandomDatasetSampler).
-    Rows point at files: adding data sets, samplers and worker processes see plain torchreid rows.
+    is. `draw` names how target poses are chosen (`augmenter.DRAWS`). `gate` (a GateConfig, or its keys) leaves images
+    out of `train` by scores that are kept beside the images, so that another gate draws nothing; one on identity asks
+    `reid`, a baseline file of the benchmark's that was trained on the real images alone, or a function from uint8
+    images (N, 3, H, W) to features (N, D). `synthetic_dsetid` gives synthetic rows a data set index of their own (for
+    RandomDatasetSampler). Rows point at files: adding data sets, samplers and worker processes see plain torchreid rows. `manifest` is of
+    all that was drawn, `synthetic_paths` are those in `train`.
     """
 
     def __init__(
@@ -51,6 +58,9 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         poses: Poses,
         per_image: int = 2,
         seed: int = 0,
+        draw: str = "whole",
+        gate: GateConfig | dict[str, Any] | None = None,
+        reid: Judge | Features | str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         bank: PoseBank | None = None,
         synthetic_dsetid: int | None = None,
@@ -61,18 +71,23 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         rows = {split: [_four(row) for row in getattr(base, split)] for split in ("train", "query", "gallery")}
         self.base, self.manifest, self.synthetic_paths = base, None, frozenset[str]()
         if base.mode == "train":
+            gate = as_gate(gate or {})
+            if gate.identity is not None and reid is None:
+                raise ValueError("a gate on identity asks a Re-ID network: give reid=, a baseline file or a function of images")
             model = generator if isinstance(generator, Generator) else load_generator(generator)
             people = _sources(base, poses)
             bank = bank or PoseBank.collect(people, tuple(model.size))  # type: ignore[arg-type]
-            augmenter = Augmenter(model, bank, per_image, seed, batch_size=batch_size, device=device)
+            augmenter = Augmenter(model, bank, per_image, seed, draw=draw, batch_size=batch_size, device=device)
             self.folder = _folder(augmenter, people, cache_dir)
+            judged = None if gate.identity is None or reid is None else judge(reid, bank.pose.size, device)
             self.manifest = synthesise(augmenter, people, self.folder)
+            rows_kept = self._gated(gate, judged, people, bank)
             dsetids = {row[0]: row[3] for row in rows["train"]}
             by_name = {person.name: person.path for person in people}
             added = [
                 (str(self.folder / row.path), row.pid, row.camid,
                  dsetids[by_name[row.source]] if synthetic_dsetid is None else synthetic_dsetid)
-                for row in self.manifest.rows
+                for row in rows_kept
             ]  # fmt: skip
             rows["train"] = rows["train"] + added
             self.synthetic_paths = frozenset(row[0] for row in added)
@@ -80,6 +95,16 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
             rows["train"], rows["query"], rows["gallery"],
             transform=base.transform, k_tfm=base.k_tfm, mode=base.mode, combineall=False, verbose=verbose,
         )  # fmt: skip
+
+    def _gated(self, gate: GateConfig, judged: Judge | None, people: list[PersonImage], bank: PoseBank) -> list[SyntheticRow]:
+        """The rows the gate keeps, once the manifest in the cache has the scores it goes by."""
+        assert self.manifest is not None
+        if gate != GateConfig():
+            self.manifest = score(
+                self.folder, self.manifest, people, bank,
+                judged and judged.features, judged and judged.size, judged and judged.name,
+            )  # fmt: skip
+        return [row for row, kept in zip(self.manifest.rows, keep(self.manifest.rows, gate), strict=True) if kept]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """{img, pid, camid, impath, dsetid, synthetic}; an unreadable file is an error here, not an endless retry."""
@@ -110,6 +135,20 @@ def register(name: str, base: str | type = "market1501", **options: Any) -> None
         return PoseAugmentedDataset(inner, verbose=verbose, **options)
 
     torchreid_data.register_image_dataset(name, build)
+
+
+def torchreid_people(name: str, root: str | os.PathLike[str] = "") -> list[PersonImage]:
+    """Everybody of a torchreid data set, by its name there and the folder its data sets are in.
+
+    FileNotFoundError without that folder, which torchreid would make and download to; ValueError for a name unknown.
+    """
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"no folder {os.fspath(root)!r} with torchreid's data set {name!r} in it")
+    try:
+        named = torchreid_data.datasets.init_image_dataset  # pyright: ignore[reportAttributeAccessIssue]
+        return from_torchreid(named(name, root=os.fspath(root), verbose=False))
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise ValueError(f"torchreid's data set {name!r} below {os.fspath(root)!r}: {' '.join(str(error).split())[:200]}") from None
 
 
 def _four(row: tuple[Any, ...]) -> tuple[str, int, int, int]:

@@ -48,18 +48,18 @@ def fill(
     before it is kept. ValueError when the folder is of another plan.
     """
     root, plan = Path(root), _plan_digest(drawer, rows)
-    done = root / manifest.NAME
-    if done.exists():
-        known = Manifest.load(done)
-        if known.made_by.get("plan") != plan:
-            raise ValueError(f"{root} holds images of another plan: give another folder or remove it")
+    known = opened(root, plan)
+    if known is not None:
         todo = {row.path for row in manifest.unfinished(known.rows, root)}
         if not todo and all((root / path).is_file() for path in known.files):
             return known
         written = {row.path: row for row in known.rows if row.path not in todo}
+        # An image drawn again is of the same pose; what a network said of the lost one is gone.
+        novelty = {row.path: row.pose_novelty for row in known.rows}
+        rows = [replace(row, pose_novelty=novelty.get(row.path)) for row in rows]
+        scored = {key: known.made_by[key] for key in (manifest.SCORED_BY,) if key in known.made_by}
     else:
-        _start(root, plan)
-        written = _survivors(root, rows)
+        written, scored = _survivors(root, rows), {}
     missing = [row for row in rows if row.path not in written]
     bar = tqdm(drawer.render(missing, people), total=len(missing), desc=f"draw into {root.name}", unit="image", disable=None)
     with ThreadPoolExecutor(4) as pool:
@@ -71,9 +71,8 @@ def fill(
         for future in pending:
             written |= _result(future)
     files = also() if also is not None else {}
-    whole = Manifest(tuple(written[row.path] for row in rows), {**drawer.made_by, "plan": plan}, files)
-    whole.save(done)
-    (root / STARTED).unlink(missing_ok=True)
+    whole = Manifest(tuple(written[row.path] for row in rows), {**drawer.made_by, "plan": plan, **scored}, files)
+    finish(whole, root)
     return whole
 
 
@@ -82,17 +81,32 @@ def _plan_digest(drawer: Drawer, rows: Sequence[SyntheticRow]) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def _start(root: Path, plan: str) -> None:
-    """Mark `root` as ours and unfinished; refuse a folder that holds anything else."""
+def opened(root: Path, plan: str) -> Manifest | None:
+    """The manifest in a folder of this plan; None where there is none yet, once the folder is marked as ours and unfinished.
+
+    ValueError or FileExistsError for a folder of another plan, or that holds anything else.
+    """
+    if (root / manifest.NAME).exists():
+        known = Manifest.load(root / manifest.NAME)
+        if known.made_by.get("plan") != plan:
+            raise ValueError(f"{root} holds images of another plan: give another folder or remove it")
+        return known
     mark = root / STARTED
     if mark.exists():
         if json.loads(mark.read_text()).get("plan") != plan:
             raise ValueError(f"{root} holds the beginning of another plan: give another folder or remove it")
-        return
+        return None
     # A run killed while it wrote its mark leaves a hidden temporary file and nothing else.
     if root.is_dir() and any(not entry.name.startswith(".") for entry in root.iterdir()):
         raise FileExistsError(f"{root} is not empty and holds no manifest: give another folder")
     images.atomic_write_text(mark, json.dumps({"plan": plan}))
+    return None
+
+
+def finish(whole: Manifest, root: Path) -> None:
+    """Write the manifest of a folder whose files are all there, and take its mark away."""
+    whole.save(root / manifest.NAME)
+    (root / STARTED).unlink(missing_ok=True)
 
 
 def _survivors(root: Path, rows: Sequence[SyntheticRow]) -> dict[str, SyntheticRow]:
@@ -135,7 +149,7 @@ def dump(people: Sequence[PersonImage], augmenter: Augmenter, out: str | os.Path
     def also() -> dict[str, str]:
         """Real images and keypoints, by path; called when the synthetic images are there."""
         kept = people if copy_real else []
-        there = {f"{MARKET_FOLDERS[p.split]}/{p.name}": _copy(Path(p.path), out / MARKET_FOLDERS[p.split] / p.name)
+        there = {f"{MARKET_FOLDERS[p.split]}/{p.name}": copy_file(Path(p.path), out / MARKET_FOLDERS[p.split] / p.name)
                  for p in tqdm(kept, desc="copy real images", unit="image", disable=None)}  # fmt: skip
         targets = {Path(row.path).name: augmenter.bank.pose[i] for row, i in zip(rows, _indices(augmenter, rows), strict=True)}
         there |= _keypoints(out / "annotation-train.csv", {**_poses(kept, ("train",)), **targets})
@@ -185,7 +199,7 @@ def _keypoints(path: Path, poses: dict[str, Pose]) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _copy(source: Path, target: Path) -> str:
+def copy_file(source: Path, target: Path) -> str:
     """Copy one file, atomically, and give its digest."""
     data = source.read_bytes()
     if not target.exists() or target.read_bytes() != data:

@@ -20,7 +20,7 @@ from reid_aug.poses import read_columns, read_keypoints
 from reid_aug.vgg_pose import read_vgg_pose
 
 
-def load_people(data: DataConfig, *, test_poses: bool = False) -> list[PersonImage]:
+def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool = False) -> list[PersonImage]:
     """Everybody a configuration names, training images with their poses (test images too, when asked for and there).
 
     FileNotFoundError or ValueError, in one line, for anything that is missing or does not fit.
@@ -28,16 +28,29 @@ def load_people(data: DataConfig, *, test_poses: bool = False) -> list[PersonIma
     root = Path(data.root)
     if root.suffix == ".mat":  # YouTube Pose: its joints are in the file
         return read_vgg_pose(root)
-    people = read_csv(root) if root.suffix == ".csv" else read_market_folder(root)
+    people, folder = _read(data.root)
     if data.on_bad_image == "skip":
         people = without_bad_images(people)
-    folder = root if root.is_dir() else root.parent
+    if not train_poses:
+        return people
     people = with_keypoints(people, _keypoints(data.keypoints, folder, "annotation-train.csv", "data.keypoints"), ("train",))
     default = folder / "annotation-test.csv"
     if test_poses and (data.test_keypoints or default.exists()):
         path = _keypoints(data.test_keypoints, folder, default.name, "data.test_keypoints")
         people = with_keypoints(people, path, ("query", "gallery"))
     return people
+
+
+def _read(root: str) -> tuple[list[PersonImage], Path]:
+    """People without poses, and the folder where their keypoint files are looked for."""
+    if root.startswith("torchreid:"):
+        from reid_aug.dataset import torchreid_people  # slow to import, and seldom needed
+
+        _, name, *folder = root.split(":", 2)
+        return torchreid_people(name, *folder), Path(folder[0] if folder else ".")
+    path = Path(root)
+    people = read_csv(path) if path.suffix == ".csv" else read_market_folder(path)
+    return people, path if path.is_dir() else path.parent
 
 
 def _keypoints(given: str | None, folder: Path, usual: str, key: str) -> Path:

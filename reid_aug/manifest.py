@@ -14,13 +14,15 @@ from reid_aug import images
 
 FORMAT = "reid-aug manifest 1"
 NAME = "manifest.jsonl"
+SCORED_BY = "identity_scored_by"
 
 
 @dataclass(frozen=True)
 class SyntheticRow:
     """One synthetic image: its path below the manifest's folder, the source's name, the target pose's name, its seed.
 
-    `bytes` and `sha256` are of the written file; `score` is what a gate gave it.
+    `identity_score` and `pose_novelty` are what gates go by (`reid_aug.gates`), None until they are recorded; `bytes` and
+    `sha256` are of the written file.
     """
 
     path: str
@@ -29,7 +31,8 @@ class SyntheticRow:
     pid: int
     camid: int
     seed: int
-    score: float | None = None
+    identity_score: float | None = None
+    pose_novelty: float | None = None
     bytes: int | None = None
     sha256: str | None = None
 
@@ -37,6 +40,8 @@ class SyntheticRow:
 @dataclass(frozen=True)
 class Manifest:
     """Rows, what made them (`made_by`: versions, checkpoint and bank digests, seed, per_image), and what else is there.
+
+    `made_by` also says which network gave the identity scores, once there are any (SCORED_BY).
 
     `files` are the SHA-256 of real images and keypoint files beside the synthetic ones, by path.
     """
@@ -79,7 +84,7 @@ class Manifest:
     def merge(manifests: Sequence[Manifest]) -> Manifest:
         """The rows of several manifests made by the same things; ValueError when they differ or a path comes twice."""
         if not manifests or any(m.made_by != manifests[0].made_by for m in manifests):
-            raise ValueError("manifests to merge are made by the same generator, bank and seed")
+            raise ValueError("manifests to merge are made by the same generator, bank and seed, and scored by the same network")
         rows = tuple(row for m in manifests for row in m.rows)
         if len({row.path for row in rows}) != len(rows):
             raise ValueError("manifests to merge share no path")

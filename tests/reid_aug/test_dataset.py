@@ -19,7 +19,9 @@ from torchreid import optim as torchreid_optim
 
 import generators
 from reid_aug import PoseAugmentedDataset, register
+from reid_aug.config import DataConfig
 from reid_aug.images import ImageError
+from reid_aug.loading import load_people
 from reid_aug.poses import read_keypoints
 from reid_aug.rendered import RenderedSet
 
@@ -246,3 +248,14 @@ def test_images_of_another_size_are_brought_to_the_generators(root: Path, keypoi
     pose = there[victim.name]
     assert pose is not None and pose.size == (64, 32)
     assert len(posed.synthetic_paths) == 48
+
+
+def test_torchreids_data_sets_by_name(root: Path) -> None:
+    """What `data.root=torchreid:market1501:ROOT` reads is what torchreid makes of that folder."""
+    people = load_people(DataConfig(root=f"torchreid:market1501:{root}"), train_poses=False)
+    base = torchreid_data.datasets.init_image_dataset("market1501", root=str(root), verbose=False)
+    assert [(p.path, p.pid, p.camid) for p in people if p.split == "train"] == [tuple(row[:3]) for row in base.train]
+    with pytest.raises(ValueError, match="torchreid's data set 'market1502' below"):
+        load_people(DataConfig(root=f"torchreid:market1502:{root}"))
+    with pytest.raises(FileNotFoundError, match="no folder 'nowhere' with torchreid's data set 'market1501' in it"):
+        load_people(DataConfig(root="torchreid:market1501:nowhere"))

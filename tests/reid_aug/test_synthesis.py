@@ -131,7 +131,7 @@ class TestRender:
 
 
 class TestManifest:
-    ROWS = (SyntheticRow("a.jpg", "s.jpg", "t.jpg", 1, 0, 7, None, 3, "ab"), SyntheticRow("b.jpg", "s.jpg", "u.jpg", 1, 0, 8, 0.5))
+    ROWS = (SyntheticRow("a.jpg", "s.jpg", "t.jpg", 1, 0, 7, None, 0.25, 3, "ab"), SyntheticRow("b.jpg", "s.jpg", "u.jpg", 1, 0, 8, 0.5))
 
     def test_round_trip(self, tmp_path: Path) -> None:
         one = Manifest(self.ROWS, {"seed": 3, "generator": "pg2"})
