@@ -29,8 +29,8 @@ sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__fi
 from skimage.metrics import structural_similarity
 
 from reid_aug import images
-from reid_aug.bench.harness import cpu_name
 from reid_aug.bench.held_out import protocol_mask
+from reid_aug.bench.results import cpu_name
 from reid_aug.bench.ssim import ssim
 from reid_aug.config import DataConfig
 from reid_aug.loading import load_people

@@ -35,7 +35,7 @@ def main() -> None:
             seconds.append(time.perf_counter() - began)
     rates = sorted(images / s for s in seconds)
     # Not before: torchreid comes with it, whose thousands of objects Python's garbage collector then visits again and again.
-    from reid_aug.bench.harness import cpu_name
+    from reid_aug.bench.results import cpu_name
 
     result = {
         "images": images, "size": list(config.size),

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING, Any
 from reid_aug.augmenter import Augmenter
 from reid_aug.bank import PoseBank
 from reid_aug.manifest import Manifest
+from reid_aug.online import PoseAugmentation, PosedImages, collate_poses
+from reid_aug.samplers import CappedIdentitySampler
 
 if TYPE_CHECKING:
     from reid_aug.dataset import PoseAugmentedDataset, register
 
-__all__ = ["Augmenter", "Manifest", "PoseAugmentedDataset", "PoseBank", "register"]
+__all__ = [
+    "Augmenter", "CappedIdentitySampler", "Manifest", "PoseAugmentation", "PoseAugmentedDataset", "PoseBank", "PosedImages",
+    "collate_poses", "register",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tempfile
 import uuid
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,12 +49,20 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def read_many(paths: Sequence[str | os.PathLike[str]], size: tuple[int, int], *, progress: bool | None = None) -> Tensor:
+def read_many(
+    paths: Sequence[str | os.PathLike[str]], size: tuple[int, int],
+    *, progress: bool | None = None, spill: str | os.PathLike[str] | None = None,
+) -> Tensor:  # fmt: skip
     """Every image as one uint8 (N, 3, H, W), decoded by threads; ImageError names the first that can't be read.
 
-    `progress`: a bar after two seconds; None shows it on a terminal only.
+    `progress`: a bar after two seconds; None shows it on a terminal only. `spill`: a folder in which a nameless file
+    holds the pixels when they would take more than half of the free memory; it goes when they do.
     """
-    out = np.empty((len(paths), 3, *size), dtype=np.uint8)
+    shape = (len(paths), 3, *size)
+    out: np.ndarray = np.empty(shape, np.uint8)  # costs nothing before it is written to
+    if spill is not None and out.nbytes > _free_bytes() / 2:
+        with tempfile.TemporaryFile(dir=spill) as file:
+            out = np.memmap(file, np.uint8, "w+", shape=shape)
     with contextlib.closing(_read_into(out, paths, progress)) as outcomes:
         for error in outcomes:
             if error is not None:
@@ -92,6 +101,15 @@ def _read_into(
             yield from tqdm(pool.map(one, range(len(paths))), "reading images", len(paths), delay=2, disable=bar, leave=False)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _free_bytes() -> int:
+    """Memory that is there to be had; without limit where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return 2**62
 
 
 def _cores() -> int:

@@ -15,7 +15,8 @@ from generators import load
 from reid_aug import images
 from reid_aug.augmenter import Augmenter, package_version, plan
 from reid_aug.bank import PoseBank
-from reid_aug.bench.baseline import TrainingSet, labels_of
+from reid_aug.bench.baseline import labels_of
+from reid_aug.bench.training import TrainingSet
 from reid_aug.dump import Drawer, fill
 from reid_aug.manifest import Manifest, SyntheticRow
 from reid_aug.people import PersonImage
@@ -24,10 +25,10 @@ from reid_aug.rendered import RenderedSet
 NONE, COPIES, ORACLE, ERASING = "none", "copies", "oracle", "erasing"
 
 
-def parted(arm: str) -> tuple[str, bool]:
-    """What an arm trains on, and whether with random erasing: "erasing" is `none` with it, "pg2+erasing" `pg2` with it."""
-    images = NONE if arm == ERASING else arm.removesuffix(f"+{ERASING}")
-    return images, images != arm
+def parted(arm: str) -> tuple[str, list[str]]:
+    """What an arm trains on, and the names of its variants: "pg2+lsro" is `pg2` with `lsro`, "erasing" is `none` with it."""
+    images, *variants = arm.split("+")
+    return (NONE, [ERASING, *variants]) if images == ERASING else (images, variants)
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Truth:
     bank: PoseBank
     per_image: int
     seed: int
+    draw: str = "whole"
 
     @property
     def made_by(self) -> dict[str, Any]:
@@ -47,6 +49,7 @@ class Truth:
             "bank_digest": self.bank.digest,
             "per_image": self.per_image,
             "seed": self.seed,
+            **({} if self.draw == "whole" else {"draw": self.draw}),
         }
 
     def render(self, rows: Sequence[SyntheticRow], people: Iterable[PersonImage]) -> Iterator[tuple[SyntheticRow, np.ndarray]]:
@@ -56,33 +59,42 @@ class Truth:
 
 def draw_arm(
     arm: str, people: Sequence[PersonImage], bank: PoseBank, folder: Path,
-    *, per_image: int, seed: int, checkpoint: Path | None = None, rendered: RenderedSet | None = None,
+    *, per_image: int, seed: int, draw: str = "whole", checkpoint: Path | None = None, rendered: RenderedSet | None = None,
 ) -> Manifest:  # fmt: skip
-    """The synthetic images of one arm, in `folder`; every drawing arm draws the same sources in the same poses."""
+    """The synthetic images of one arm, in `folder`; with one way to `draw`, every arm has the same sources in the same poses."""
     if arm == ORACLE:
         if rendered is None:
             raise ValueError("the arm 'oracle' draws the true image, which only the rendered data set knows")
-        drawer: Drawer = Truth(rendered, bank, per_image, seed)
+        drawer: Drawer = Truth(rendered, bank, per_image, seed, draw)
     else:
         assert checkpoint is not None
-        drawer = Augmenter(load(checkpoint), bank, per_image, seed)
+        drawer = Augmenter(load(checkpoint), bank, per_image, seed, draw=draw)
     train = [p for p in people if p.split == "train"]
-    return fill(folder, drawer, plan(train, bank, per_image, seed), train)
+    return fill(folder, drawer, plan(train, bank, per_image, seed, draw=draw), train)
 
 
 def training_set(
-    arm: str, people: Sequence[PersonImage], real: Tensor, rows: Sequence[SyntheticRow], synthetic: Tensor | None
-) -> TrainingSet:
-    """Real training images, and beside them the arm's: synthetic ones, or (`copies`) their sources again."""
+    arm: str, people: Sequence[PersonImage], real: Tensor, rows: Sequence[SyntheticRow], synthetic: Tensor | None,
+    *, separate: bool = False,
+) -> TrainingSet:  # fmt: skip
+    """Real training images, and behind them the arm's: synthetic ones, or (`copies`) their sources again.
+
+    `separate` gives synthetic images classes of their own, one for each identity that has any.
+    """
     train = [p for p in people if p.split == "train"]
     labels = labels_of([p.pid for p in train])
-    if arm == NONE:
+    if arm == NONE or not rows:
         return TrainingSet(real, labels)
     where = {person.name: i for i, person in enumerate(train)}
     source = torch.tensor([where[row.source] for row in rows])
     added = real[source] if arm == COPIES else synthetic
     assert added is not None
-    return TrainingSet(torch.cat((real, added)), torch.cat((labels, labels[source])))
+    own = labels[source]
+    if separate:
+        own = len(labels.unique()) + labels_of(own.tolist())
+    # A copy is a real image: no variant says anything of it.
+    drawn_from = None if arm == COPIES else torch.cat((torch.full((len(labels),), -1), source))
+    return TrainingSet(torch.cat((real, added)), torch.cat((labels, own)), drawn_from)
 
 
 def read_rows(manifest: Manifest, folder: Path, size: tuple[int, int]) -> Tensor:

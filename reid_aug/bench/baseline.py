@@ -1,85 +1,89 @@
-"""A Re-ID baseline: train one of torchreid's networks for a number of steps, and give features."""
+"""A Re-ID baseline: one of torchreid's networks, how it is trained (a recipe), and the features it gives."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 import safetensors.torch
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchreid import losses as torchreid_losses
 from torchreid import models as torchreid_models
-from tqdm import tqdm
 
 from generators.registry import nearest, read_header, tensors_digest, write_tensors
+from reid_aug import config as configuration
 from reid_aug.config import Config
 
 FORMAT = "reid-aug baseline 1"
 # ImageNet's mean and spread, as torchreid normalises.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class BaselineConfig(Config):
-    """A network of torchreid's and how it is trained; every arm gets the same."""
+    """A network of torchreid's and how it is trained; every arm gets the same.
 
+    `recipe` names a file of configs/baselines (or any YAML) whose values stand where no others are given.
+    """
+
+    recipe: str | None = None
     model: str = "osnet_x0_25"
+    weights: str = "scratch"  # or "imagenet", "imagenet-or-scratch" (what can be had; results say which), or a file's PATH
+    download: bool = False  # of ImageNet weights that are not in torch's cache
+    last_stride: Literal[1, 2] = 2  # of ResNets; 1 doubles the last feature map (Luo et al. 2019)
+    neck: bool = False  # batch normalisation between feature and classifier (BNNeck, Luo et al. 2019); features are taken behind it
     size: tuple[PositiveInt, PositiveInt] = (128, 64)  # (H, W)
     steps: PositiveInt = 300
+    sampler: Literal["pk", "shuffle"] = "pk"  # P identities × K images, or images without regard to identity (P · K of them)
     identities: PositiveInt = 16  # per batch (P)
     instances: PositiveInt = 4  # of each (K)
-    learning_rate: PositiveFloat = 5e-3  # the peak of a one-cycle schedule
+    optimizer: Literal["adamw", "adam", "amsgrad", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 5e-3  # the peak of the schedule
+    head_rate: PositiveFloat = 1.0  # the classifier's learning rate, as a multiple
+    momentum: float = 0.9  # of sgd
     weight_decay: float = 5e-4
-    clip_norm: PositiveFloat = 2.0  # of the gradient: at this rate and from scratch, runs differ widely without
-    label_smoothing: float = 0.1
-    triplet_weight: float = 0.0  # of torchreid's hard-mined triplet loss; from scratch and this short it does harm
+    schedule: Literal["one-cycle", "steps", "cosine"] = "one-cycle"
+    milestones: tuple[Share, ...] = ()  # of "steps": where the rate falls, as shares of all steps
+    gamma: PositiveFloat = 0.1  # of "steps": what it is multiplied by there
+    warmup: Share = 0.0  # share of all steps over which the rate rises from `warmup_from` of itself; not of "one-cycle"
+    warmup_from: PositiveFloat = 0.1
+    frozen: Share = 0.0  # share of all steps that train the classifier alone; from ImageNet weights only
+    clip_norm: PositiveFloat | None = 2.0  # of the gradient: at this rate and from scratch, runs differ widely without
+    label_smoothing: Share = 0.1
+    triplet_weight: NonNegativeFloat = 0.0  # of the batch-hard triplet loss; from scratch and this short it does harm
     triplet_margin: float = 0.3
     crop_px: int = 6  # padding of the random crop
     flip: bool = True
-    erasing: Annotated[float, Field(ge=0, le=1)] = 0.0  # probability of random erasing (Zhong et al. 2020); 0.5 in arms that name it
+    erasing: Share = 0.0  # probability of random erasing (Zhong et al. 2020); 0.5 in arms that name it
+    metric: Literal["euclidean", "cosine"] = "euclidean"  # that the gallery is ranked by
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    compile: bool = False  # torch.compile
 
-
-@dataclass(frozen=True, eq=False)
-class TrainingSet:
-    """Images uint8 (N, 3, H, W) in memory, and labels (N,) from 0 without gaps."""
-
-    images: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        if len(self.images) != len(self.labels) or not len(self.labels):
-            raise ValueError(f"a training set has as many labels as images, got {len(self.labels)} and {len(self.images)}")
-        if not torch.equal(self.labels.unique(), torch.arange(int(self.labels.max()) + 1)):
-            raise ValueError("labels run from 0 without gaps: they size the classifier")
+    @model_validator(mode="before")
+    @classmethod
+    def _from_recipe(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(values.get("recipe"), str):
+            return {**configuration.read_yaml(recipe_file(values["recipe"])), **values}
+        return values
 
     @property
-    def classes(self) -> int:
-        return int(self.labels.max()) + 1
+    def batch(self) -> int:
+        """Images of a step."""
+        return self.identities * self.instances
 
 
-def pk_batches(labels: np.ndarray, identities: int, instances: int, steps: int, seed: int) -> list[np.ndarray]:
-    """Indices of `steps` batches: P identities, each with K images, with replacement where an identity has fewer.
-
-    Identities are dealt from a shuffled deck, so that none waits longer than one pass; the same for the same seed.
-    """
-    rng = np.random.default_rng(seed)
-    order = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[order], np.arange(labels.max() + 2))
-    members = [order[a:b] for a, b in zip(starts, starts[1:], strict=False)]
-    identities, deck, batches = min(identities, len(members)), [], []
-    for _ in range(steps):
-        if len(deck) < identities:
-            deck += [i for i in rng.permutation(len(members)).tolist() if i not in deck]
-        chosen, deck = deck[:identities], deck[identities:]
-        picks = [rng.choice(members[i], instances, replace=len(members[i]) < instances) for i in chosen]
-        batches.append(np.concatenate(picks))
-    return batches
+def recipe_file(name: str) -> Path:
+    """The YAML of a recipe: a shipped one's name, or a path; ValueError names the nearest."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    folder = configuration.shipped("baselines")
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f"no recipe named {name!r}; there are {', '.join(known)}{nearest(name, known)}, or give a .yaml file")
+    return folder / f"{name}.yaml"
 
 
 def build(config: BaselineConfig, classes: int) -> nn.Module:
@@ -88,92 +92,115 @@ def build(config: BaselineConfig, classes: int) -> nn.Module:
     if factory and config.model not in factory:
         known = sorted(factory)
         raise ValueError(f"torchreid has no model {config.model!r}; it has {', '.join(known[:6])}, …{nearest(config.model, known)}")
-    return torchreid_models.build_model(config.model, classes, loss="triplet", pretrained=False, use_gpu=False)
+    model = torchreid_models.build_model(config.model, classes, loss="triplet", pretrained=False, use_gpu=False)
+    if config.last_stride == 1 and config.model.startswith("resnet"):
+        for part in model.layer4[0].modules():
+            if isinstance(part, nn.Conv2d) and part.stride == (2, 2):
+                part.stride = (1, 1)
+    return _with_neck(model) if config.neck else model
 
 
-def train_baseline(
-    config: BaselineConfig, data: TrainingSet, seed: int,
-    *, device: str = "auto", label: str = "", start: Mapping[str, Tensor] | None = None,
-) -> nn.Module:  # fmt: skip
-    """Train for `config.steps` steps, from scratch or from the weights `start`; everything random comes from `seed`.
-
-    A classifier of other identities is left out of `start`. The model in eval mode.
-    """
-    from lightning_fabric import Fabric
-
-    fabric = Fabric(accelerator="auto" if device == "auto" else device, devices=1, precision=config.precision)
-    torch.manual_seed(seed)
-    model = build(config, data.classes)
-    if start is not None:
-        own = model.state_dict()
-        model.load_state_dict({k: v for k, v in start.items() if v.shape == own[k].shape}, strict=False)
-    model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, config.steps, pct_start=0.15)
-    triplet = torchreid_losses.TripletLoss(margin=config.triplet_margin)
-    images, labels = data.images.to(fabric.device), data.labels.to(fabric.device)
-    batches = pk_batches(data.labels.numpy(), config.identities, config.instances, config.steps, seed)
-    noise = torch.Generator().manual_seed(seed)
-    model.train()
-    for batch in tqdm(batches, desc=f"train {config.model} {label}".strip(), unit="step", disable=None, leave=False):
-        index = torch.from_numpy(batch).to(fabric.device)
-        inputs, targets = prepare(augment(images[index], config, noise)), labels[index]
-        if config.erasing:
-            inputs = erase(inputs, config.erasing, noise)
-        with fabric.autocast():
-            logits, features = model(inputs)
-            loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
-            if config.triplet_weight:
-                loss = loss + config.triplet_weight * triplet(features.float(), targets)
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(loss)
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        optimizer.step()
-        schedule.step()
-    if not bool(torch.isfinite(loss)):  # type: ignore[possibly-undefined]
-        raise FloatingPointError(f"{config.model} ({label}) ended with loss {float(loss)} after {config.steps} steps")  # type: ignore[possibly-undefined]
-    return model.eval()
+def _with_neck(model: nn.Module) -> nn.Module:
+    """BNNeck: the triplet loss sees the features before the batch normalisation, classifier and ranking those behind it."""
+    linear: Any = model.classifier
+    if not isinstance(linear, nn.Linear):
+        raise ValueError(f"a neck goes before one linear classifier, {type(model).__name__} has {type(linear).__name__}")
+    neck, head = nn.BatchNorm1d(linear.in_features), nn.Linear(linear.in_features, linear.out_features, bias=False)
+    neck.bias.requires_grad_(False)
+    nn.init.normal_(head.weight, std=0.001)
+    model.classifier = nn.Sequential(neck, head)
+    model.register_forward_hook(_behind_the_neck)
+    return model
 
 
-def augment(images: Tensor, config: BaselineConfig, noise: torch.Generator) -> Tensor:
-    """Flip left to right with probability ½ and crop back from `crop_px` of zero padding; uint8 (B, 3, H, W)."""
-    size, pad = len(images), config.crop_px
-    height, width = images.shape[-2:]
-    if config.flip:
-        flipped = torch.rand(size, generator=noise) < 0.5
-        images = torch.where(flipped[:, None, None, None].to(images.device), images.flip(-1), images)
-    if pad:
-        padded = F.pad(images, (pad, pad, pad, pad))
-        down = torch.randint(2 * pad + 1, (size, 1), generator=noise) + torch.arange(height)
-        across = torch.randint(2 * pad + 1, (size, 1), generator=noise) + torch.arange(width)
-        rows = torch.arange(size)[:, None, None, None]
-        index = [t.to(images.device) for t in (rows, torch.arange(3)[:, None, None], down[:, None, :, None], across[:, None, None, :])]
-        images = padded[tuple(index)]
-    return images
+def _behind_the_neck(model: Any, _: Any, out: Any) -> Any:
+    return out if model.training else model.classifier[0](out)
 
 
-def erase(inputs: Tensor, probability: float, noise: torch.Generator) -> Tensor:
-    """Random erasing of normalised images (B, 3, H, W): a rectangle of each, with some probability, becomes ImageNet's mean, 0.
+class Start(NamedTuple):
+    """What training begins from: weights by name, or None, and how results name it."""
 
-    Its area is 2 to 40 % of the image's, its height over its width 0.3 to 3.3 (Zhong et al. 2020); what would not fit is cut.
-    """
-    size, (height, width) = len(inputs), inputs.shape[-2:]
-    chosen, area, shape, top, left = torch.rand(5, size, generator=noise)
-    pixels = (0.02 + 0.38 * area) * height * width
-    ratio = torch.exp(np.log(0.3) + shape * (np.log(3.3) - np.log(0.3)))  # even over log, so that none lies down more than stands
-    tall, wide = (pixels * ratio).sqrt().clamp(max=height).round(), (pixels / ratio).sqrt().clamp(max=width).round()
-    rows, columns = torch.arange(height), torch.arange(width)
-    first_row, first_column = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
-    down = (rows >= first_row[:, None]) & (rows < (first_row + tall)[:, None])
-    across = (columns >= first_column[:, None]) & (columns < (first_column + wide)[:, None])
-    gone = down[:, :, None] & across[:, None, :] & (chosen < probability)[:, None, None]
-    return inputs.masked_fill(gone[:, None].to(inputs.device), 0.0)
+    state: dict[str, Tensor] | None
+    said: str
+
+
+def initial_weights(config: BaselineConfig) -> Start:
+    """The weights that `config.weights` asks for; FileNotFoundError when they must be there and are not."""
+    if config.weights == "scratch":
+        return Start(None, "scratch")
+    if config.weights in ("imagenet", "imagenet-or-scratch"):
+        file, how = _imagenet(config)
+        if file is None and config.weights == "imagenet":
+            raise FileNotFoundError(f"no ImageNet weights of {config.model}: {how}")
+        if file is None:
+            return Start(None, f"scratch, as ImageNet weights are missing ({how})")
+        return Start(_state(file), f"ImageNet ({file.name})")
+    path = Path(config.weights)
+    if not path.is_file():
+        words = ["scratch", "imagenet", "imagenet-or-scratch"]
+        hint = nearest(config.weights, words)
+        raise FileNotFoundError(f"baseline weights are {', '.join(words)} or a file, got {config.weights!r}{hint}")
+    return Start(_state(path), path.name)
+
+
+def _imagenet(config: BaselineConfig) -> tuple[Path | None, str]:
+    """The file of ImageNet weights, if it can be had, and otherwise how to get it."""
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    own = f"{config.model}_imagenet.pth"  # as torchreid calls what it downloads, in a folder of its own
+    for place in (cache, Path(torch.hub.get_dir()).parent / "checkpoints"):
+        if (place / own).is_file():
+            return place / own, ""
+    url = _torchvision_url(config.model)
+    if url is None:
+        return None, f"put torchreid's {own} into {cache} (its model zoo links it), or give weights=FILE"
+    file = cache / url.rsplit("/", 1)[-1]
+    if not file.is_file() and config.download:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(file))
+        except (OSError, RuntimeError, ValueError) as error:
+            return None, f"{url} could not be downloaded: {' '.join(str(error).split())[:100]}"
+    return (file, "") if file.is_file() else (None, f"put {url} into {cache}, or say download=true")
+
+
+def _torchvision_url(model: str) -> str | None:
+    """torchvision's ImageNet weights of the networks that torchreid took from it, whose layers have the same names."""
+    from torchvision.models import get_model_weights, list_models
+
+    plain = model.removesuffix("_fc512")
+    if plain not in list_models() or not plain.startswith(("resnet", "densenet")):
+        return None
+    return next(iter(get_model_weights(plain))).url  # type: ignore[attr-defined] - the first are IMAGENET1K_V1, which papers used
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    state: Any = safetensors.torch.load_file(str(path)) if path.suffix == ".safetensors" else _unpickled(path)
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path}: weights are tensors by name")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its reader met
+        raise ValueError(f"{path} is no file of weights: {' '.join(str(error).split())[:120]}") from None
+
+
+def fill_in(model: nn.Module, state: Mapping[str, Tensor], name: str = "start") -> None:
+    """Take over what fits by name and shape (a classifier of others does not); ValueError when less than half the network does."""
+    own = model.state_dict()
+    fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    if 2 * len(fits) < len(own):
+        raise ValueError(f"weights {name!r} are another network's: {len(fits)} of {len(own)} tensors fit")
+    model.load_state_dict(fits, strict=False)
 
 
 def prepare(images: Tensor) -> Tensor:
-    """uint8 (B, 3, H, W) as the network takes it: float, ImageNet-normalised, channels-last."""
+    """Images (B, 3, H, W) from 0 to 255 as the network takes them: float, ImageNet-normalised, channels-last."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
-    return images.float().sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+    return images.float().sub(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 
 def save_baseline(model: nn.Module, config: BaselineConfig, classes: int, path: str | os.PathLike[str], **about: Any) -> None:
@@ -187,7 +214,8 @@ def save_baseline(model: nn.Module, config: BaselineConfig, classes: int, path: 
 def load_baseline(path: str | os.PathLike[str]) -> tuple[nn.Module, Mapping[str, Any]]:
     """A network that `save_baseline` wrote, in eval mode on the CPU, and its header; errors as `read_header`'s."""
     header = read_header(path, FORMAT)
-    model = build(BaselineConfig(model=header["model"]), header["classes"])
+    own = {key: value for key, value in header.get("config", {}).items() if key != "recipe"}  # its values are all there
+    model = build(BaselineConfig(**{**own, "model": header["model"]}), header["classes"])
     model.load_state_dict(safetensors.torch.load_file(str(path)))
     return model.eval(), header
 

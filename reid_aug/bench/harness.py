@@ -1,99 +1,45 @@
-"""The benchmark: arms × seeds of a Re-ID baseline, one line of results.jsonl each; the report is a view of that file."""
+"""The benchmark: baselines × arms × seeds, one line of results.jsonl each; the report is a view of that file."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-from pydantic import Field, PositiveInt, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from generators import create, load
-from generators import names as generator_names
-from generators.registry import nearest, read_header
+from generators import load
+from generators.registry import read_header, tensors_digest
 from reid_aug import config as configuration
-from reid_aug import images
-from reid_aug.augmenter import plan
-from reid_aug.bank import PoseBank
-from reid_aug.bench.arms import COPIES, ERASING, NONE, ORACLE, draw_arm, parted, read_rows, training_set
-from reid_aug.bench.baseline import BaselineConfig, TrainingSet, features, load_baseline, save_baseline, train_baseline
+from reid_aug import gates, images
+from reid_aug.bench.arms import COPIES, NONE, draw_arm, parted, read_rows, training_set
+from reid_aug.bench.baseline import BaselineConfig, features, initial_weights, load_baseline, save_baseline
+from reid_aug.bench.bench_config import BASELINE, BenchConfig, load_config
+from reid_aug.bench.benchmark_data import BenchmarkData, contents
 from reid_aug.bench.held_out import drawn, pairs_to_measure
 from reid_aug.bench.networks import Networks
-from reid_aug.bench.protocols import QualityConfig
 from reid_aug.bench.quality import Quality, Surroundings, load_reid, measure
-from reid_aug.bench.ranking import Ranking, rank_gallery
-from reid_aug.config import Config, DataConfig, GeneratorConfig, PerceptualConfig, TrainConfig
-from reid_aug.loading import load_people
-from reid_aug.manifest import Manifest, SyntheticRow
+from reid_aug.bench.ranking import rank_distances, rank_gallery
+from reid_aug.bench.results import RESULTS, append, cmc_at, device_name, read_results, save_scores, scores_file, versions
+from reid_aug.bench.training import TrainingSet, train_baseline
+from reid_aug.config import DataConfig, PerceptualConfig, TrainConfig
+from reid_aug.manifest import Manifest
+from reid_aug.online import PoseAugmentation
 from reid_aug.people import PersonImage
-from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
 from reid_aug.train import check_perceptual, train_from
 
-RESULTS = "results.jsonl"
-BASELINE = "reid:baseline"
-
-
-class GeneratorArm(Config):
-    """One generator arm: how its generator is trained, or the checkpoint of one that is."""
-
-    generator: GeneratorConfig = GeneratorConfig()
-    steps: PositiveInt | None = None  # default: the paper's schedule
-    batch_size: PositiveInt = 16
-    flip: bool = True
-    precision: str = "32-true"
-    cross_camera: Literal["any", "prefer"] = "any"
-    perceptual: PerceptualConfig = PerceptualConfig()  # "reid:baseline" is the network of the arm `none`, trained first
-    sample_every_steps: PositiveInt = 1000
-    save_every_steps: PositiveInt = 200
-    checkpoint: str | None = None
-
-
-class BenchConfig(Config):
-    """A benchmark: one data set (rendered, or a folder's), arms, seeds, generators and the baseline all arms share."""
-
-    name: str = "rendered"
-    out: str = "runs"
-    rendered: dict[str, Any] | None = None  # options of the rendered data set
-    data: DataConfig | None = None  # or real images
-    arms: tuple[str, ...] = (NONE, COPIES, "pg2", ORACLE)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    per_image: PositiveInt = 2
-    synthesis_seed: int = 0
-    generators: dict[str, GeneratorArm] = Field(default_factory=dict)
-    baseline: BaselineConfig = BaselineConfig()
-    quality: QualityConfig = QualityConfig()
-    record: str | None = None  # a JSON file to keep the table in
-
-    @model_validator(mode="after")
-    def _consistent(self) -> BenchConfig:
-        if (self.rendered is None) == (self.data is None):
-            raise ValueError("a benchmark runs on either `rendered` or `data`")
-        known = [NONE, COPIES, *self.generators, *([ORACLE] if self.rendered is not None else [])]
-        known += [ERASING, *(f"{arm}+{ERASING}" for arm in known[1:])]
-        for arm in self.arms:
-            if arm not in known:
-                raise ValueError(f"no arm named {arm!r}; there are {', '.join(known)}{nearest(arm, known)}")
-        if NONE not in self.arms or len(set(self.arms)) != len(self.arms) or not self.seeds:
-            raise ValueError("arms are different, 'none' is one of them, and there is at least one seed")
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds are different")
-        return self
+__all__ = ["BenchConfig", "Result", "load_config", "run", "run_shares"]
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A finished benchmark: its folder, its lines, and by arm image quality and what a perceptual loss compared on."""
+    """A finished benchmark: its folder, its lines, and by generator image quality and what a perceptual loss compared on."""
 
     folder: Path
     lines: list[dict[str, Any]]
@@ -102,59 +48,108 @@ class Result:
 
 
 def run(config: BenchConfig) -> Result:
-    """Run what is missing of a benchmark and return all of it; each (arm, seed) is on disk as soon as it is done."""
+    """Run what is missing of a benchmark and return all of it; each (baseline, arm, seed) is on disk as soon as it is done."""
+    return _exactly(lambda: _Benchmark(config).run())
+
+
+def run_shares(config: BenchConfig) -> dict[float, Result]:
+    """`run` with each of `config.shares` of the training images, smallest first, generators trained on that part alone."""
+    if not config.shares:
+        raise ValueError("shares are the parts of the training images to learn from, e.g. shares=[0.2,0.4,0.6,0.8,1.0], got none")
+    return _exactly(lambda: {share: _Benchmark(config, share).run() for share in sorted(config.shares)})
+
+
+def _exactly(work: Callable[[], Any]) -> Any:
     # Fresh networks are full of denormal numbers, which make a CPU many times slower; afterwards arithmetic is exact again.
     torch.set_flush_denormal(True)
     try:
-        return _Benchmark(config).run()
+        return work()
     finally:
         torch.set_flush_denormal(False)
 
 
 class _Benchmark:
-    def __init__(self, config: BenchConfig) -> None:
-        self.config = config
-        # Arms and seeds are left out: adding one to a finished benchmark runs that one alone.
-        self.common = config.model_dump(mode="json", include={"rendered", "data", "per_image", "synthesis_seed", "baseline"})
-        if config.data is not None:
-            self.common["contents"] = _contents(self.people, config.data)
-        self.folder = Path(config.out) / f"{config.name}-{configuration.digest(self.common)}"
+    def __init__(self, config: BenchConfig, share: float | None = None) -> None:
+        self.config, self.share = config, share
+        # Arms, seeds and baselines are left out: adding one to a finished benchmark runs that one alone.
+        said = {"rendered", "data", "test", "test_rendered", "per_image", "synthesis_seed", "rerank"}
+        self.common = config.model_dump(mode="json", include=said)
+        for key in ("data", "test"):
+            if (asked := getattr(config, key)) is not None:
+                self.common[f"contents of {key}"] = contents(asked, train_poses=key == "data")
+        self.root = Path(config.out) / f"{config.name}-{configuration.digest(self.common)}"
+        self.folder = self.root if share is None else self.root / f"share-{share:g}"
+        self.common["share"] = share
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results = self.folder / RESULTS
+        self.data = BenchmarkData(config, share, self.root, self.folder)
 
-    def digest(self, arm: str) -> str:
-        """Changes with whatever decides the arm's scores."""
-        own = self.config.generators.get(parted(arm)[0])
-        said = None if own is None else own.model_dump(mode="json", exclude={"sample_every_steps", "save_every_steps"})
-        if said is not None and said["checkpoint"] is not None:
-            said["checkpoint"] = read_header(said["checkpoint"])["digest"]
-        return configuration.digest({**self.common, "arm": arm, "generator": said})
+    # What decides what: digests change with whatever decides a thing's content, and name it on disk.
 
-    def place(self, what: str, arm: str) -> Path:
-        return self.folder / what / f"{arm}-{self.digest(arm)}"
+    def digest(self, baseline: str, arm: str) -> str:
+        """Of an arm's scores under a baseline."""
+        source, _ = parted(arm)
+        variant = self.config.variant(arm)
+        judge = self._baseline_said(self._judge) if variant.gate is not None and variant.gate.identity is not None else None
+        how = {"variant": variant.model_dump(mode="json", exclude_defaults=True), "judge": judge, "baseline": self._baseline_said(baseline)}
+        return configuration.digest({**self.common, "source": source, "generator": self._generator_said(source), **how})
+
+    def _generator_said(self, source: str) -> dict[str, Any] | None:
+        own = self.config.generators.get(source)
+        if own is None:
+            return None
+        said = own.model_dump(mode="json", exclude={"sample_every_steps", "save_every_steps"})
+        if own.checkpoint is not None:
+            said["checkpoint"] = read_header(own.checkpoint)["digest"]
+        return {**said, "judge": self._baseline_said(self._judge) if own.perceptual.weights == BASELINE else None}
+
+    def _baseline_said(self, name: str) -> dict[str, Any]:
+        said = self.config.trained[name].model_dump(mode="json", exclude={"recipe", "download", "compile", "weights"})
+        return {**said, "start": self._starts[name][1]}
+
+    @cached_property
+    def _starts(self) -> dict[str, tuple[str, str | None]]:
+        """By baseline, the weights it starts from: in words, and a digest of them."""
+        starts = {name: initial_weights(config) for name, config in self.config.trained.items()}
+        return {name: (start.said, tensors_digest(start.state) if start.state else None) for name, start in starts.items()}
+
+    @property
+    def _judge(self) -> str:
+        """The baseline whose network, on real images alone, says who is on a synthetic one: the first."""
+        return next(iter(self.config.trained))
+
+    def place(self, what: str, source: str, **more: Any) -> Path:
+        said = {**self.common, "source": source, "generator": self._generator_said(source), **more}
+        return self.folder / what / f"{source}-{configuration.digest(said)}"
 
     def run(self) -> Result:
         images.atomic_write_text(self.folder / "config.json", self.config.model_dump_json(indent=2) + "\n")
         done = self._lines()
         self._preflight()
         quality = {arm: self._quality(arm) for arm in self._drawing if self.config.quality.pairs}
-        for seed in self.config.seeds:
-            for arm in self.config.arms:
-                if (arm, seed) not in done:
-                    _append(self.results, self._measure(arm, seed))
+        wanted = [(b, arm, seed) for b in self.config.trained for arm in self.config.arms for seed in self.config.seeds]
+        for baseline, arm, seed in sorted(wanted, key=lambda one: self.config.seeds.index(one[2])):
+            if (baseline, arm, seed) not in done:
+                append(self.results, self._measure(baseline, arm, seed))
         lines = self._lines()
-        wanted = [(arm, seed) for arm in self.config.arms for seed in self.config.seeds]
         return Result(self.folder, [lines[key] for key in wanted], quality, self._perceptual())
 
-    def _lines(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """Finished lines of this configuration by (arm, seed)."""
-        arms = set(self.config.arms)
-        lines = [line for line in read_results(self.results) if line["arm"] in arms and line["config"] == self.digest(line["arm"])]
-        return {(line["arm"], line["seed"]): line for line in lines}
+    def _lines(self) -> dict[tuple[str, str, int], dict[str, Any]]:
+        """Finished lines of this configuration by (baseline, arm, seed)."""
+        names = {self.digest(b, arm): (b, arm) for b in self.config.trained for arm in self.config.arms}
+        lines = [line for line in read_results(self.results) if line["config"] in names]
+        # A baseline may have been renamed since; what it is has not changed.
+        return {(*names[line["config"]], line["seed"]): {**line, "baseline": names[line["config"]][0]} for line in lines}
 
     def _preflight(self) -> None:
         """Meet what can be wrong with the data before hours are spent on training."""
-        assert len(self.bank) and len(self._real)  # poses there, every image decoded
+        assert len(self.data.bank)  # poses there
+        for config in self.config.trained.values():
+            for split in ("train", "query", "gallery"):
+                assert len(self.data.real(split, config.size)), f"no {split} images"  # every image decoded
+        for arm in self.config.arms:
+            if parted(arm)[0] != NONE and parted(arm)[0] != COPIES:
+                self.data.rows(self.config.variant(arm).draw)
         for arm in self._drawing:
             asked = self.config.generators[arm]
             if asked.checkpoint is None and not self.place("generators", arm).exists() and asked.perceptual.weights != BASELINE:
@@ -168,49 +163,15 @@ class _Benchmark:
         wanted = {parted(arm)[0] for arm in self.config.arms}
         return [arm for arm in self.config.generators if arm in wanted]
 
-    @cached_property
-    def rendered(self) -> RenderedSet | None:
-        if self.config.rendered is None:
-            return None
-        options = RenderedConfig(**self.config.rendered)
-        return write_rendered(self.folder / "data", options, progress=True)
-
-    @cached_property
-    def people(self) -> list[PersonImage]:
-        data = self.config.data or DataConfig(root=str(self.rendered.root if self.rendered else ""))
-        assert data is not None
-        return load_people(data, test_poses=True)
-
-    @cached_property
-    def bank(self) -> PoseBank:
-        return PoseBank.collect((p for p in self.people if p.split == "train"), self._generator_size())
-
-    def _generator_size(self) -> tuple[int, int]:
-        with torch.device("meta"):  # a paper's own size is its constructor's; shapes alone, no weights
-            made = [create(arm.generator.name, **arm.generator.options) for arm in self.config.generators.values()]
-        sizes = {tuple(model.size) for model in made}
-        if self.rendered is not None:
-            sizes.add(tuple(self.rendered.config.size))
-        if len(sizes) > 1:
-            raise ValueError(f"every generator of a benchmark draws one size, and rendered people have it too, got {sorted(sizes)}")
-        height, width = sizes.pop() if sizes else self.config.baseline.size
-        return height, width
-
-    @cached_property
-    def rows(self) -> list[SyntheticRow]:
-        train = [p for p in self.people if p.split == "train"]
-        return plan(train, self.bank, self.config.per_image, self.config.synthesis_seed)
+    # Generators and what they draw.
 
     def checkpoint(self, arm: str) -> Path:
         """The arm's trained generator: the one it names, or one trained here."""
         asked = self.config.generators[arm]
         if asked.checkpoint is not None:
             return Path(asked.checkpoint)
-        root = self.rendered.root if self.rendered is not None else self.config.data.root  # type: ignore[union-attr]
-        weights = asked.perceptual.weights
-        if weights == BASELINE:
-            self._trained(NONE, self.config.synthesis_seed)
-            weights = f"reid:{self._kept()}"
+        root = self.data.rendered.root if self.data.rendered is not None else self.config.data.root  # type: ignore[union-attr]
+        weights = f"reid:{self._judge_file()}" if asked.perceptual.weights == BASELINE else asked.perceptual.weights
         trained = train_from(
             TrainConfig(
                 generator=asked.generator, data=DataConfig(root=str(root)), out=str(self.place("generators", arm)),
@@ -218,85 +179,114 @@ class _Benchmark:
                 cross_camera=asked.cross_camera, perceptual=PerceptualConfig(weights=weights), sample_every_steps=asked.sample_every_steps,
                 save_every_steps=asked.save_every_steps, seed=self.config.synthesis_seed,
             ),
-            self.people,
+            self.data.own_people,
         )  # fmt: skip
         if trained.stopped:
             raise KeyboardInterrupt
         return trained.checkpoint
 
-    def synthetic(self, arm: str) -> Manifest:
-        folder, config = self.place("images", arm), self.config
-        checkpoint = self.checkpoint(arm) if arm in config.generators else None
-        return draw_arm(
-            arm, self.people, self.bank, folder, per_image=config.per_image, seed=config.synthesis_seed,
-            checkpoint=checkpoint, rendered=self.rendered,
+    def synthetic(self, source: str, draw: str) -> tuple[Manifest, Path]:
+        """A generator's images, or the oracle's, and where they are."""
+        folder, config = self.place("images", source, draw=draw), self.config
+        checkpoint = self.checkpoint(source) if source in config.generators else None
+        drawn = draw_arm(
+            source, self.data.split("train"), self.data.bank, folder, per_image=config.per_image, seed=config.synthesis_seed,
+            draw=draw, checkpoint=checkpoint, rendered=self.data.rendered,
         )  # fmt: skip
+        return drawn, folder
 
-    def _pixels(self, split: str) -> Tensor:
-        return images.read_many([p.path for p in self.people if p.split == split], self.config.baseline.size)
+    def _gated(self, manifest: Manifest, folder: Path, gate: configuration.GateConfig) -> Manifest:
+        """The rows that a gate keeps; scores go into the manifest, so that another gate scores nothing again."""
+        network, header = (None, None) if gate.identity is None else load_baseline(self._judge_file())
+        ask = None if network is None else lambda pixels: features(network, pixels)
+        scored_by = None if header is None else header["digest"]
+        size = self.config.trained[self._judge].size
+        scored = gates.score(folder, manifest, self.data.split("train"), self.data.bank, ask, size, scored_by)
+        kept = gates.keep(scored.rows, gate)
+        return replace(scored, rows=tuple(row for row, stays in zip(scored.rows, kept.tolist(), strict=True) if stays))
 
-    @cached_property
-    def _real(self) -> dict[str, Tensor]:
-        return {split: self._pixels(split) for split in ("train", "query", "gallery")}
+    def _training_set(self, arm: str, size: tuple[int, int]) -> TrainingSet:
+        """What an arm learns from at one size of image."""
+        source, _ = parted(arm)
+        variant, real = self.config.variant(arm), self.data.real("train", size)
+        if source == NONE or variant.online is not None:
+            data = training_set(NONE, self.data.people, real, [], None)
+            return data if variant.online is None else replace(data, poses=self.data.poses(size))
+        if source == COPIES:
+            return training_set(COPIES, self.data.people, real, self.data.rows("whole"), None)
+        manifest, folder = self.synthetic(source, variant.draw)
+        if variant.gate is not None:
+            manifest = self._gated(manifest, folder, variant.gate)
+        key = (f"{arm} of {folder.name}", size)
+        if key not in self.data.decoded:
+            self.data.decoded[key] = read_rows(manifest, folder, size)
+        return training_set(source, self.data.people, real, manifest.rows, self.data.decoded[key], separate=variant.label == "separate")
 
-    def _measure(self, arm: str, seed: int) -> dict[str, Any]:
+    # Baselines.
+
+    def _measure(self, baseline: str, arm: str, seed: int) -> dict[str, Any]:
         """Train one arm with one seed, rank the gallery, keep per-query scores, and give the line of results."""
-        config = self.config
-        model, seconds, data = self._trained(arm, seed)
-        ranking = self._rank(model)
-        save_scores(scores_file(self.folder, arm, self.digest(arm), seed), ranking)
+        config = self.config.trained[baseline]
+        model, seconds, data = self._trained(baseline, arm, seed)
+        query, gallery = (features(model, self.data.real(split, config.size)) for split in ("query", "gallery"))
+        ranking = rank_gallery(query, gallery, *self.data.who(), metric=config.metric)
+        digest = self.digest(baseline, arm)
+        save_scores(scores_file(self.folder, arm, digest, seed), ranking)
         return {
-            "arm": arm, "seed": seed, "config": self.digest(arm),
-            "rank1": float(ranking.cmc[0]), "rank5": _cmc(ranking, 5), "rank10": _cmc(ranking, 10),
-            "map": ranking.map, "minp": ranking.minp, "steps": config.baseline.steps, "seconds": round(seconds, 2),
-            "train_images": len(data.labels), "synthetic_images": len(data.labels) - len(self._real["train"]),
-            "identities": data.classes, "queries": int(ranking.valid.sum()), "gallery": len(self._real["gallery"]),
-            "model": config.baseline.model, "pretrained": False, "device": _device(), "versions": _versions(),
+            "baseline": baseline, "arm": arm, "seed": seed, "config": digest,
+            "rank1": float(ranking.cmc[0]), "rank5": cmc_at(ranking, 5), "rank10": cmc_at(ranking, 10),
+            "map": ranking.map, "minp": ranking.minp, **self._reranked(config, query, gallery),
+            "steps": config.steps, "seconds": round(seconds, 2),
+            "train_images": len(data.labels), "synthetic_images": int(data.synthetic.sum()),
+            "identities": len({p.pid for p in self.data.split("train")}), "queries": int(ranking.valid.sum()),
+            "gallery": len(self.data.split("gallery")), "size": list(config.size), "share": self.share, "model": config.model,
+            "weights": self._starts[baseline][0], "device": device_name(), "versions": versions(),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }  # fmt: skip
 
-    def _trained(self, arm: str, seed: int) -> tuple[torch.nn.Module, float, TrainingSet]:
-        """One arm's network, how long it took, and what it learnt from; the one that others compare images on is kept."""
-        drawn_by, erased = parted(arm)
-        synthetic = self._cached(drawn_by, self.config.baseline.size) if drawn_by not in (NONE, COPIES) else None
-        data = training_set(drawn_by, self.people, self._real["train"], self.rows, synthetic)
-        config = self.config.baseline
-        if erased:
-            config = config.model_copy(update={"erasing": config.erasing or 0.5})
-        keep = arm == NONE and seed == self.config.synthesis_seed
-        if keep and self._kept().exists():
+    def _reranked(self, config: BaselineConfig, query: Tensor, gallery: Tensor) -> dict[str, float]:
+        if not self.config.rerank:
+            return {}
+        from reid_aug.bench.reranking import rerank  # brings SciPy's sparse matrices, which few benchmarks need
+
+        ranking = rank_distances(rerank(query, gallery, metric=config.metric), *self.data.who())
+        return {"reranked_rank1": float(ranking.cmc[0]), "reranked_map": ranking.map}
+
+    def _trained(self, baseline: str, arm: str, seed: int) -> tuple[nn.Module, float, TrainingSet]:
+        """One arm's network, how long it took, and what it learnt from; the judge is kept."""
+        config, variant = self.config.trained[baseline], self.config.variant(arm)
+        judge = (baseline, arm, seed) == (self._judge, NONE, self.config.synthesis_seed)
+        data = self._training_set(arm, config.size)
+        if judge and self._kept().exists():
             model, header = load_baseline(self._kept())
             return model, header["about"]["seconds"], data
+        online = None
+        if variant.online is not None:
+            online = PoseAugmentation(load(self.checkpoint(parted(arm)[0])), self.data.bank, variant.online, seed=seed)
         began = time.perf_counter()
-        model = train_baseline(config, data, seed, label=f"{arm} {seed}")
+        model = train_baseline(config, data, seed, variant=variant, online=online, label=f"{arm} {seed}")
         seconds = time.perf_counter() - began
-        if keep:
-            save_baseline(model, self.config.baseline, data.classes, self._kept(), seconds=seconds)
+        if judge:
+            save_baseline(model, config, data.classes, self._kept(), seconds=seconds)
         return model, seconds, data
 
     def _kept(self) -> Path:
-        return self.place("baselines", NONE).with_suffix(f".{self.config.synthesis_seed}.safetensors")
+        name = f"{NONE}-{self.digest(self._judge, NONE)}.{self.config.synthesis_seed}.safetensors"
+        return self.folder / "baselines" / name
 
-    def _cached(self, arm: str, size: tuple[int, int]) -> Tensor:
-        if arm not in self._synthetic:
-            self._synthetic[arm] = read_rows(self.synthetic(arm), self.place("images", arm), size)
-        return self._synthetic[arm]
+    def _judge_file(self) -> Path:
+        """The file of the network trained on real images alone, trained if it is not there."""
+        if not self._kept().exists():
+            self._trained(self._judge, NONE, self.config.synthesis_seed)
+        return self._kept()
 
-    @cached_property
-    def _synthetic(self) -> dict[str, Tensor]:
-        return {}
-
-    def _rank(self, model: torch.nn.Module) -> Ranking:
-        query, gallery = ([p for p in self.people if p.split == split] for split in ("query", "gallery"))
-        return rank_gallery(
-            features(model, self._real["query"]), features(model, self._real["gallery"]),
-            [p.pid for p in query], [p.pid for p in gallery], [p.camid for p in query], [p.camid for p in gallery],
-        )  # fmt: skip
+    # Image quality.
 
     def _quality(self, arm: str) -> Quality:
-        """Image quality of a generator arm on held-out pairs; measured once, and again when weights that were missing have come."""
+        """Image quality of a generator on held-out pairs; measured once, and again when weights that were missing have come."""
+        judge = self._baseline_said(self._judge)
         asked = {**self.config.quality.model_dump(mode="json"), "weights": self._networks.there()}
-        kept = self.place("quality", arm).with_suffix(".json")
+        kept = self.place("quality", arm, judge=judge).with_suffix(".json")
         if kept.exists() and (known := json.loads(kept.read_text())).get("asked") == asked:
             return Quality.from_json(known)
         sheet = self.folder / "samples" / f"{arm}.png"
@@ -308,7 +298,7 @@ class _Benchmark:
 
     @cached_property
     def _pairs(self) -> list[tuple[PersonImage, PersonImage]]:
-        return pairs_to_measure(self.people, self.config.quality.protocol.pairs)
+        return pairs_to_measure(self.data.own_people, self.config.quality.protocol.pairs)
 
     @cached_property
     def _networks(self) -> Networks:
@@ -317,110 +307,10 @@ class _Benchmark:
     @cached_property
     def _surroundings(self) -> Surroundings:
         """What image quality is measured beside: real images, the network of the arm `none`, and the truth, where known."""
-        if not self._kept().exists():
-            self._trained(NONE, self.config.synthesis_seed)
-        reid = load_reid(str(self._kept()), self._networks.device)
-        return Surroundings(self.people, self._generator_size(), self._networks, reid=reid, rendered=self.rendered)
+        reid = load_reid(str(self._judge_file()), self._networks.device)
+        return Surroundings(self.data.own_people, self.data.generator_size, self._networks, reid=reid, rendered=self.data.rendered)
 
     def _perceptual(self) -> dict[str, str]:
-        """What the perceptual terms of generator arms compared images on, for those whose papers have such terms."""
+        """What the perceptual terms of generators compared images on, for those whose papers have such terms."""
         found = {arm: read_header(self.checkpoint(arm)).get("about", {}).get("perceptual") for arm in self._drawing}
         return {arm: name for arm, name in found.items() if name is not None}
-
-
-def _cmc(ranking: Ranking, rank: int) -> float:
-    """CMC at a rank; a gallery shorter than it has found by its end whatever there is to find."""
-    return float(ranking.cmc[min(rank, len(ranking.cmc)) - 1])
-
-
-def save_scores(path: Path, ranking: Ranking) -> None:
-    """Keep what paired statistics need: average precision and first correct rank of every query, and the CMC."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")  # ends in .npz, which numpy would add otherwise
-    np.savez_compressed(temporary, ap=ranking.ap, first_rank=ranking.first_rank, inp=ranking.inp, valid=ranking.valid, cmc=ranking.cmc)
-    os.replace(temporary, path)
-
-
-def _append(path: Path, line: dict[str, Any]) -> None:
-    """Add a line and see it to the disk; a beginning that a killed run left is ended first."""
-    with open(path, "a+b") as file:
-        file.seek(0, os.SEEK_END)
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(json.dumps(line).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def scores_file(folder: Path, arm: str, digest: str, seed: int) -> Path:
-    """Where the per-query scores of one line of results are."""
-    return folder / "scores" / f"{arm}-{digest}-{seed}.npz"
-
-
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of results.jsonl whose per-query scores are there too; a torn last line is passed over."""
-
-    def whole() -> Iterator[dict[str, Any]]:
-        if not path.exists():
-            return
-        for text in path.read_text(errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(line, dict) and scores_file(path.parent, line["arm"], line["config"], line["seed"]).exists():
-                yield line
-
-    return list(whole())
-
-
-def _contents(people: Sequence[PersonImage], data: DataConfig) -> str:
-    """Changes when images come, go or are replaced, or their poses do: a path alone does not say what is there."""
-    said = [(p.split, p.name, os.path.getsize(p.path), p.pose and p.pose.xy.tolist()) for p in people]
-    return configuration.digest({"people": said, "on_bad_image": data.on_bad_image})
-
-
-def _device() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{cpu_name()}, {torch.get_num_threads()} threads"
-
-
-def cpu_name() -> str:
-    """The processor as the kernel names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _versions() -> dict[str, str]:
-    from reid_aug.augmenter import package_version
-
-    return {"reid-aug": package_version(), "python": platform.python_version()} | {
-        name: version(name) for name in ("torch", "torchreid", "numpy")
-    }
-
-
-def load_config(path: str | None, overrides: Sequence[str]) -> BenchConfig:
-    """A benchmark's configuration; unknown keys, arms and generators are refused before anything runs."""
-    config = configuration.load(BenchConfig, path, overrides)
-    for arm, asked in config.generators.items():
-        if asked.generator.name not in generator_names():
-            known = generator_names()
-            hint = nearest(asked.generator.name, known)
-            raise ValueError(f"arm {arm!r}: no generator named {asked.generator.name!r}; there are {', '.join(known)}{hint}")
-        if asked.checkpoint is None:
-            with torch.device("meta"):  # a network without memory: are its options right?
-                create(asked.generator.name, **asked.generator.options)
-        else:
-            read_header(asked.checkpoint)
-    if config.rendered is not None:
-        try:
-            RenderedConfig(**config.rendered)
-        except TypeError as error:
-            raise ValueError(f"rendered: {error}") from None
-    return config

@@ -13,10 +13,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reid_aug.bench.baseline import BaselineConfig, TrainingSet, features, labels_of, train_baseline
+from reid_aug.bench.baseline import BaselineConfig, features, labels_of
 from reid_aug.bench.distributions import frechet_distance
 from reid_aug.bench.metrics import Around, Batch, Metric, NotMeasurable, Reference, Running, SetDistance, Value
 from reid_aug.bench.ranking import rank_gallery
+from reid_aug.bench.training import TrainingSet, train_baseline
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,89 +1,38 @@
-"""The report: a table of arms with their gains and intervals, sample sheets, CMC curves. A view of results, no more."""
+"""The report: tables of arms with their gains and intervals, sample sheets, CMC curves. A view of results, no more."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from reid_aug import images
-from reid_aug.bench.harness import BenchConfig, Result, scores_file
+from reid_aug.bench.arms import parted
+from reid_aug.bench.harness import BenchConfig, Result
 from reid_aug.bench.quality import Quality, limb_table
 from reid_aug.bench.quality import table as quality_table
-from reid_aug.bench.statistics import Interval, SeedTest, holm, mean_std, over_seeds, paired_bootstrap, sign_flip_test
+from reid_aug.bench.summary import COPIES, ArmSummary, gains_table, p_text, percent, points, scores_table, summarise, verdicts
 
-BASE, COPIES = "none", "copies"
-SCORES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "map": "mAP", "minp": "mINP"}
+__all__ = ["ArmSummary", "record", "render", "summarise", "verdicts", "write", "write_shares"]
 
-
-@dataclass(frozen=True)
-class ArmSummary:
-    """One arm over its seeds: score → (mean, std) in fractions, and gains over `none` with 95 % intervals.
-
-    p-values are Holm's for as many arms as there are beside `none`: of mAP over queries (sign flips), and over queries
-    and trainings.
-    """
-
-    arm: str
-    seeds: int
-    scores: dict[str, tuple[float, float]]
-    rank1_gain: Interval | None  # None for the arm everything is compared with
-    map_gain: Interval | None
-    map_gain_over_copies: Interval | None  # None without that arm, and for it and `none`
-    map_test: SeedTest | None  # the gain over queries and trainings; None for one seed
-    query_p: float | None
-    training_p: float | None
-    steps: int
-    seconds: float
-    train_images: int
-    cmc: np.ndarray  # mean over seeds
-
-
-def summarise(result: Result) -> list[ArmSummary]:
-    """One summary an arm, in the order of the results."""
-    arms = list(dict.fromkeys(line["arm"] for line in result.lines))
-    base = _per_query(result, BASE)
-    copies = _per_query(result, COPIES) if COPIES in arms else None
-    return _corrected([_summary(result, arm, base, copies) for arm in arms])
-
-
-def _corrected(summaries: list[ArmSummary]) -> list[ArmSummary]:
-    """p-values as Holm's method leaves them when every arm beside `none` is tried."""
-    for name in ("query_p", "training_p"):
-        tried = [i for i, one in enumerate(summaries) if getattr(one, name) is not None]
-        adjusted = holm([getattr(summaries[i], name) for i in tried])
-        for i, p_value in zip(tried, adjusted.tolist(), strict=True):
-            summaries[i] = replace(summaries[i], **{name: p_value})
-    return summaries
-
-
-def _summary(result: Result, arm: str, base: dict[str, np.ndarray], copies: dict[str, np.ndarray] | None) -> ArmSummary:
-    lines = [line for line in result.lines if line["arm"] == arm]
-    mine = _per_query(result, arm)
-    gains = {key: None if arm == BASE else paired_bootstrap(mine[key], base[key]) for key in ("hit", "ap")}
-    control = None if copies is None or arm in (BASE, COPIES) else paired_bootstrap(mine["ap"], copies["ap"])
-    test = None if arm == BASE else over_seeds(mine["ap"], base["ap"])
-    return ArmSummary(
-        arm, len(lines), {key: mean_std([line[key] for line in lines]) for key in SCORES}, gains["hit"], gains["ap"], control,
-        test, None if arm == BASE else sign_flip_test(mine["ap"], base["ap"]), test and test.p_value,
-        lines[0]["steps"], float(np.mean([line["seconds"] for line in lines])), lines[0]["train_images"], mine["cmc"].mean(0),
-    )  # fmt: skip
-
-
-def _per_query(result: Result, arm: str) -> dict[str, np.ndarray]:
-    """Average precision and rank-1 hit (S, Q), and CMC (S, R), of an arm's seeds; nan for queries that do not count."""
-    kept = [
-        np.load(scores_file(result.folder, arm, line["config"], line["seed"])) for line in result.lines if line["arm"] == arm
-    ]
-    hits = [np.where(one["valid"], one["first_rank"] == 0, np.nan) for one in kept]
-    return {"ap": np.stack([one["ap"] for one in kept]), "hit": np.stack(hits), "cmc": np.stack([one["cmc"] for one in kept])}
+_STATISTICS = (
+    "Gains over `none` are in points, with 95 % intervals. Δ: a paired bootstrap over queries, scores averaged over seeds, and p by sign "
+    "flips: they speak of other queries and these very trainings. Trainings too: Welch's t over queries and seeds, which decides where "
+    "there are two seeds or more. p-values are Holm's for every arm of every baseline beside `none`. No arm was tuned: each has the "
+    "baseline's own settings and as many steps. Each generator was trained once, on one data set, and nothing here speaks of others."
+)
+_ARMS = (
+    f"Arms: `none` real images alone; `{COPIES}` the same images once more, as often as other arms add synthetic ones; `oracle` the true "
+    "images of the same people in the same poses (rendered data only); `erasing` random erasing (Zhong et al. 2020) of real images; any "
+    "other name: that generator's images, and after a plus sign the variant in which they enter."
+)
 
 
 def write(result: Result, about: str, command: str) -> Path:
-    """Write report.md, cmc.png and the table to the run's folder; the report's path."""
+    """Write report.md, cmc.png and the tables to the run's folder; the report's path."""
     summaries = summarise(result)
     _cmc_plot(summaries, result.folder / "cmc.png")
     path = result.folder / "report.md"
@@ -91,85 +40,43 @@ def write(result: Result, about: str, command: str) -> Path:
     return path
 
 
-def table(summaries: Sequence[ArmSummary], quality: dict[str, Quality]) -> str:
-    """The Markdown table: scores in percent (mean ± std over seeds), gains in points with 95 % intervals."""
-    head = ["arm", "rank-1", "rank-5", "rank-10", "mAP", "mINP", "Δ rank-1", "Δ mAP", "p", "Δ mAP, trainings too", "p", "SSIM", "mask-SSIM"]
-    head += ["images", "steps", "seconds"]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for one in summaries:
-        found = quality.get(one.arm)
-        rows.append([
-            one.arm, *[_percent(*one.scores[key]) for key in SCORES], _gain(one.rank1_gain), _gain(one.map_gain), _p(one.query_p),
-            _gain(one.map_test and one.map_test.interval), _p(one.training_p),
-            *[_quality(found, name) for name in ("SSIM", "mask-SSIM")],
-            f"{one.train_images:,}", f"{one.steps:,}", f"{one.seconds:.0f}",
-        ])  # fmt: skip
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+def by_baseline(summaries: Sequence[ArmSummary]) -> dict[str, list[ArmSummary]]:
+    """Summaries of each baseline, in the order of the results."""
+    names = dict.fromkeys(one.baseline for one in summaries)
+    return {name: [one for one in summaries if one.baseline == name] for name in names}
 
 
-def _percent(mean: float, std: float) -> str:
-    return f"{100 * mean:.1f}" if np.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
-
-
-def _quality(found: Quality | None, name: str) -> str:
-    return f"{found.values[name].value:.3f}" if found is not None and name in found.values else "–"
-
-
-def _gain(gain: Interval | None) -> str:
-    return "" if gain is None else f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-
-
-def _p(value: float | None) -> str:
-    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def verdicts(summaries: Sequence[ArmSummary]) -> list[str]:
-    """One sentence an arm: what may be said of mAP, against `none` and against the control.
-
-    With two seeds or more the interval over queries and trainings decides, and Holm's p-value; with one, that over queries.
-    """
-    said = []
-    for one in summaries:
-        if one.map_gain is not None:
-            test, control = one.map_test, one.map_gain_over_copies
-            gain, p_value = (one.map_gain, one.query_p) if test is None else (test.interval, one.training_p)
-            sure = (gain.low > 0 or gain.high < 0) and p_value is not None and p_value < 0.05
-            what = "has no measurable effect" if not sure else "helps" if gain.mean > 0 else "hurts"
-            over = "queries, of these trainings alone" if test is None else "queries and trainings"
-            against = f"; against `{COPIES}` {_gain(control)} over queries" if control else ""
-            said.append(f"`{one.arm}` {what}: mAP {_gain(gain)} points over {over} (Holm's p {_equals(p_value)}){against}.")
-    return said
-
-
-def _equals(p_value: float | None) -> str:
-    text = _p(p_value)
-    return text if text.startswith("<") else f"= {text}"
+def tables(result: Result, summaries: Sequence[ArmSummary]) -> Iterator[str]:
+    """Each baseline's heading and its two tables."""
+    for name, own in by_baseline(summaries).items():
+        line = next(line for line in result.lines if line["baseline"] == name)
+        size, seeds = " × ".join(str(n) for n in line["size"]), f"{own[0].seeds} seed{'s' * (own[0].seeds > 1)}"
+        yield f"## Baseline `{name}`"
+        yield f"{line['model']}, {line['weights']}, images of {size}, {line['steps']:,} steps in every arm, {seeds}."
+        yield scores_table(own)
+        yield gains_table(own)
 
 
 def render(result: Result, summaries: Sequence[ArmSummary], about: str, command: str) -> str:
     """The whole report as Markdown."""
     first = result.lines[0]
-    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+    machine = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
     sheets = [arm for arm in result.quality if (result.folder / "samples" / f"{arm}.png").exists()]
+    share = "" if first["share"] is None else f"{100 * first['share']:g} % of the training images: "
     parts = [
         f"# Re-ID with and without augmentation: {about}",
-        table(summaries, result.quality),
+        f"{share}{first['identities']} identities, {first['queries']} queries, {first['gallery']} gallery images. Scores in percent, "
+        "mean ± standard deviation over seeds.",
+        *tables(result, summaries),
+        "## What may be said",
         "\n".join(f"* {sentence}" for sentence in verdicts(summaries)),
-        f"Scores in percent, mean ± standard deviation over {summaries[0].seeds} seeds of the baseline ({first['model']}, from scratch, "
-        f"{first['steps']:,} steps in every arm; {first['identities']} identities, {first['queries']} queries, "
-        f"{first['gallery']} gallery images). "
-        "Gains over `none` in points, with 95 % intervals. Δ rank-1 and Δ mAP: a paired bootstrap over queries, scores averaged over "
-        "seeds, and p by sign flips: they speak of other queries and these very trainings. Trainings too: Welch's t over queries and "
-        "seeds, which decides where there are two seeds or more. p-values are Holm's for all arms beside `none`. Each generator was "
-        "trained once, on one data set, and nothing here speaks of others.",
-        "Arms: `none` real images alone; `copies` the same images once more, as often as other arms add synthetic ones; `oracle` the true "
-        "images of the same people in the same poses (rendered data only); `erasing` random erasing (Zhong et al. 2020) of real images, "
-        "and `…+erasing` of that arm's; any other name: that generator's images.",
-        " ".join(_perceptual(result.perceptual, result.quality)),
+        _STATISTICS,
+        _ARMS,
+        " ".join(_perceptual(result, summaries)),
         *_image_quality(result.quality),
         "![CMC](cmc.png)",
         *[f"`{arm}`, held-out people: source, target pose, result, truth.\n\n![{arm}](samples/{arm}.png)" for arm in sheets],
-        f"`{command}` on {first['device']}; {versions}; {first['date'][:10]}.",
+        f"`{command}` on {first['device']}; {machine}; {first['date'][:10]}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -184,40 +91,53 @@ def _image_quality(quality: dict[str, Quality]) -> Iterator[str]:
         yield "## Pictures"
 
 
-def _perceptual(perceptual: dict[str, str], quality: dict[str, Quality]) -> Iterator[str]:
+def _perceptual(result: Result, summaries: Sequence[ArmSummary]) -> Iterator[str]:
     """What generators' perceptual terms compared images on, for those whose papers have such terms."""
-    for arm, name in perceptual.items():
+    gated = [one.arm for one in summaries if "gated" in parted(one.arm)[1]]
+    for arm, name in result.perceptual.items():
         if name == "none":
             yield f"`{arm}` was trained with its perceptual terms turned off (`perceptual.weights=none`)."
-        else:
-            yield f"`{arm}` was trained to look alike to `{name}`, too."
-            judged = [value.how for value in quality[arm].values.values()] if arm in quality else []
-            if any(name.removeprefix("reid:") in how for how in judged):
-                yield "The same network judges its identity below, which flatters it."
+            continue
+        yield f"`{arm}` was trained to look alike to `{name}`, too."
+        judged = [value.how for value in result.quality[arm].values.values()] if arm in result.quality else []
+        if any(name.removeprefix("reid:") in how for how in judged) or any(parted(one)[0] == arm for one in gated):
+            yield "The same network judges its identity, which flatters it."
 
 
 def record(result: Result, summaries: Sequence[ArmSummary], config: BenchConfig, command: str) -> None:
-    """Keep table, lines, machine, versions, command and date in the JSON file the configuration names."""
+    """Keep tables, lines, machine, versions, command and date in the JSON file the configuration names."""
     assert config.record is not None
-    rows = {
-        one.arm: {
+    about = {"command": " ".join(_anywhere(command.split())), "device": result.lines[0]["device"], "versions": result.lines[0]["versions"]}
+    kept = {**about, "config": _kept(config), **_recorded(result, summaries)}
+    images.atomic_write_text(config.record, json.dumps(kept, indent=1, allow_nan=False) + "\n")
+
+
+def _kept(config: BenchConfig) -> dict[str, Any]:
+    """The configuration without where somebody keeps their images, which is nobody else's concern: what, not where."""
+    kept = config.model_dump(mode="json", exclude={"out", "record"})
+    for key in ("data", "test"):
+        if kept[key] is not None:
+            kept[key] = {name: Path(value).name if isinstance(value, str) else value for name, value in kept[key].items()}
+    return kept
+
+
+def _recorded(result: Result, summaries: Sequence[ArmSummary]) -> dict[str, Any]:
+    rows: dict[str, dict[str, Any]] = {}
+    for one in summaries:
+        rows.setdefault(one.baseline, {})[one.arm] = {
             "seeds": one.seeds,
             "scores": {key: {"mean": m, "std": None if np.isnan(s) else s} for key, (m, s) in one.scores.items()},
-            "rank1_gain": one.rank1_gain and one.rank1_gain._asdict(), "map_gain": one.map_gain and one.map_gain._asdict(),
-            "map_gain_over_trainings": one.map_test and one.map_test.interval._asdict(),
-            "p": {"queries": one.query_p, "trainings": one.training_p},
+            "gains": {
+                score: {
+                    "over_queries": gain.over_queries._asdict(), "query_p": gain.query_p,
+                    "over_trainings": gain.over_trainings and gain.over_trainings._asdict(), "training_p": gain.training_p,
+                }
+                for score, gain in one.gains.items()
+            },
             "seconds": one.seconds, "train_images": one.train_images,
-            **({"quality": q.as_json()} if (q := result.quality.get(one.arm)) else {}),
-        }
-        for one in summaries
-    }  # fmt: skip
-    kept = config.model_dump(mode="json", exclude={"out", "record"})
-    # Where somebody keeps their images is nobody else's concern: a record says what, not where.
-    if config.data is not None:
-        kept["data"] = {key: Path(value).name if isinstance(value, str) else value for key, value in kept["data"].items()}
-    command = " ".join(_anywhere(command.split()))
-    about = {"command": command, "device": result.lines[0]["device"], "versions": result.lines[0]["versions"], "config": kept}
-    images.atomic_write_text(config.record, json.dumps({**about, "arms": rows, "lines": result.lines}, indent=1, allow_nan=False) + "\n")
+        }  # fmt: skip
+    quality = {name: found.as_json() for name, found in result.quality.items()}
+    return {"baselines": rows, "quality": quality, "verdicts": verdicts(summaries), "lines": result.lines}
 
 
 def _anywhere(words: Sequence[str]) -> Iterator[str]:
@@ -225,22 +145,87 @@ def _anywhere(words: Sequence[str]) -> Iterator[str]:
     for word in words:
         key, equals, value = word.partition("=")
         if key not in ("out", "record"):
-            yield f"{key}={Path(value).name}" if equals and key.startswith("data.") else word
+            yield f"{key}={Path(value).name}" if equals and key.startswith(("data.", "test.")) else word
 
 
-def _cmc_plot(summaries: Sequence[ArmSummary], path: Path) -> None:
-    """CMC curves of every arm up to rank 20, mean over seeds."""
+def write_shares(results: Mapping[float, Result], config: BenchConfig, command: str) -> Path:
+    """Low-data curves: a report for every share, and beside them shares.md and shares.png; the path of shares.md."""
+    folder = next(iter(results.values())).folder.parent
+    found = {share: summarise(result) for share, result in results.items()}
+    for share, result in results.items():
+        write(result, f"{config.name}, {100 * share:g} % of the training images", command)
+    _share_plot(found, folder / "shares.png")
+    path = folder / "shares.md"
+    images.atomic_write_text(path, "\n\n".join(_shares(results, found, config, command)) + "\n")
+    if config.record:
+        kept = {"command": " ".join(_anywhere(command.split())), "config": _kept(config)}
+        parts = {f"{share:g}": _recorded(results[share], found[share]) for share in results}
+        images.atomic_write_text(config.record, json.dumps({**kept, "shares": parts}, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def _shares(results: Mapping[float, Result], found: Mapping[float, list[ArmSummary]], config: BenchConfig, command: str) -> Iterator[str]:
+    yield f"# Re-ID with part of the training images: {config.name}"
+    yield (
+        "mAP in percent, mean ± standard deviation over seeds; below, the gain over `none` with its 95 % interval over queries and "
+        "trainings (over queries with one seed) and Holm's p within its share. Generators were trained on the same part alone."
+    )
+    for baseline in by_baseline(next(iter(found.values()))):
+        own = {share: [one for one in summaries if one.baseline == baseline] for share, summaries in found.items()}
+        yield f"## Baseline `{baseline}`"
+        heads = [f"{100 * share:g} % ({results[share].lines[0]['train_images']:,})" for share in own]
+        rows = [["arm", *heads], ["---", *["---:"] * len(heads)]]
+        for i, one in enumerate(next(iter(own.values()))):
+            rows.append([one.arm, *(f"{percent(*at[i].scores['map'])}{_share_gain(at[i])}" for at in own.values())])
+        yield "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    yield "![mAP against the share of training images](shares.png)"
+    yield f"`{command}`"
+
+
+def _share_gain(one: ArmSummary) -> str:
+    if not one.gains:
+        return ""
+    gain = one.gains["map"]
+    of_trainings = gain.over_trainings is not None
+    p_value = gain.training_p if of_trainings else gain.query_p
+    return f"<br>{points(gain.over_trainings if of_trainings else gain.over_queries)}, p {p_text(p_value)}"
+
+
+def _figure(columns: int) -> tuple[Any, list[Any]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(6 * columns, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for one in summaries:
-        ranks = np.arange(1, min(20, len(one.cmc)) + 1)
-        axes.plot(ranks, 100 * one.cmc[: len(ranks)], marker="o", markersize=3, label=one.arm)
-    axes.set(xlabel="rank", ylabel="queries found (%)", title="Cumulative matching characteristic")
-    axes.set_xticks([1, 5, 10, 15, 20])
-    axes.grid(alpha=0.3)
-    axes.legend()
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def _cmc_plot(summaries: Sequence[ArmSummary], path: Path) -> None:
+    """CMC curves of every arm up to rank 20, mean over seeds, a panel for every baseline."""
+    baselines = by_baseline(summaries)
+    figure, panels = _figure(len(baselines))
+    for (name, own), axes in zip(baselines.items(), panels, strict=True):
+        for one in own:
+            ranks = np.arange(1, min(20, len(one.cmc)) + 1)
+            axes.plot(ranks, 100 * one.cmc[: len(ranks)], marker="o", markersize=3, label=one.arm)
+        axes.set(xlabel="rank", ylabel="queries found (%)", title=f"Cumulative matching characteristic, {name}")
+        axes.set_xticks([1, 5, 10, 15, 20])
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path)
+
+
+def _share_plot(found: Mapping[float, list[ArmSummary]], path: Path) -> None:
+    """mAP of every arm against the share of training images, with its deviation over seeds, a panel for every baseline."""
+    baselines = by_baseline(next(iter(found.values())))
+    figure, panels = _figure(len(baselines))
+    for (name, arms), axes in zip(baselines.items(), panels, strict=True):
+        for arm in arms:
+            maps = [next(one for one in summaries if one.key == arm.key).scores["map"] for summaries in found.values()]
+            spread = [0.0 if np.isnan(std) else 100 * std for _, std in maps]
+            shares, means = [100 * share for share in found], [100 * mean for mean, _ in maps]
+            axes.errorbar(shares, means, spread, marker="o", markersize=4, capsize=3, label=arm.arm)
+        axes.set(xlabel="share of training images (%)", ylabel="mAP (%)", title=name)
+        axes.grid(alpha=0.3)
+        axes.legend()
     figure.savefig(path)

@@ -17,19 +17,11 @@ import torch
 
 from reid_aug.bench import harness, report
 from reid_aug.bench.arms import training_set
-from reid_aug.bench.baseline import (
-    BaselineConfig,
-    TrainingSet,
-    augment,
-    build,
-    erase,
-    features,
-    labels_of,
-    pk_batches,
-    prepare,
-    train_baseline,
-)
+from reid_aug.bench.baseline import BaselineConfig, build, features, labels_of, prepare
 from reid_aug.bench.ranking import Ranking
+from reid_aug.bench.results import read_results, save_scores, scores_file
+from reid_aug.bench.training import TrainingSet, augment, erase, train_baseline
+from reid_aug.bench.variants import Variant
 from reid_aug.manifest import SyntheticRow
 from reid_aug.people import PersonImage
 
@@ -74,7 +66,7 @@ class TestHarness:
 
     def test_lines_agree_with_the_scores_kept_for_statistics(self, result: harness.Result) -> None:
         for line in result.lines:
-            kept = np.load(harness.scores_file(result.folder, line["arm"], line["config"], line["seed"]))
+            kept = np.load(scores_file(result.folder, line["arm"], line["config"], line["seed"]))
             assert np.nanmean(kept["ap"]) == pytest.approx(line["map"])
             assert (kept["first_rank"][kept["valid"]] == 0).mean() == pytest.approx(line["rank1"])
 
@@ -93,7 +85,7 @@ class TestHarness:
         (result.folder / "results.jsonl").write_bytes(whole[: whole.rstrip().rfind(b"\n") + 30])
         again = harness.run(asked)
         assert [line["map"] for line in again.lines] == [line["map"] for line in result.lines], "the same seed gives the same scores"
-        assert len(harness.read_results(result.folder / "results.jsonl")) == 8
+        assert len(read_results(result.folder / "results.jsonl")) == 8
 
     def test_another_seed_runs_alone(self, asked: harness.BenchConfig, result: harness.Result) -> None:
         more = harness.run(asked.model_copy(update={"seeds": (0, 1, 2), "arms": ("none",)}))
@@ -105,7 +97,7 @@ class TestHarness:
         train = harness.train_baseline
 
         def spy(config: BaselineConfig, data: TrainingSet, seed: int, **options: Any) -> torch.nn.Module:
-            trained.append((options["label"], config.erasing, len(data.labels)))
+            trained.append((options["label"], options["variant"], len(data.labels)))
             return train(config, data, seed, **options)
 
         monkeypatch.setattr(harness, "train_baseline", spy)
@@ -113,13 +105,14 @@ class TestHarness:
         result = harness.run(asked)
         images = {line["arm"]: line["train_images"] for line in result.lines}
         assert images == {"none": 20, "erasing": 20, "pg2+erasing": 40} and result.quality.keys() == {"pg2"}
-        assert trained == [("none 0", 0.0, 20), ("erasing 0", 0.5, 20), ("pg2+erasing 0", 0.5, 40)]
+        erasing = Variant(erasing=0.5)
+        assert trained == [("none 0", Variant(), 20), ("erasing 0", erasing, 20), ("pg2+erasing 0", erasing, 40)]
 
     def test_another_generator_leaves_the_other_arms(self, asked: harness.BenchConfig, result: harness.Result) -> None:
         arm = asked.generators["pg2"].model_copy(update={"batch_size": 5})
         other = harness._Benchmark(asked.model_copy(update={"generators": {"pg2": arm}}))
         assert other.folder == result.folder
-        assert {arm for arm, _ in other._lines()} == {"none", "copies", "oracle"}
+        assert {arm for _, arm, _ in other._lines()} == {"none", "copies", "oracle"}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +150,7 @@ def test_killed_it_goes_on_and_ends_alike(result: harness.Result, tmp_path: Path
     process = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def lines() -> list[dict]:
-        return [line for path in (tmp_path / "runs").glob("*/results.jsonl") for line in harness.read_results(path)]
+        return [line for path in (tmp_path / "runs").glob("*/results.jsonl") for line in read_results(path)]
 
     deadline = time.monotonic() + 200
     while len(lines()) < 2 and process.poll() is None and time.monotonic() < deadline:
@@ -187,35 +180,21 @@ class TestReport:
 
     def test_gain_is_the_difference_of_means(self, result: harness.Result) -> None:
         none, _, _, oracle = report.summarise(result)
-        assert oracle.map_gain is not None and none.map_gain is None
-        assert oracle.map_gain.mean == pytest.approx(oracle.scores["map"][0] - none.scores["map"][0])
-        assert oracle.map_gain.low <= oracle.map_gain.mean <= oracle.map_gain.high
+        assert not none.gains and oracle.gains.keys() == {"rank1", "map"}
+        for score, gain in oracle.gains.items():
+            assert gain.over_queries.mean == pytest.approx(oracle.scores[score][0] - none.scores[score][0])
+            assert gain.over_queries.low <= gain.over_queries.mean <= gain.over_queries.high
 
     def test_record(self, asked: harness.BenchConfig, result: harness.Result, tmp_path: Path) -> None:
         asked = asked.model_copy(update={"record": str(tmp_path / "r.json")})
         report.record(result, report.summarise(result), asked, "command")
         kept = json.loads((tmp_path / "r.json").read_text())
-        assert kept["arms"]["pg2"]["quality"]["images"] == 6 and len(kept["lines"]) == 8
+        assert kept["quality"]["pg2"]["images"] == 6 and len(kept["lines"]) == 8
+        assert kept["baselines"]["osnet_x0_25"]["oracle"]["gains"]["rank1"]["query_p"] <= 1
         assert str(result.folder) not in (tmp_path / "r.json").read_text()
 
 
 class TestBaseline:
-    def test_pk_batches(self) -> None:
-        labels = np.repeat(np.arange(7), [1, 2, 3, 4, 5, 6, 9])
-        batches = pk_batches(labels, 3, 4, 20, seed=1)
-        assert len(batches) == 20
-        for batch in batches:
-            found, counts = np.unique(labels[batch], return_counts=True)
-            assert len(found) == 3 and set(counts) == {4}
-            for label in found:
-                if (labels == label).sum() >= 4:
-                    assert len(set(batch[labels[batch] == label])) == 4, "no image twice where there are enough"
-        seen = np.bincount(np.concatenate([np.unique(labels[b]) for b in batches]), minlength=7)
-        assert seen.min() >= 20 * 3 // 7 - 1, "a shuffled deck deals everybody in turn"
-        again = pk_batches(labels, 3, 4, 20, seed=1)
-        assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
-        assert not all(np.array_equal(a, b) for a, b in zip(batches, pk_batches(labels, 3, 4, 20, seed=2), strict=True))
-
     def test_augment_moves_and_mirrors_whole_images(self) -> None:
         images = torch.arange(8 * 3 * 12 * 6, dtype=torch.float32).reshape(8, 3, 12, 6).remainder(251).add(1).to(torch.uint8)
         out = augment(images, BaselineConfig(crop_px=2), torch.Generator().manual_seed(0))
@@ -336,7 +315,6 @@ def test_every_shipped_benchmark_configuration_loads() -> None:
 
 
 
-
 class TestVerdicts:
     """What the report says of arms whose scores are drawn here, with a truth that is known."""
 
@@ -349,9 +327,10 @@ class TestVerdicts:
                 first = np.where(rng.random(80) < ap, 0, 3)
                 cmc = np.array([(first <= rank).mean() for rank in range(20)])
                 kept = Ranking(cmc, float(ap.mean()), 0.1, ap, ap, first, np.ones(80, dtype=bool))
-                harness.save_scores(harness.scores_file(folder, arm, "x", number), kept)
+                save_scores(scores_file(folder, arm, "x", number), kept)
                 scores = {"rank1": cmc[0], "rank5": cmc[4], "rank10": cmc[9], "map": kept.map, "minp": 0.1}
-                lines.append({"arm": arm, "seed": number, "config": "x", "steps": 1, "seconds": 1.0, "train_images": 9, **scores})
+                about = {"baseline": "quick", "arm": arm, "seed": number, "config": "x", "steps": 1, "seconds": 1.0, "train_images": 9}
+                lines.append({**about, **scores})
         return harness.Result(folder, lines, {}, {})
 
     def test_a_planted_gain_is_found_and_equal_arms_are_not_told_apart(self, tmp_path: Path) -> None:
@@ -373,8 +352,9 @@ class TestVerdicts:
         gains = {"none": 0.0, "planted": 0.06}
         alone = report.summarise(self.simulated(tmp_path / "a", gains, luck=0.01, seed=5))[1]
         many = report.summarise(self.simulated(tmp_path / "b", gains | {f"arm{i}": 0.0 for i in range(4)}, luck=0.01, seed=5))[1]
-        assert alone.map_test == many.map_test and alone.training_p is not None and many.training_p is not None
-        assert many.training_p == pytest.approx(min(1.0, 5 * alone.training_p))
+        one, five = alone.gains["map"], many.gains["map"]
+        assert one.over_trainings == five.over_trainings and one.training_p is not None and five.training_p is not None
+        assert five.training_p == pytest.approx(min(1.0, 5 * one.training_p))
 
     def test_none_alone_has_no_verdict(self, tmp_path: Path) -> None:
         assert report.verdicts(report.summarise(self.simulated(tmp_path, {"none": 0.0}, luck=0.02, seed=0))) == []

@@ -1,0 +1,218 @@
+"""Measure what online augmentation adds to a training step of a Re-ID baseline, and what one image at a time would add.
+
+    python benchmarks/online.py [--model osnet_x0_25] [--generator pg2] [--p 0.5] [--batch N] [--width N] [--size H W] [--out FILE]
+
+A step is forward, cross-entropy, backward and AdamW of one of torchreid's networks at 128 × 64; the same batch of rendered
+people with true poses is augmented before it by PoseAugmentation, or by a loop that draws the same images one by one. All
+take turns in one process. The generator's weights are fresh: time does not depend on them. On a GPU under bfloat16 autocast,
+batch 64, the generator as wide as published; on a CPU in float32, batch 16 and width 16. Prints a table and writes
+benchmarks/results/online.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import inspect
+import json
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+# Scripts find what lies beside them first, and generators.py beside this one is a benchmark, not the package.
+sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
+
+import generators
+from generators import Generator
+from generators.pose import convert, rescale
+from generators.registry import generator_class
+from reid_aug.bank import PoseBank
+from reid_aug.bench.baseline import MEAN, STD, BaselineConfig, build
+from reid_aug.bench.results import device_name
+from reid_aug.config import DataConfig
+from reid_aug.images import atomic_write_text
+from reid_aug.loading import load_people
+from reid_aug.online import PoseAugmentation, PosedBatch, PosedImages, PoseDraw, collate_poses
+from reid_aug.pairs import valid_for_pairs
+from reid_aug.rendered import RenderedConfig, write_rendered
+
+RESULT = Path(__file__).parent / "results" / "online.json"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+SIZE, CLASSES = (128, 64), 751  # the baseline's images; Market-1501's training identities
+
+
+def made_up_batch(batch: int) -> tuple[PosedBatch, PoseBank]:
+    """A batch of rendered people with their true poses, all usable, and a bank of everybody's."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = RenderedConfig(train_identities=-(-batch // 4) + 4, train_images=6, test_identities=2)
+        root = write_rendered(Path(folder) / "set", config, progress=True).root
+        people = [p for p in load_people(DataConfig(root=str(root))) if p.pose is not None and bool(valid_for_pairs(p.pose))]
+        data = PosedImages(people[:batch], SIZE)
+        found = collate_poses([data[i] for i in range(len(data))])
+    if len(found.pids) != batch:
+        raise SystemExit(f"only {len(found.pids)} of {batch} rendered people have a usable pose")
+    return found, PoseBank.collect(people, SIZE)
+
+
+def training_step(name: str, batch: int) -> Callable[[Tensor], None]:
+    """One step of the baseline on normalised images (B, 3, H, W)."""
+    model = build(BaselineConfig(model=name), CLASSES).to(DEVICE, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    labels = torch.arange(batch, device=DEVICE) % CLASSES
+
+    def step(images: Tensor) -> None:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+            logits, _ = model(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+@torch.no_grad()
+def one_at_a_time(model: Generator, bank: PoseBank, images: Tensor, batch: PosedBatch, draw: PoseDraw) -> Tensor:
+    """What a user would write without PoseAugmentation: the same drawings, each by a call of its own."""
+    out, size = images.clone(), (int(model.size[0]), int(model.size[1]))
+    mean, std = (torch.tensor(values, device=DEVICE).view(1, 3, 1, 1) for values in (MEAN, STD))
+    for row, target in zip(draw.rows, draw.targets, strict=True):
+        given = images[[row]] * std + mean
+        poses = [rescale(convert(pose, model.skeleton), size).to(DEVICE) for pose in (batch.poses[[row]], bank.pose[[target]])]
+        if size != SIZE:
+            given = F.interpolate(given, size, mode="bilinear", antialias=True)
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+            drawn = model(given * 2 - 1, *poses).float() / 2 + 0.5
+        if size != SIZE:
+            drawn = F.interpolate(drawn, SIZE, mode="bilinear", antialias=True)
+        out[row] = ((drawn.clamp(0, 1) - mean) / std)[0]
+    return out
+
+
+def timed(call: Callable[[], Any]) -> float:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    call()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def measure(augment: PoseAugmentation, step: Callable[[Tensor], None], batch: PosedBatch, bank: PoseBank, asked: Any) -> dict[str, Any]:
+    """Median seconds of each way and of the rounds' differences; SystemExit when both ways do not draw the same images."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    images = ((batch.images - mean) / std).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    draw = augment.draw(batch.poses)
+    loop = one_at_a_time(augment.generator, bank, images, batch, draw)
+    differs = float((augment.apply(images, batch.poses, draw) - loop).abs().max()) * max(STD)
+    if differs > (0.1 if DEVICE.type == "cuda" else 1e-3):  # of 1; bfloat16 sums over another batch round otherwise
+        raise SystemExit(f"both ways draw different images: {differs}")
+    rows: list[int] = []
+    seconds: dict[str, list[float]] = {}
+    for number in tqdm(range(asked.warm_up + asked.repeats), unit="round", disable=None):
+        augment.step = number
+        draw = augment.draw(batch.poses)
+
+        def together(number: int = number) -> Tensor:
+            augment.step = number  # the round's draw again, drawing included
+            return augment(images, batch.poses)
+
+        def one_by_one(draw: PoseDraw = draw) -> Tensor:
+            return one_at_a_time(augment.generator, bank, images, batch, draw)
+
+        ways: dict[str, Callable[[], Any]] = {
+            "step": lambda: step(images),
+            "augment": together, "augment_and_step": lambda together=together: step(together()),
+            "one_by_one": one_by_one, "one_by_one_and_step": lambda one_by_one=one_by_one: step(one_by_one()),
+        }  # fmt: skip
+        rows.append(len(draw.rows))
+        for way in list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]:  # nobody always comes first
+            seconds.setdefault(way, []).append(timed(ways[way]))
+    kept = {way: np.array(took[asked.warm_up :]) for way, took in seconds.items()}
+    # Of one round: a shared machine has fast minutes and slow ones.
+    ratios = {way: float(np.median(kept[f"{way}_and_step"] / kept["step"])) for way in ("augment", "one_by_one")}
+    return {
+        "redrawn_per_batch": float(np.mean(rows[asked.warm_up :])), "largest_difference": differs,
+        "seconds": {way: {"median": float(np.median(t)), "fastest": float(t.min()), "slowest": float(t.max())} for way, t in kept.items()},
+        "times_a_plain_step": ratios, "one_by_one_against_augment": float(np.median(kept["one_by_one"] / kept["augment"])),
+    }  # fmt: skip
+
+
+def build_generator(asked: argparse.Namespace) -> Generator:
+    known = inspect.signature(generator_class(asked.generator).__init__).parameters
+    options: dict[str, Any] = {"size": tuple(asked.size)}
+    width = asked.width or (16 if DEVICE.type == "cpu" else None)
+    if width and (asked.width or "width" in known):
+        options["width"] = width
+    return generators.create(asked.generator, **options)
+
+
+def table(result: dict[str, Any]) -> str:
+    labels = {
+        "step": f"a step of {result['model']}", "augment": f"PoseAugmentation(p={result['p']})", "augment_and_step": "  and the step",
+        "one_by_one": "the same images one by one", "one_by_one_and_step": "  and the step",
+    }  # fmt: skip
+    lines = [f"{'ms':30}{'median':>10}{'fastest':>10}{'slowest':>10}"]
+    for way, label in labels.items():
+        lines.append(f"{label:30}" + "".join(f"{result['seconds'][way][which] * 1e3:>10.1f}" for which in ("median", "fastest", "slowest")))
+    ratios, against = result["times_a_plain_step"], result["one_by_one_against_augment"]
+    return "\n".join([
+        *lines, f"{result['redrawn_per_batch']:.1f} of {result['batch']} images redrawn",
+        f"a step takes {ratios['augment']:.2f} times as long with augmentation, {ratios['one_by_one']:.2f} times with one by one",
+        f"drawing one by one takes {against:.2f} times as long; its pixels differ by {result['largest_difference']:.1e} of 1 at most",
+    ])  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="osnet_x0_25", help="of torchreid's, such as resnet50")
+    parser.add_argument("--generator", default="pg2", help=f"one of {', '.join(generators.names())}")
+    parser.add_argument("--p", type=float, default=0.5)
+    parser.add_argument("--batch", type=int, default=64 if DEVICE.type == "cuda" else 16)
+    parser.add_argument("--width", type=int, help="the generator's; default: as published on a GPU, 16 on a CPU")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), default=SIZE, help="the generator's; default: the images'")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--warm-up", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    asked = parser.parse_args()
+    torch.manual_seed(0)
+    generator = build_generator(asked).to(DEVICE)
+    batch, bank = made_up_batch(asked.batch)
+    augment = PoseAugmentation(generator, bank, asked.p, mean=MEAN, std=STD)
+    drawing = nn.ModuleList(player for name, player in generator.players().items() if "discriminator" not in name)
+    about: dict[str, Any] = {
+        "device": device_name(),
+        "precision": "bfloat16 autocast" if DEVICE.type == "cuda" else "float32",
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchreid")} | {"python": platform.python_version()},
+        "command": shlex.join(["python", "benchmarks/online.py", *sys.argv[1:]]), "date": date.today().isoformat(),
+        "model": asked.model, "size": SIZE, "batch": asked.batch, "p": asked.p, "repeats": asked.repeats,
+        "generator": {
+            "name": asked.generator, "size": list(generator.size), "width": generator.options.get("width"),
+            "parameters": sum(p.numel() for p in drawing.parameters()),
+        },
+    }  # fmt: skip
+    made = about["generator"]
+    small = " (small: this is a CPU)" if DEVICE.type == "cpu" and not asked.width else ""
+    print(f"{about['device']}, {about['precision']}; {asked.generator} {tuple(made['size'])} of width {made['width']}{small}, "
+          f"{made['parameters'] / 1e6:.2f} M parameters", flush=True)  # fmt: skip
+    result = about | measure(augment, training_step(asked.model, asked.batch), batch, bank, asked)
+    print(table(result))
+    atomic_write_text(asked.out, json.dumps(result, indent=1) + "\n")
+    print(f"result: {asked.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""A benchmark's people: who is learnt from and who is tested on, their images in memory, and the poses there are to draw."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from generators import Pose, create
+from generators.pose import openpose_18, rescale
+from reid_aug import config as configuration
+from reid_aug import images
+from reid_aug.augmenter import plan
+from reid_aug.bank import PoseBank
+from reid_aug.bench.bench_config import BenchConfig
+from reid_aug.bench.low_data import part_of
+from reid_aug.config import DataConfig
+from reid_aug.loading import load_people
+from reid_aug.manifest import SyntheticRow
+from reid_aug.people import PersonImage
+from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
+
+
+class BenchmarkData:
+    """What a benchmark's configuration names as data, read when it is first asked for.
+
+    `share` is the part of the training images to learn from, None for all. Rendered people go below `root`, what does
+    not fit into memory below `folder`.
+    """
+
+    def __init__(self, config: BenchConfig, share: float | None, root: Path, folder: Path) -> None:
+        self.config, self.share, self.root, self.folder = config, share, root, folder
+        self.decoded: dict[tuple[str, tuple[int, int]], Tensor] = {}  # images uint8 (N, 3, H, W) by what they are and their size
+
+    @cached_property
+    def rendered(self) -> RenderedSet | None:
+        return self._render(self.config.rendered, "data")
+
+    def _render(self, options: dict[str, Any] | None, folder: str) -> RenderedSet | None:
+        if options is None:
+            return None
+        return write_rendered(self.root / folder, RenderedConfig(**options), progress=True)
+
+    @cached_property
+    def own_people(self) -> list[PersonImage]:
+        """Everybody of the data set learnt from, or the share of its training images that is asked for."""
+        data = self.config.data or DataConfig(root=str(self.rendered.root if self.rendered else ""))
+        people = load_people(data, test_poses=True)
+        if self.share is None:
+            return people
+        return part_of(people, self.share, self.config.synthesis_seed, pairs=bool(self.config.generators))
+
+    @cached_property
+    def people(self) -> list[PersonImage]:
+        """Training images, and query and gallery of the data set tested on."""
+        tested = self._render(self.config.test_rendered, "test-data")
+        data = DataConfig(root=str(tested.root)) if tested is not None else self.config.test
+        if data is None:
+            return self.own_people
+        others = load_people(data, train_poses=False)
+        return [p for p in self.own_people if p.split == "train"] + [p for p in others if p.split != "train"]
+
+    def split(self, split: str) -> list[PersonImage]:
+        return [p for p in self.people if p.split == split]
+
+    def who(self) -> tuple[list[int], list[int], list[int], list[int]]:
+        """Identities and cameras of query and gallery, as rankings take them."""
+        query, gallery = self.split("query"), self.split("gallery")
+        return [p.pid for p in query], [p.pid for p in gallery], [p.camid for p in query], [p.camid for p in gallery]
+
+    def real(self, split: str, size: tuple[int, int]) -> Tensor:
+        """A split's images, decoded once."""
+        if (split, size) not in self.decoded:
+            self.decoded[split, size] = images.read_many([p.path for p in self.split(split)], size, spill=self.folder)
+        return self.decoded[split, size]
+
+    def poses(self, size: tuple[int, int]) -> Pose:
+        """Poses of the training images in pixels of `size`; nothing is visible where there is none."""
+        joints = len(openpose_18.joints)
+        unknown = Pose(torch.zeros(joints, 2), torch.zeros(joints, dtype=torch.bool), openpose_18, size)
+        return Pose.stack([unknown if p.pose is None else rescale(p.pose, size) for p in self.split("train")])
+
+    @cached_property
+    def bank(self) -> PoseBank:
+        return PoseBank.collect(self.split("train"), self.generator_size)
+
+    @cached_property
+    def generator_size(self) -> tuple[int, int]:
+        """The one size (H, W) that all generators of the benchmark draw; ValueError when they differ."""
+        with torch.device("meta"):  # a paper's own size is its constructor's; shapes alone, no weights
+            made = [create(arm.generator.name, **arm.generator.options) for arm in self.config.generators.values()]
+        sizes = {tuple(model.size) for model in made}
+        if self.rendered is not None:
+            sizes.add(tuple(self.rendered.config.size))
+        if len(sizes) > 1:
+            raise ValueError(f"every generator of a benchmark draws one size, and rendered people have it too, got {sorted(sizes)}")
+        height, width = sizes.pop() if sizes else next(iter(self.config.trained.values())).size
+        return height, width
+
+    def rows(self, draw: str) -> list[SyntheticRow]:
+        """What every arm that draws so draws: the same sources in the same poses."""
+        return plan(self.split("train"), self.bank, self.config.per_image, self.config.synthesis_seed, draw=draw)
+
+
+def contents(data: DataConfig, *, train_poses: bool = True) -> str:
+    """Changes when images come, go or are replaced, or their poses do: a path alone does not say what is there."""
+    people: Sequence[PersonImage] = load_people(data, test_poses=train_poses, train_poses=train_poses)
+    said = [(p.split, p.name, os.path.getsize(p.path), p.pose and p.pose.xy.tolist()) for p in people]
+    return configuration.digest({"people": said, "on_bad_image": data.on_bad_image})

@@ -1,0 +1,90 @@
+"""A benchmark's results on disk: one line of JSON each, and per-query scores beside them for paired statistics."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from reid_aug.augmenter import package_version
+from reid_aug.bench.ranking import Ranking
+
+RESULTS = "results.jsonl"
+
+
+def scores_file(folder: Path, arm: str, digest: str, seed: int) -> Path:
+    """Where the per-query scores of one line of results are."""
+    return folder / "scores" / f"{arm}-{digest}-{seed}.npz"
+
+
+def save_scores(path: Path, ranking: Ranking) -> None:
+    """Keep what paired statistics need: average precision and first correct rank of every query, and the CMC."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")  # ends in .npz, which numpy would add otherwise
+    np.savez_compressed(temporary, ap=ranking.ap, first_rank=ranking.first_rank, inp=ranking.inp, valid=ranking.valid, cmc=ranking.cmc)
+    os.replace(temporary, path)
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Add a line and see it to the disk; a beginning that a killed run left is ended first."""
+    with open(path, "a+b") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of results.jsonl whose per-query scores are there too; a torn last line is passed over."""
+
+    def whole() -> Iterator[dict[str, Any]]:
+        if not path.exists():
+            return
+        for text in path.read_text(errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(line, dict) and scores_file(path.parent, line["arm"], line["config"], line["seed"]).exists():
+                yield line
+
+    return list(whole())
+
+
+def cmc_at(ranking: Ranking, rank: int) -> float:
+    """CMC at a rank; a gallery shorter than it has found by its end whatever there is to find."""
+    return float(ranking.cmc[min(rank, len(ranking.cmc)) - 1])
+
+
+def device_name() -> str:
+    """What trained: the GPU, or the processor and how many of its threads."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def cpu_name() -> str:
+    """The processor as the kernel names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions that decide numbers."""
+    return {"reid-aug": package_version(), "python": platform.python_version()} | {
+        name: version(name) for name in ("torch", "torchreid", "numpy")
+    }

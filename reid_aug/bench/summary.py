@@ -1,0 +1,168 @@
+"""Arms over their seeds: scores, gains over `none` with intervals and p-values, and what may be said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from reid_aug.bench.harness import Result
+from reid_aug.bench.results import scores_file
+from reid_aug.bench.statistics import Interval, SeedTest, holm, mean_std, over_seeds, paired_bootstrap, sign_flip_test
+
+BASE, COPIES = "none", "copies"
+SCORES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "map": "mAP", "minp": "mINP"}
+RERANKED = {"reranked_rank1": "re-ranked rank-1", "reranked_map": "re-ranked mAP"}
+TESTED = {"rank1": "rank-1", "map": "mAP"}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better than `none` under the same baseline, in fractions, with 95 % intervals.
+
+    p-values are Holm's for every arm of every baseline beside `none`: over queries (sign flips), and over queries and
+    trainings (Welch), which one seed can't tell.
+    """
+
+    over_queries: Interval
+    query_p: float
+    over_trainings: Interval | None
+    training_p: float | None
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm under one baseline: score → (mean, std) over seeds in fractions, and its gains by score."""
+
+    baseline: str
+    arm: str
+    seeds: int
+    scores: dict[str, tuple[float, float]]
+    gains: dict[str, Gain]  # empty for the arm everything is compared with
+    map_gain_over_copies: Interval | None  # None without that arm, and for it and `none`
+    steps: int
+    seconds: float
+    train_images: int
+    cmc: np.ndarray  # mean over seeds
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.baseline, self.arm
+
+
+def summarise(result: Result) -> list[ArmSummary]:
+    """One summary a baseline and arm, in the order of the results."""
+    keys = list(dict.fromkeys((line["baseline"], line["arm"]) for line in result.lines))
+    found = {key: _per_query(result, key) for key in keys}
+    return _corrected([_summary(result, key, found) for key in keys])
+
+
+def _corrected(summaries: list[ArmSummary]) -> list[ArmSummary]:
+    """p-values as Holm's method leaves them when every arm of every baseline is tried; rank-1 and mAP apart."""
+    for score in TESTED:
+        for name in ("query_p", "training_p"):
+            tried = [i for i, one in enumerate(summaries) if one.gains and getattr(one.gains[score], name) is not None]
+            adjusted = holm([getattr(summaries[i].gains[score], name) for i in tried])
+            for i, p_value in zip(tried, adjusted.tolist(), strict=True):
+                gain = replace(summaries[i].gains[score], **{name: p_value})
+                summaries[i] = replace(summaries[i], gains={**summaries[i].gains, score: gain})
+    return summaries
+
+
+def _summary(result: Result, key: tuple[str, str], found: dict[tuple[str, str], dict[str, np.ndarray]]) -> ArmSummary:
+    baseline, arm = key
+    lines = [line for line in result.lines if (line["baseline"], line["arm"]) == key]
+    mine, base, copies = found[key], found[baseline, BASE], found.get((baseline, COPIES))
+    gains = {} if arm == BASE else {score: _gain(mine[score], base[score]) for score in TESTED}
+    control = None if copies is None or arm in (BASE, COPIES) else paired_bootstrap(mine["map"], copies["map"])
+    scored = [score for score in (*SCORES, *RERANKED) if score in lines[0]]
+    return ArmSummary(
+        baseline, arm, len(lines), {score: mean_std([line[score] for line in lines]) for score in scored}, gains, control,
+        lines[0]["steps"], float(np.mean([line["seconds"] for line in lines])), lines[0]["train_images"], mine["cmc"].mean(0),
+    )  # fmt: skip
+
+
+def _gain(mine: np.ndarray, base: np.ndarray) -> Gain:
+    test: SeedTest | None = over_seeds(mine, base)
+    return Gain(paired_bootstrap(mine, base), sign_flip_test(mine, base), test and test.interval, test and test.p_value)
+
+
+def _per_query(result: Result, key: tuple[str, str]) -> dict[str, np.ndarray]:
+    """Average precision and rank-1 hit (S, Q), and CMC (S, R), of an arm's seeds; nan for queries that do not count."""
+    lines = [line for line in result.lines if (line["baseline"], line["arm"]) == key]
+    kept = [np.load(scores_file(result.folder, line["arm"], line["config"], line["seed"])) for line in lines]
+    hits = [np.where(one["valid"], one["first_rank"] == 0, np.nan) for one in kept]
+    return {"map": np.stack([one["ap"] for one in kept]), "rank1": np.stack(hits), "cmc": np.stack([one["cmc"] for one in kept])}
+
+
+def verdicts(summaries: Sequence[ArmSummary]) -> list[str]:
+    """One sentence an arm: what may be said of mAP, against `none` and against the control.
+
+    With two seeds or more the interval over queries and trainings decides, and Holm's p-value; with one, that over queries.
+    """
+    several = len({one.baseline for one in summaries}) > 1
+    return [_verdict(one, f"`{one.baseline}`: " if several else "") for one in summaries if one.gains]
+
+
+def _verdict(one: ArmSummary, who: str) -> str:
+    found, control = one.gains["map"], one.map_gain_over_copies
+    gain, p_value = (found.over_queries, found.query_p) if found.over_trainings is None else (found.over_trainings, found.training_p)
+    sure = (gain.low > 0 or gain.high < 0) and p_value is not None and p_value < 0.05
+    what = "has no measurable effect" if not sure else "helps" if gain.mean > 0 else "hurts"
+    over = "queries, of these trainings alone" if found.over_trainings is None else "queries and trainings"
+    against = f"; against `{COPIES}` {points(control)} over queries" if control else ""
+    return f"{who}`{one.arm}` {what}: mAP {points(gain)} points over {over} (Holm's p {_equals(p_value)}){against}."
+
+
+def _equals(p_value: float | None) -> str:
+    text = p_text(p_value)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def scores_table(summaries: Sequence[ArmSummary]) -> str:
+    """One baseline's arms as Markdown: scores in percent (mean ± std over seeds), images, steps and seconds."""
+    names = {score: name for score, name in {**SCORES, **RERANKED}.items() if score in summaries[0].scores}
+    columns: list[tuple[str, Callable[[ArmSummary], str]]] = [
+        *((name, lambda one, score=score: percent(*one.scores[score])) for score, name in names.items()),
+        ("images", lambda one: f"{one.train_images:,}"),
+        ("steps", lambda one: f"{one.steps:,}"),
+        ("seconds", lambda one: f"{one.seconds:.0f}"),
+    ]  # fmt: skip
+    return _markdown(summaries, columns)
+
+
+def gains_table(summaries: Sequence[ArmSummary]) -> str:
+    """One baseline's gains over `none` as Markdown, in points with 95 % intervals and Holm's p-values; empty without arms."""
+    if not any(one.gains for one in summaries):
+        return ""
+    columns: list[tuple[str, Callable[[ArmSummary], str]]] = []
+    for score, name in TESTED.items():
+        columns += [
+            (f"Δ {name}", lambda one, score=score: points(one.gains[score].over_queries)),
+            ("p", lambda one, score=score: p_text(one.gains[score].query_p)),
+            (f"Δ {name}, trainings too", lambda one, score=score: points(one.gains[score].over_trainings)),
+            ("p", lambda one, score=score: p_text(one.gains[score].training_p)),
+        ]
+    return _markdown([one for one in summaries if one.gains], columns)
+
+
+def _markdown(summaries: Sequence[ArmSummary], columns: Sequence[tuple[str, Callable[[ArmSummary], str]]]) -> str:
+    rows = [["arm", *(head for head, _ in columns)], ["---", *["---:"] * len(columns)]]
+    rows += [[one.arm, *(cell(one) for _, cell in columns)] for one in summaries]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def percent(mean: float, std: float) -> str:
+    """A score in percent, with its deviation where there is one."""
+    return f"{100 * mean:.1f}" if np.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
+
+
+def points(gain: Interval | None) -> str:
+    """A gain in points with its interval, empty where there is none."""
+    return "" if gain is None else f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+
+
+def p_text(value: float | None) -> str:
+    """A p-value as tables print it."""
+    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
