@@ -70,7 +70,8 @@ class PoseAugmentation(nn.Module):
     change nothing. The generator is put in eval mode and is no submodule: `parameters()` and `state_dict()` don't hold
     it, but `to(device)` moves it. It draws in float32, on a GPU under bfloat16 autocast; `generator.compile(dynamic=True)`
     beforehand compiles it. `step` counts the calls and is all of `state_dict()`: a resumed training draws on as it would
-    have. Processes that share a training take a seed each. ValueError for a `p`, seed, mean, std or bank that won't do.
+    have. Processes that share a training take a seed each. Images may be of another size than the generator's, not of quite
+    another shape. ValueError for a `p`, seed, mean, std or bank that won't do.
     """
 
     generator: Generator

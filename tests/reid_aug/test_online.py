@@ -396,9 +396,10 @@ class TestRefusals:
         with pytest.raises(ValueError, match=says):
             PoseAugmentation(Tint(), some_bank(2))(torch.zeros(shape), some_poses(2))
 
-    def test_a_generator_of_another_shape(self) -> None:
-        with pytest.raises(ValueError, match="draws 32 × 32 images, these are 32 × 16: of another shape"):
-            PoseAugmentation(Tint((32, 32)), some_bank(2))(some_images(2), some_poses(2))
+    @pytest.mark.parametrize("own", [(32, 32), (32, 8)])
+    def test_a_generator_of_another_shape(self, own: tuple[int, int]) -> None:
+        with pytest.raises(ValueError, match=rf"draws 32 × {own[1]} images, these are 32 × 16: of another shape"):
+            PoseAugmentation(Tint(own), some_bank(2))(some_images(2), some_poses(2))
 
     def test_single_poses_and_bytes(self) -> None:
         augment = PoseAugmentation(Tint(), some_bank(2))
