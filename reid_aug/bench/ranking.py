@@ -6,7 +6,6 @@ A score needs the places of the correct matches only. They are found by a plain 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+
+from generators.registry import nearest
 
 _BLOCK_ELEMENTS = 2**22  # distances held at a time: 16 MiB, and as much again for their sorted copy
 _LARGEST_SQUARED_NORM = 8e37  # |q|² + |g|² + 2|q||g| of two such vectors is still finite in float32
@@ -55,17 +56,11 @@ def rank_gallery(
     distance. Junk (the query's pid and camid) is left out. ValueError: shapes or lengths that do not fit, features
     that are not finite, an unknown metric, no valid query. Definitions: torchreid (CMC, mAP), fast-reid (mINP).
     """
-    if metric not in _DISTANCES:
-        near = difflib.get_close_matches(metric, _DISTANCES, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"no metric named {metric!r}; there are {', '.join(sorted(_DISTANCES))}{hint}")
     with torch.inference_mode():
-        gallery, gallery_norms = _float32(gallery_features, "gallery")
-        query, query_norms = _float32(query_features, "query", gallery.device)
-        if query.shape[1] != gallery.shape[1]:
-            raise ValueError(f"query and gallery features have one width D, got {query.shape[1]} and {gallery.shape[1]}")
-        matches = _Matches.of(query_pids, gallery_pids, query_camids, gallery_camids, (len(query), len(gallery)))
-        return _rank(_DISTANCES[metric](query, query_norms, gallery, gallery_norms), matches, max_rank)
+        blocks = distance_blocks(query_features, gallery_features, metric)
+        shape = len(query_features), len(gallery_features)
+        matches = _Matches.of(query_pids, gallery_pids, query_camids, gallery_camids, shape)
+        return _rank((block.cpu().numpy().T for block in blocks), matches, max_rank)
 
 
 def rank_distances(
@@ -95,7 +90,23 @@ def rank_distances(
     return _rank(blocks(), matches, max_rank)
 
 
-def _float32(features: Array, role: str, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+def distance_blocks(query_features: Array, gallery_features: Array, metric: str = "euclidean") -> Iterator[Tensor]:
+    """Distances (G, B), float32, of one block of queries after another, on the gallery's device; the next overwrites them.
+
+    "euclidean" is squared, "cosine" is 1 − cosine, as in torchreid. ValueError at once, before the first block:
+    shapes that do not fit, features that are not finite, an unknown metric.
+    """
+    if metric not in _DISTANCES:
+        known = sorted(_DISTANCES)
+        raise ValueError(f"no metric named {metric!r}; there are {', '.join(known)}{nearest(metric, known)}")
+    gallery, gallery_norms = float32_features(gallery_features, "gallery")
+    query, query_norms = float32_features(query_features, "query", gallery.device)
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(f"query and gallery features have one width D, got {query.shape[1]} and {gallery.shape[1]}")
+    return _DISTANCES[metric](query, query_norms, gallery, gallery_norms)
+
+
+def float32_features(features: Array, role: str, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Features (N, D) as contiguous float32 (no copy of what is), and their squared norms (N,); ValueError names the role."""
     matrix = torch.as_tensor(features).detach()
     if matrix.ndim != 2 or not matrix.numel():
@@ -159,7 +170,7 @@ def _block_rows(columns: int) -> int:
     return max(16, _BLOCK_ELEMENTS // columns // 16 * 16)
 
 
-def _euclidean(query: Tensor, query_norms: Tensor, gallery: Tensor, gallery_norms: Tensor) -> Iterator[np.ndarray]:
+def _euclidean(query: Tensor, query_norms: Tensor, gallery: Tensor, gallery_norms: Tensor) -> Iterator[Tensor]:
     """Blocks of squared distances, by torchreid's own steps so that they round as its do."""
 
     def fill(block: Tensor, rows: slice) -> None:
@@ -169,7 +180,7 @@ def _euclidean(query: Tensor, query_norms: Tensor, gallery: Tensor, gallery_norm
     return _distance_blocks(fill, len(query), gallery)
 
 
-def _cosine(query: Tensor, _: Tensor, gallery: Tensor, __: Tensor) -> Iterator[np.ndarray]:
+def _cosine(query: Tensor, _: Tensor, gallery: Tensor, __: Tensor) -> Iterator[Tensor]:
     """Blocks of 1 − cosine; a vector of zeros is at distance 1 from everything, as in torchreid."""
     query, gallery = (torch.nn.functional.normalize(features, p=2.0, dim=1) for features in (query, gallery))
 
@@ -183,21 +194,21 @@ def _cosine(query: Tensor, _: Tensor, gallery: Tensor, __: Tensor) -> Iterator[n
 _DISTANCES = {"euclidean": _euclidean, "cosine": _cosine}
 
 
-def _distance_blocks(fill: Callable[[Tensor, slice], None], queries: int, gallery: Tensor) -> Iterator[np.ndarray]:
-    """Distances (B, G) of one block of queries after another, each good until the next is asked for."""
+def _distance_blocks(fill: Callable[[Tensor, slice], None], queries: int, gallery: Tensor) -> Iterator[Tensor]:
+    """Distances (G, B) of one block of queries after another, each good until the next is asked for."""
     repeats, firsts = _repeated_rows(gallery)
     step = min(queries, _block_rows(len(gallery)))
     product = torch.empty(step * len(gallery), device=gallery.device)
     for start in range(0, queries, step):
         rows = slice(start, min(start + step, queries))
         size = rows.stop - start
-        # MKL is a third faster with the long side first, and the sorted copy turns it back.
+        # MKL is a third faster with the long side first, and who sorts or searches a row turns it back.
         block = product[: len(gallery) * size].view(len(gallery), size)
         fill(block, rows)
         # A matrix product may round one gallery row differently from another, so equal rows are made equal again.
         if len(repeats):
             block[repeats] = block[firsts]
-        yield block.cpu().numpy().T
+        yield block
 
 
 def _repeated_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
