@@ -110,7 +110,7 @@ class GateConfig(Config):
     def _share(cls, identity: Any) -> Any:
         is_share = isinstance(identity, int | float) and not isinstance(identity, bool) and 0 <= identity < 1
         if identity not in (None, "found") and not is_share:
-            raise ValueError("'found', or the share in [0, 1) of lowest scores to drop")
+            raise ValueError(f"'found', or the share in [0, 1) of lowest scores to drop, got {identity!r}")
         return identity
 
 
@@ -189,6 +189,9 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key {where!r}; there are {', '.join(known)}{nearest(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"{where} is missing: give {where}=…"
+    if first["type"] == "value_error":  # a rule of ours, whose message has the value; pydantic's input may be the whole table
+        said = first["msg"].removeprefix("Value error, ")
+        return f"{where}: {said}" if where else said
     return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
 
 
