@@ -206,7 +206,7 @@ def prepare(images: Tensor) -> Tensor:
 def save_baseline(model: nn.Module, config: BaselineConfig, classes: int, path: str | os.PathLike[str], **about: Any) -> None:
     """Write a trained network and what builds it again to one safetensors file, atomically."""
     state = model.state_dict()
-    own = config.model_dump(mode="json")
+    own = config.model_dump(mode="json", exclude={"recipe"})  # its values are all there, its file may not be elsewhere
     header = {"format": FORMAT, "model": config.model, "config": own, "classes": classes, "digest": tensors_digest(state), "about": about}
     write_tensors(state, header, path)
 
@@ -214,8 +214,7 @@ def save_baseline(model: nn.Module, config: BaselineConfig, classes: int, path: 
 def load_baseline(path: str | os.PathLike[str]) -> tuple[nn.Module, Mapping[str, Any]]:
     """A network that `save_baseline` wrote, in eval mode on the CPU, and its header; errors as `read_header`'s."""
     header = read_header(path, FORMAT)
-    own = {key: value for key, value in header.get("config", {}).items() if key != "recipe"}  # its values are all there
-    model = build(BaselineConfig(**{**own, "model": header["model"]}), header["classes"])
+    model = build(BaselineConfig(**{**header.get("config", {}), "model": header["model"]}), header["classes"])
     model.load_state_dict(safetensors.torch.load_file(str(path)))
     return model.eval(), header
 

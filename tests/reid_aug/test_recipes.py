@@ -89,7 +89,7 @@ class TestStrongNetwork:
     def test_it_is_saved_and_loaded_whole(self, tmp_path: Path) -> None:
         model = build(self.config, 5).eval()
         images = torch.randint(0, 256, (3, 3, 64, 32), dtype=torch.uint8)
-        save_baseline(model, self.config, 5, tmp_path / "b.safetensors")
+        save_baseline(model, self.config.model_copy(update={"recipe": "gone.yaml"}), 5, tmp_path / "b.safetensors")
         back, _ = load_baseline(tmp_path / "b.safetensors")
         torch.testing.assert_close(features(back, images), features(model, images))
 
