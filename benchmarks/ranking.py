@@ -191,7 +191,8 @@ def provenance(host: dict[str, object]) -> dict[str, Any]:
         "machine": host,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy", "torchreid")}
         | {"python": platform.python_version()},
-        "command": shlex.join(["python", *sys.argv]),
+        # Where somebody keeps things is nobody else's concern.
+        "command": shlex.join(["python", *("DIR" if word == str(cython) else word for word in sys.argv)]),
         "date": datetime.date.today().isoformat(),
     }
 
