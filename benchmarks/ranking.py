@@ -28,6 +28,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,7 @@ def provenance(host: dict[str, object]) -> dict[str, Any]:
         "machine": host,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy", "torchreid")}
         | {"python": platform.python_version()},
-        # Where somebody keeps things is nobody else's concern.
-        "command": shlex.join(["python", *("DIR" if word == str(cython) else word for word in sys.argv)]),
+        "command": shlex.join(["python", *("DIR" if before == "--cython" else word for before, word in pairwise(["", *sys.argv]))]),
         "date": datetime.date.today().isoformat(),
     }
 
