@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from reid_aug import images
-from reid_aug.bench.arms import parted
 from reid_aug.bench.harness import BenchConfig, Result
 from reid_aug.bench.quality import Quality, limb_table
 from reid_aug.bench.quality import table as quality_table
@@ -72,7 +71,7 @@ def render(result: Result, summaries: Sequence[ArmSummary], about: str, command:
         "\n".join(f"* {sentence}" for sentence in verdicts(summaries)),
         _STATISTICS,
         _ARMS,
-        " ".join(_perceptual(result, summaries)),
+        " ".join(_perceptual(result.perceptual, result.quality)),
         *_image_quality(result.quality),
         "![CMC](cmc.png)",
         *[f"`{arm}`, held-out people: source, target pose, result, truth.\n\n![{arm}](samples/{arm}.png)" for arm in sheets],
@@ -91,17 +90,16 @@ def _image_quality(quality: dict[str, Quality]) -> Iterator[str]:
         yield "## Pictures"
 
 
-def _perceptual(result: Result, summaries: Sequence[ArmSummary]) -> Iterator[str]:
+def _perceptual(perceptual: dict[str, str], quality: dict[str, Quality]) -> Iterator[str]:
     """What generators' perceptual terms compared images on, for those whose papers have such terms."""
-    gated = [one.arm for one in summaries if "gated" in parted(one.arm)[1]]
-    for arm, name in result.perceptual.items():
+    for arm, name in perceptual.items():
         if name == "none":
             yield f"`{arm}` was trained with its perceptual terms turned off (`perceptual.weights=none`)."
             continue
         yield f"`{arm}` was trained to look alike to `{name}`, too."
-        judged = [value.how for value in result.quality[arm].values.values()] if arm in result.quality else []
-        if any(name.removeprefix("reid:") in how for how in judged) or any(parted(one)[0] == arm for one in gated):
-            yield "The same network judges its identity, which flatters it."
+        judged = [value.how for value in quality[arm].values.values()] if arm in quality else []
+        if any(name.removeprefix("reid:") in how for how in judged):
+            yield "The same network judges its identity below, and for gates, which flatters it."
 
 
 def record(result: Result, summaries: Sequence[ArmSummary], config: BenchConfig, command: str) -> None:

@@ -583,7 +583,7 @@ class TestCommand:
         (tmp_path / "full" / "thesis.txt").write_text("precious")
         changed = next(iter((dumped / "bounding_box_train").glob("*_p0.jpg")))
         for settings_, said in (
-            (["identity=fund"], "identity: value error, 'found', or the share in [0, 1)"),
+            (["identity=fund"], "identity: 'found', or the share in [0, 1)"),
             (["novelti=1"], "did you mean 'novelty'"),
             (["identity=found"], "48 of 48 rows lack: record it with reid-aug gate DUMP reid=FILE"),
             (["identity=found", f"reid={checkpoint}"], "is no baseline checkpoint"),

@@ -20,12 +20,10 @@ SMALL = {"size": (64, 32), "steps": 2, "identities": 2, "instances": 2, "crop_px
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """torch's folder of checkpoints, empty."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    torch.hub.set_dir(str(tmp_path / "torch" / "hub"))
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "torch" / "hub"))
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    yield folder  # type: ignore[misc]
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    return folder
 
 
 @pytest.mark.parametrize("name", RECIPES)
