@@ -65,14 +65,18 @@ class BaselineConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _from_recipe(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and isinstance(values.get("recipe"), str):
-            return {**configuration.read_yaml(recipe_file(values["recipe"])), **values}
-        return values
+        return with_recipe(values) if isinstance(values, Mapping) else values
 
     @property
     def batch(self) -> int:
         """Images of a step."""
         return self.identities * self.instances
+
+
+def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and behind them those of the recipe they name, if any."""
+    recipe = values.get("recipe")
+    return {**(configuration.read_yaml(recipe_file(recipe)) if isinstance(recipe, str) else {}), **values}
 
 
 def recipe_file(name: str) -> Path:

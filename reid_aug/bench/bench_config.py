@@ -14,7 +14,7 @@ from generators.registry import nearest, read_header
 from reid_aug import config as configuration
 from reid_aug.augmenter import DRAWS
 from reid_aug.bench.arms import COPIES, NONE, ORACLE, parted
-from reid_aug.bench.baseline import BaselineConfig
+from reid_aug.bench.baseline import BaselineConfig, build, with_recipe
 from reid_aug.bench.protocols import QualityConfig
 from reid_aug.bench.variants import Variant, combined
 from reid_aug.config import Config, DataConfig, GeneratorConfig, PerceptualConfig
@@ -42,7 +42,8 @@ class GeneratorArm(Config):
 class BenchConfig(Config):
     """A benchmark: data, arms, seeds, generators, and the baselines that every arm is trained with.
 
-    Give one `baseline`, or several `baselines` by name, whose keys stand over those of `baseline`. `test` (or
+    Give one `baseline`, or several `baselines` by name: over what `baseline` says stands each one's recipe, over that its
+    own keys. `test` (or
     `test_rendered`) tests on another data set than the one learnt from. `shares` repeats everything with parts of the
     training images (PIDM's low-data protocol).
     """
@@ -72,9 +73,8 @@ class BenchConfig(Config):
         if not isinstance(values, dict) or not isinstance(values.get("baselines"), dict):
             return values
         common = dict(values.get("baseline") or {})
-        # A recipe's values stand behind what a benchmark says of all baselines.
         given = values["baselines"]
-        own = {name: {**common, **(keys or {})} if isinstance(keys, dict | None) else keys for name, keys in given.items()}
+        own = {name: {**common, **with_recipe(keys or {})} if isinstance(keys, dict | None) else keys for name, keys in given.items()}
         return {**values, "baselines": own}
 
     @model_validator(mode="after")
@@ -129,6 +129,9 @@ def load_config(path: str | None, overrides: Sequence[str]) -> BenchConfig:
                 create(asked.generator.name, **asked.generator.options)
         else:
             read_header(asked.checkpoint)
+    for baseline in config.trained.values():
+        with torch.device("meta"):
+            build(baseline, 2)
     for key in ("rendered", "test_rendered"):
         try:
             RenderedConfig(**(getattr(config, key) or {}))

@@ -29,6 +29,7 @@ from reid_aug.bench.ranking import rank_distances, rank_gallery
 from reid_aug.bench.results import RESULTS, append, cmc_at, device_name, read_results, save_scores, scores_file, versions
 from reid_aug.bench.training import TrainingSet, train_baseline
 from reid_aug.config import DataConfig, PerceptualConfig, TrainConfig
+from reid_aug.judge import judge
 from reid_aug.manifest import Manifest
 from reid_aug.online import PoseAugmentation
 from reid_aug.people import PersonImage
@@ -83,6 +84,7 @@ class _Benchmark:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results = self.folder / RESULTS
         self.data = BenchmarkData(config, share, self.root, self.folder)
+        self._rows: dict[str, tuple[Manifest, Path]] = {}  # by arm, the images that stay, and where they are
 
     # What decides what: digests change with whatever decides a thing's content, and name it on disk.
 
@@ -146,7 +148,8 @@ class _Benchmark:
         assert len(self.data.bank)  # poses there
         for config in self.config.trained.values():
             for split in ("train", "query", "gallery"):
-                assert len(self.data.real(split, config.size)), f"no {split} images"  # every image decoded
+                if not len(self.data.real(split, config.size)):  # every image decoded
+                    raise ValueError(f"a benchmark needs {split} images, and there are none")
         for arm in self.config.arms:
             if parted(arm)[0] != NONE and parted(arm)[0] != COPIES:
                 self.data.rows(self.config.variant(arm).draw)
@@ -197,11 +200,9 @@ class _Benchmark:
 
     def _gated(self, manifest: Manifest, folder: Path, gate: configuration.GateConfig) -> Manifest:
         """The rows that a gate keeps; scores go into the manifest, so that another gate scores nothing again."""
-        network, header = (None, None) if gate.identity is None else load_baseline(self._judge_file())
-        ask = None if network is None else lambda pixels: features(network, pixels)
-        scored_by = None if header is None else header["digest"]
-        size = self.config.trained[self._judge].size
-        scored = gates.score(folder, manifest, self.data.split("train"), self.data.bank, ask, size, scored_by)
+        asked = None if gate.identity is None else judge(self._judge_file(), self.config.trained[self._judge].size)
+        how = (None, None, None) if asked is None else (asked.features, asked.size, asked.name)
+        scored = gates.score(folder, manifest, self.data.split("train"), self.data.bank, *how)
         kept = gates.keep(scored.rows, gate)
         return replace(scored, rows=tuple(row for row, stays in zip(scored.rows, kept.tolist(), strict=True) if stays))
 
@@ -214,9 +215,10 @@ class _Benchmark:
             return data if variant.online is None else replace(data, poses=self.data.poses(size))
         if source == COPIES:
             return training_set(COPIES, self.data.people, real, self.data.rows("whole"), None)
-        manifest, folder = self.synthetic(source, variant.draw)
-        if variant.gate is not None:
-            manifest = self._gated(manifest, folder, variant.gate)
+        if arm not in self._rows:
+            manifest, folder = self.synthetic(source, variant.draw)
+            self._rows[arm] = (manifest if variant.gate is None else self._gated(manifest, folder, variant.gate)), folder
+        manifest, folder = self._rows[arm]
         key = (f"{arm} of {folder.name}", size)
         if key not in self.data.decoded:
             self.data.decoded[key] = read_rows(manifest, folder, size)

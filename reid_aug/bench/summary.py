@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from reid_aug.bench.arms import COPIES
+from reid_aug.bench.arms import NONE as BASE
 from reid_aug.bench.harness import Result
 from reid_aug.bench.results import scores_file
 from reid_aug.bench.statistics import Interval, SeedTest, holm, mean_std, over_seeds, paired_bootstrap, sign_flip_test
 
-BASE, COPIES = "none", "copies"
 SCORES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "map": "mAP", "minp": "mINP"}
 RERANKED = {"reranked_rank1": "re-ranked rank-1", "reranked_map": "re-ranked mAP"}
 TESTED = {"rank1": "rank-1", "map": "mAP"}

@@ -100,6 +100,7 @@ class TestArmsAndBaselines:
         (["arms=[none,pg2+odd]", "variants.odd={draw: canonicle}"], "no way to draw poses named 'canonicle'.*did you mean 'canonical'"),
         (["baselines={strong: {recipe: stong}}"], "no recipe named 'stong'"),
         (["baselines={strong: {setps: 3}}"], "unknown key 'baselines.strong.setps'"),
+        (["baselines={a: {model: osnet_x9}}"], "torchreid has no model 'osnet_x9'"),
         (["shares=[0.5,0.5]"], "seeds are different, and so are shares"),
         (["shares=[0]"], "greater than 0, got 0"),
         (["test_rendered={sice: 3}"], "test_rendered: .*sice"),
@@ -109,6 +110,12 @@ class TestArmsAndBaselines:
 def test_bad_configurations_are_refused_before_anything_runs(overrides: list[str], said: str, tmp_path: Path) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         config(tmp_path, *overrides)
+
+
+def test_a_baselines_recipe_stands_over_what_is_said_of_all(tmp_path: Path) -> None:
+    own = config(tmp_path, "baseline.learning_rate=0.5", "baselines={plain: {}, strong: {recipe: strong, steps: 7}}").baselines
+    assert (own["plain"].learning_rate, own["plain"].size) == (0.5, (32, 16))
+    assert (own["strong"].learning_rate, own["strong"].size, own["strong"].steps) == (3.5e-4, (256, 128), 7)
 
 
 def test_direct_transfer_tests_on_the_other_data_set(tmp_path: Path) -> None:
