@@ -34,7 +34,8 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[harness.BenchC
     """Two baselines and an arm of every kind."""
     arms = "arms=[none,copies,erasing,pg2,pg2+gated,pg2+lsro,pg2+separate,pg2+replace,pg2+canonical,pg2+online,oracle]"
     half = "variants.gated={gate: {identity: 0.5, novelty: 0.0}}"
-    two = "baselines={plain: {}, strong: {recipe: strong, model: resnet18, weights: scratch}}"
+    small = "size: [32, 16], steps: 2, identities: 3, instances: 2, crop_px: 2"  # a recipe's own stand over the common ones
+    two = f"baselines={{plain: {{}}, strong: {{recipe: strong, model: resnet18, weights: scratch, {small}}}}}"
     asked = config(tmp_path_factory.mktemp("arms"), arms, half, two, "rerank=true")
     return asked, harness.run(asked)
 
