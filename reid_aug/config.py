@@ -10,10 +10,19 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 from yaml import YAMLError
 
 from generators.registry import nearest
+
+
+def _from_low_to_high(interval: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < interval[0] <= interval[1] < float("inf"):
+        raise ValueError(f"from low to high, both above 0, got {list(interval)}")
+    return interval
+
+
+Interval = Annotated[tuple[float, float], AfterValidator(_from_low_to_high)]
 
 
 class Config(BaseModel):
@@ -52,24 +61,40 @@ class PerceptualConfig(Config):
     weights: str = "imagenet"
 
 
-class TrainConfig(Config):
-    """`reid-aug train`: which generator, on which people, for how long, to which folder."""
+class JitterConfig(Config):
+    """How far training pairs may be turned, scaled, shifted and (de)saturated at random, both images of a pair alike."""
+
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Interval = (1.0, 1.0)
+    shift_px: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    saturation: Interval = (1.0, 1.0)
+
+
+class LearningConfig(Config):
+    """How a generator learns: from which pairs, with which weights to compare images on, for how long."""
 
     generator: GeneratorConfig = GeneratorConfig()
-    data: DataConfig
-    out: str
     steps: PositiveInt | None = None  # default: the paper's schedule
     perceptual: PerceptualConfig = PerceptualConfig()  # unused by papers without such terms
     batch_size: PositiveInt = 16
     flip: bool = True
+    jitter: JitterConfig | None = None
     cross_camera: Literal["any", "prefer"] = "any"
-    seed: int = 0
+    min_gap: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a pair's frames lie farther apart than this share of their clip
     precision: str = "32-true"  # Lightning Fabric's names: 32-true, bf16-mixed, 16-mixed
+    save_every_steps: PositiveInt = 1000
+    sample_every_steps: PositiveInt = 1000
+
+
+class TrainConfig(LearningConfig):
+    """`reid-aug train`: which generator, on which people, for how long, to which folder."""
+
+    data: DataConfig
+    out: str
+    seed: int = 0
     accelerator: str = "auto"
     devices: int | str = 1
     compile: bool = False
-    save_every_steps: PositiveInt = 1000
-    sample_every_steps: PositiveInt = 1000
     log_every_steps: PositiveInt = 20
     samples: PositiveInt = 8
 

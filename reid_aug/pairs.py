@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from generators import Pose, PosePair
 from generators.pose import convert, openpose_18, rescale
+from reid_aug.config import JitterConfig
 from reid_aug.images import atomic_write_text, read_many, to_float
+from reid_aug.jitter import DRAWS, jittered
 from reid_aug.people import JUNK, PersonImage, parse_name
 from reid_aug.poses import read_columns
 
@@ -38,7 +41,7 @@ class PairPopulation:
     """All allowed ordered pairs of N images, never written out: `pair` turns a number below `count` into its two images.
 
     Images lie in `order`, those of one identity side by side. The source at position i may take any target of its
-    identity's run [start, stop) but for [skip, skip + skipped): itself, or all that its camera saw.
+    identity's run [start, stop) but for [skip, skip + skipped): itself, all that its camera saw, or the frames nearby.
     """
 
     order: np.ndarray
@@ -61,11 +64,16 @@ class PairPopulation:
         return np.stack([self.order[source], self.order[target]], axis=1)
 
 
-def pair_population(pids: Sequence[int] | np.ndarray, camids: Sequence[int] | np.ndarray | None = None) -> PairPopulation:
+def pair_population(
+    pids: Sequence[int] | np.ndarray, camids: Sequence[int] | np.ndarray | None = None, min_gap: float = 0.0
+) -> PairPopulation:
     """All ordered pairs of different images of one identity, identities and images in order of appearance.
 
-    With `camids`, a source whose identity other cameras saw too takes its targets from those only.
+    With `camids`, a source whose identity other cameras saw too takes its targets from those only. With `min_gap`, an
+    identity's images are a clip's frames, and the two of a pair lie farther apart than that share of them.
     """
+    if camids is not None and min_gap:
+        raise ValueError("pairs from other cameras have no gap between their frames: either cross_camera or min_gap")
     pid = np.asarray(pids, dtype=np.int64)
     camid = np.zeros_like(pid) if camids is None else np.asarray(camids, dtype=np.int64)
     first, person = np.unique(pid, return_index=True, return_inverse=True)[1:]
@@ -73,7 +81,10 @@ def pair_population(pids: Sequence[int] | np.ndarray, camids: Sequence[int] | np
     start, length = _runs(first[person][order])
     position = np.arange(len(pid))
     if camids is None:
-        return PairPopulation(order, start, position, np.ones_like(start), np.cumsum(length - 1))
+        near = np.floor(min_gap * length + 1e-9).astype(np.int64)  # 0.07 · 100 is a little more than 7
+        skip = np.maximum(position - near, start)
+        skipped = np.minimum(position + near, start + length - 1) - skip + 1
+        return PairPopulation(order, start, skip, skipped, np.cumsum(length - skipped))
     block, size = _runs(first[person][order], camid[order])
     alone = size == length  # one camera saw this person: then any other image will do
     skip, skipped = np.where(alone, position, block), np.where(alone, 1, size)
@@ -203,8 +214,10 @@ class PairStream:
     """Endless batches of training pairs: batch `step` is a function of (seed, step) and the people, of nothing else.
 
     Pairs are drawn uniformly from all ordered pairs of one identity's train images; `cross_camera="prefer"` takes a
-    target from another camera where there is one (as PG2 does); `flip` mirrors each pair with probability one half.
-    Images are decoded once, at first use, into memory (24 KiB each at 128 × 64). ValueError when there is no pair.
+    target from another camera where there is one (as PG2 does); `min_gap` takes frames that lie farther apart than this
+    share of their clip, in the order of their names (as posewarp does). `flip` mirrors each pair with probability one
+    half, then `jitter` changes it. Images are decoded once, at first use, into memory (24 KiB each at 128 × 64).
+    ValueError when there is no pair.
     """
 
     def __init__(
@@ -216,6 +229,8 @@ class PairStream:
         *,
         flip: bool = True,
         cross_camera: Literal["any", "prefer"] = "any",
+        min_gap: float = 0.0,
+        jitter: JitterConfig | None = None,
     ) -> None:
         if cross_camera not in CAMERAS:
             raise ValueError(f"cross_camera is one of {', '.join(CAMERAS)}, got {cross_camera!r}")
@@ -223,10 +238,17 @@ class PairStream:
             raise ValueError(f"batch_size is at least 1, got {batch_size}")
         if not 0 <= seed < 2**64:
             raise ValueError(f"a seed is in 0..2**64 - 1, got {seed}")
+        if not 0 <= min_gap < 1:
+            raise ValueError(f"min_gap is a share of a clip's frames in [0, 1), got {min_gap}")
         self.size, self.batch_size, self.seed, self.flip = (int(size[0]), int(size[1])), batch_size, seed, flip
+        self.jitter = jitter
         self.people = _in_pairs(_usable(people, lambda p: p.split == "train" and p.pid != JUNK), people)
+        if min_gap:
+            self.people.sort(key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)])
         camids = [p.camid for p in self.people] if cross_camera == "prefer" else None
-        self.population = pair_population([p.pid for p in self.people], camids)
+        self.population = pair_population([p.pid for p in self.people], camids, min_gap)
+        if not self.population.count:
+            raise ValueError(f"no training pairs: no identity has two images farther apart than min_gap, {min_gap} of its images")
         self.pose = _batched([p.pose for p in self.people if p.pose is not None], self.size)
         self._pids = torch.tensor([p.pid for p in self.people], dtype=torch.int64)
 
@@ -244,22 +266,28 @@ class PairStream:
 
     def __getitem__(self, step: int) -> PosePair:
         """The batch of one step, counted from 0."""
-        pairs, flipped = self._draw(step)
+        pairs, flipped, draws = self._draw(step)
         source, target = torch.from_numpy(pairs).unbind(1)
         batch = PosePair(self.images[source], self.images[target], self.pose[source], self.pose[target], self._pids[source])
         if self.flip:
             batch = batch.mirrored(torch.from_numpy(flipped))  # as bytes, a quarter of the work
-        return replace(batch, source=to_float(batch.source), target=to_float(batch.target))
+        batch = replace(batch, source=to_float(batch.source), target=to_float(batch.target))
+        return batch if self.jitter is None else jittered(batch, torch.from_numpy(draws), self.jitter)
 
-    def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices (B, 2) of the step's pairs and which to mirror (B): a pure function of (seed, step)."""
+    def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Indices (B, 2) of the step's pairs, which to mirror (B), and numbers (B, 5) in [0, 1) for what jitters them.
+
+        A pure function of (seed, step).
+        """
         if step < 0:
             raise ValueError(f"steps count from 0, got {step}")
         # Raw bits of a counter-based generator: unlike numpy's distributions, they may never change between versions.
         # Taking them modulo the count is uneven by less than count / 2**64.
-        bits = np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64)).random_raw((2, self.batch_size))
+        source = np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64))
+        bits = source.random_raw((2, self.batch_size))
         numbers = (bits[0] % np.uint64(self.population.count)).astype(np.int64)
-        return self.population.pair(numbers), (bits[1] >> np.uint64(63)).astype(bool)
+        draws = (source.random_raw((self.batch_size, DRAWS)) >> np.uint64(11)) * 2.0**-53  # a float64 holds 53 bits
+        return self.population.pair(numbers), (bits[1] >> np.uint64(63)).astype(bool), draws
 
     def starting_at(self, step: int) -> Iterator[PosePair]:
         """Batches from `step` on, without end: what a resumed training reads."""

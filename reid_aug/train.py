@@ -23,16 +23,21 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
     perceptual = _perceptual(model, config.perceptual.weights)  # what may be missing is asked for before images are read
     people = load_people(config.data) if people is None else people
     stream = PairStream(
-        people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera  # type: ignore[arg-type]
-    )
+        people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
+        min_gap=config.min_gap, jitter=config.jitter,
+    )  # fmt: skip
+    about = {"batch_size": config.batch_size, "flip": config.flip, "cross_camera": config.cross_camera, "people": stream.digest}
+    if config.min_gap:
+        about["min_gap"] = config.min_gap
+    if config.jitter is not None:
+        about["jitter"] = config.jitter.model_dump()
     return train(
         model, stream, config.out,
         steps=config.steps, samples=first_pairs(stream, config.samples),
         save_every_steps=config.save_every_steps, sample_every_steps=config.sample_every_steps,
         log_every_steps=config.log_every_steps, seed=config.seed, precision=config.precision,
         accelerator=config.accelerator, devices=config.devices, compile=config.compile,
-        perceptual=perceptual,
-        about={"batch_size": config.batch_size, "flip": config.flip, "cross_camera": config.cross_camera, "people": stream.digest},
+        perceptual=perceptual, about=about,
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ Differs from the paper:
 * The noise's σ is printed nowhere: 0.5 here, about the deviation of images in [−1, 1]. The code adds none (σ 0 does that).
 * VGG-19 is torchvision's, with its input scaling; deviations are measured on the first 50 batches, not on 2000. Without
   such a network, and with `l1_weight` 0, the generator learns on a plain L1 of weight 1, `l1_in_place_of_vgg`.
-* Of the augmentations there is the flip alone; pairs may be of any two images of a person.
+* The YAMLs' jitter turns and scales about the middle, repeats the edge and blends with grey for saturation; the code scales
+  from a corner, leaves grey outside and multiplies pixels. On Market-1501 a pair is any two images of a person.
 * Discriminator and generator share the batch of a step; the code takes one for each.
 * Heatmaps and bilinear upsampling keep pixel centres, and convolutions of stride 2 pad by one pixel all round; the code
   halves coordinates, upsamples from the corner, and pads right and below.

@@ -17,24 +17,19 @@ from reid_aug.bench.arms import COPIES, NONE, ORACLE, parted
 from reid_aug.bench.baseline import BaselineConfig, build, with_recipe
 from reid_aug.bench.protocols import QualityConfig
 from reid_aug.bench.variants import Variant, combined
-from reid_aug.config import Config, DataConfig, GeneratorConfig, PerceptualConfig
+from reid_aug.config import Config, DataConfig, LearningConfig
 from reid_aug.rendered import RenderedConfig
 
 BASELINE = "reid:baseline"
 DataShare = Annotated[float, Field(gt=0, le=1)]
 
 
-class GeneratorArm(Config):
-    """One generator arm: how its generator is trained, or the checkpoint of one that is."""
+class GeneratorArm(LearningConfig):
+    """One generator arm: how its generator learns, or the checkpoint of one that has.
 
-    generator: GeneratorConfig = GeneratorConfig()
-    steps: PositiveInt | None = None  # default: the paper's schedule
-    batch_size: PositiveInt = 16
-    flip: bool = True
-    precision: str = "32-true"
-    cross_camera: Literal["any", "prefer"] = "any"
-    perceptual: PerceptualConfig = PerceptualConfig()  # "reid:baseline" is the network of the arm `none`, trained first
-    sample_every_steps: PositiveInt = 1000
+    With `perceptual.weights` "reid:baseline" images are compared by the network of the arm `none`, trained first.
+    """
+
     save_every_steps: PositiveInt = 200
     checkpoint: str | None = None
 

@@ -175,15 +175,10 @@ class _Benchmark:
             return Path(asked.checkpoint)
         root = self.data.rendered.root if self.data.rendered is not None else self.config.data.root  # type: ignore[union-attr]
         weights = f"reid:{self._judge_file()}" if asked.perceptual.weights == BASELINE else asked.perceptual.weights
-        trained = train_from(
-            TrainConfig(
-                generator=asked.generator, data=DataConfig(root=str(root)), out=str(self.place("generators", arm)),
-                steps=asked.steps, batch_size=asked.batch_size, flip=asked.flip, precision=asked.precision,
-                cross_camera=asked.cross_camera, perceptual=PerceptualConfig(weights=weights), sample_every_steps=asked.sample_every_steps,
-                save_every_steps=asked.save_every_steps, seed=self.config.synthesis_seed,
-            ),
-            self.data.own_people,
-        )  # fmt: skip
+        learning = {**dict(asked), "perceptual": PerceptualConfig(weights=weights)}
+        del learning["checkpoint"]
+        data, out = DataConfig(root=str(root)), str(self.place("generators", arm))
+        trained = train_from(TrainConfig(**learning, data=data, out=out, seed=self.config.synthesis_seed), self.data.own_people)
         if trained.stopped:
             raise KeyboardInterrupt
         return trained.checkpoint

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from generators import Pose
 from generators.pose import coco_17, convert, openpose_18, rescale
 from reid_aug import images
+from reid_aug.config import JitterConfig
+from reid_aug.jitter import jittered
 from reid_aug.pairs import (
     PairStream,
     all_pairs,
@@ -72,6 +74,26 @@ def test_with_cameras_targets_come_from_other_cameras_where_there_are_any(images
     population = pair_population([p for p, _ in images_], [c for _, c in images_])
     pairs = [tuple(pair) for pair in population.pair(np.arange(population.count)).tolist()]
     assert len(pairs) == len(set(pairs)) and set(pairs) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 2), max_size=25), st.sampled_from([0.01, 0.07, 0.1, 0.2, 0.34, 0.5, 0.99]))
+def test_with_a_gap_frames_lie_farther_apart(pids: list[int], gap: float) -> None:
+    expected = set()
+    for pid in set(pids):
+        frames = [i for i, p in enumerate(pids) if p == pid]
+        places = [(a, b) for a in range(len(frames)) for b in range(len(frames)) if a != b]
+        expected |= {(frames[a], frames[b]) for a, b in places if abs(a - b) / len(frames) > gap + 1e-12}
+    population = pair_population(pids, min_gap=gap)
+    pairs = [tuple(pair) for pair in population.pair(np.arange(population.count)).tolist()]
+    assert len(pairs) == len(set(pairs)) and set(pairs) == expected
+
+
+def test_two_of_a_hundred_frames() -> None:
+    """posewarp's 2 %: of 100 frames those three or more apart."""
+    population = pair_population([1] * 100, min_gap=0.02)
+    pairs = population.pair(np.arange(population.count))
+    assert population.count == 100 * 95 + 2 * (2 + 1) and np.abs(pairs[:, 0] - pairs[:, 1]).min() == 3
 
 
 def keypoint_file(folder: Path, names: list[str], missing: dict[str, tuple[int, ...]]) -> Path:
@@ -161,10 +183,11 @@ def test_a_batch_holds_what_the_files_hold(crowd: list[PersonImage]) -> None:
 
 def test_pairs_are_drawn_uniformly(crowd: list[PersonImage]) -> None:
     stream = PairStream(crowd, SIZE, 4000, seed=5)
-    pairs, flipped = stream._draw(0)
+    pairs, flipped, draws = stream._draw(0)
     counts = list(Counter(map(tuple, pairs.tolist())).values())
     assert len(counts) == stream.population.count == 8 and all(abs(c - 500) < 5 * 21 for c in counts)  # five sigma
     assert abs(flipped.mean() - 0.5) < 5 * 0.008
+    assert draws.shape == (4000, 5) and draws.min() >= 0 and draws.max() < 1 and np.abs(draws.mean(0) - 0.5).max() < 5 * 0.0046
 
 
 def test_prefer_draws_from_other_cameras(crowd: list[PersonImage]) -> None:
@@ -186,7 +209,7 @@ def test_a_step_depends_on_seed_and_step_alone(crowd: list[PersonImage]) -> None
 
 
 def test_the_drawn_numbers_never_change(crowd: list[PersonImage]) -> None:
-    pairs, flipped = PairStream(crowd, SIZE, 4, seed=7)._draw(11)
+    pairs, flipped, _ = PairStream(crowd, SIZE, 4, seed=7)._draw(11)
     assert pairs.tolist() == PAIRS_7_11 and flipped.tolist() == FLIPPED_7_11
 
 
@@ -198,6 +221,27 @@ def test_flips_mirror_both_images_and_poses(crowd: list[PersonImage]) -> None:
     assert torch.equal(flipped.source, expected.source) and torch.equal(flipped.target, expected.target)
     assert torch.equal(flipped.source_pose.xy, expected.source_pose.xy)
     assert torch.equal(flipped.target_pose.visible, expected.target_pose.visible)
+
+
+def test_jitter_comes_after_the_flip_and_depends_on_seed_and_step_alone(crowd: list[PersonImage]) -> None:
+    ranges = JitterConfig(degrees=5, scale=(0.9, 1.05), shift_px=1, saturation=(0.95, 1.05))
+    plain, jumpy = PairStream(crowd, SIZE, 12, seed=4), PairStream(crowd, SIZE, 12, seed=4, jitter=ranges)
+    draws = torch.from_numpy(plain._draw(3)[2])
+    expected, found = jittered(plain[3], draws, ranges), jumpy[3]
+    for side in ("source", "target"):
+        assert torch.equal(getattr(found, side), getattr(expected, side))
+        assert torch.equal(getattr(found, f"{side}_pose").xy, getattr(expected, f"{side}_pose").xy)
+    assert torch.equal(jumpy[3].source, found.source) and not torch.equal(plain[3].source, found.source)
+
+
+def test_frames_are_in_the_order_of_their_names(crowd: list[PersonImage]) -> None:
+    frames = [replace(crowd[0], path=f"clip/frame_{i}.jpg") for i in (10, 9, 2, 1, 11)]  # as text 1, 10, 11, 2, 9
+    stream = PairStream(frames, SIZE, 4, min_gap=0.5)
+    assert [p.name for p in stream.people] == [f"frame_{i}.jpg" for i in (1, 2, 9, 10, 11)]
+    pairs = stream.population.pair(np.arange(stream.population.count)).tolist()
+    assert sorted(map(tuple, pairs)) == [(0, 3), (0, 4), (1, 4), (3, 0), (4, 0), (4, 1)]
+    with pytest.raises(ValueError, match="no identity has two images farther apart than min_gap, 0.9 of its images"):
+        PairStream(frames, SIZE, 4, min_gap=0.9)
 
 
 def test_other_sizes_and_skeletons_arrive_on_openpose_18_at_the_image_size(crowd: list[PersonImage]) -> None:
@@ -240,6 +284,8 @@ def test_no_pairs_says_why(crowd: list[PersonImage]) -> None:
     [
         ({"batch_size": 0}, "batch_size is at least 1, got 0"),
         ({"seed": -1}, r"a seed is in 0..2\*\*64 - 1, got -1"),
+        ({"min_gap": 1.0}, r"min_gap is a share of a clip's frames in \[0, 1\), got 1.0"),
+        ({"min_gap": 0.1, "cross_camera": "prefer"}, "either cross_camera or min_gap"),
         ({"cross_camera": "never"}, "cross_camera is one of any, prefer, got 'never'"),
     ],
 )
