@@ -135,6 +135,11 @@ class Pose:
         return replace(self, xy=xy, visible=self.visible.to(xy.device, non_blocking=bool(kwargs.get("non_blocking"))))
 
     @staticmethod
+    def unknown(skeleton: Skeleton, size: tuple[int, int]) -> Pose:
+        """A single pose (K, 2) of which nothing is visible."""
+        return Pose(torch.zeros(len(skeleton), 2), torch.zeros(len(skeleton), dtype=torch.bool), skeleton, size)
+
+    @staticmethod
     def cat(poses: Sequence[Pose]) -> Pose:
         """One batch out of several (each with a leading batch axis) on one skeleton and size."""
         if len({(p.skeleton.name, p.size) for p in poses}) != 1:

@@ -22,6 +22,13 @@ def _from_low_to_high(interval: tuple[float, float]) -> tuple[float, float]:
     return interval
 
 
+def _known_draw(draw: str) -> str:
+    from reid_aug.drawing import check_draw  # torch and the people; most settings need neither
+
+    return check_draw(draw)
+
+
+Draw = Annotated[str, AfterValidator(_known_draw)]
 Interval = Annotated[tuple[float, float], AfterValidator(_from_low_to_high)]
 
 
@@ -106,18 +113,11 @@ class DumpConfig(Config):
     data: DataConfig
     out: str
     per_image: PositiveInt = 2
-    draw: str = "whole"  # how target poses are chosen: whole, missing-views, canonical, camera-aware
+    draw: Draw = "whole"  # how target poses are chosen: whole, missing-views, canonical, camera-aware
     seed: int = 0
     batch_size: PositiveInt = 64
     device: str = "auto"
     copy_real: bool = True
-
-    @field_validator("draw")
-    @classmethod
-    def _known(cls, draw: str) -> str:
-        from reid_aug.drawing import check_draw  # torch and the people; the other verbs' settings need neither
-
-        return check_draw(draw)
 
 
 class GateConfig(Config):

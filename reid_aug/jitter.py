@@ -11,7 +11,7 @@ from generators import Pose, PosePair
 from generators.warp import warp
 from reid_aug.config import JitterConfig
 
-DRAWS = 5  # numbers that a pair's change is made of
+NUMBERS = 5  # numbers that a pair's change is made of
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601's luma
 
 

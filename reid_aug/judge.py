@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generators.registry import read_header
-
 Features = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) → (N, D)
 
 
@@ -39,14 +37,11 @@ def judge(reid: Judge | Features | str | os.PathLike[str], size: tuple[int, int]
         return Judge(reid, size, f"function:{hashlib.sha256(said.tobytes()).hexdigest()[:12]}")
     from reid_aug.bench import baseline
 
-    header = read_header(reid, baseline.FORMAT)
-    if "config" not in header:
-        raise ValueError(f"{os.fspath(reid)} was written before checkpoints said what images their network takes: train it again")
+    config, name = baseline.described(reid)
 
     @cache
     def network() -> torch.nn.Module:
         where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         return baseline.load_baseline(reid)[0].to(where)
 
-    height, width = header["config"]["size"]
-    return Judge(lambda pixels: baseline.features(network(), pixels), (height, width), f"{header['model']}:{header['digest'][:12]}")
+    return Judge(lambda pixels: baseline.features(network(), pixels), config.size, name)

@@ -294,7 +294,7 @@ class PosedImages(Dataset[PosedImage]):
 def _at(pose: Pose | None, skeleton: Skeleton, size: tuple[int, int]) -> Pose:
     """A pose (K, 2) on a skeleton at a size; with nothing visible where there is none."""
     if pose is None:
-        return Pose(torch.zeros(len(skeleton), 2), torch.zeros(len(skeleton), dtype=torch.bool), skeleton, size)
+        return Pose.unknown(skeleton, size)
     return rescale(convert(pose, skeleton), size).to(torch.float32)
 
 

@@ -20,7 +20,7 @@ from generators import Pose, PosePair
 from generators.pose import convert, openpose_18, rescale
 from reid_aug.config import JitterConfig
 from reid_aug.images import atomic_write_text, read_many, to_float
-from reid_aug.jitter import DRAWS, jittered
+from reid_aug.jitter import NUMBERS, jittered
 from reid_aug.people import JUNK, PersonImage, parse_name
 from reid_aug.poses import read_columns
 
@@ -286,7 +286,7 @@ class PairStream:
         source = np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64))
         bits = source.random_raw((2, self.batch_size))
         numbers = (bits[0] % np.uint64(self.population.count)).astype(np.int64)
-        draws = (source.random_raw((self.batch_size, DRAWS)) >> np.uint64(11)) * 2.0**-53  # a float64 holds 53 bits
+        draws = (source.random_raw((self.batch_size, NUMBERS)) >> np.uint64(11)) * 2.0**-53  # a float64 holds 53 bits
         return self.population.pair(numbers), (bits[1] >> np.uint64(63)).astype(bool), draws
 
     def starting_at(self, step: int) -> Iterator[PosePair]:

@@ -215,6 +215,14 @@ def save_baseline(model: nn.Module, config: BaselineConfig, classes: int, path: 
     write_tensors(state, header, path)
 
 
+def described(path: str | os.PathLike[str]) -> tuple[BaselineConfig, str]:
+    """How a network that `save_baseline` wrote was trained, and a name that changes with its weights; errors as `read_header`'s."""
+    header = read_header(path, FORMAT)
+    if "config" not in header:  # a guess at the size it takes would measure something else
+        raise ValueError(f"{os.fspath(path)} was written before checkpoints said what images their network takes: train it again")
+    return BaselineConfig.model_validate(header["config"]), f"{header['model']}:{header['digest'][:12]}"
+
+
 def load_baseline(path: str | os.PathLike[str]) -> tuple[nn.Module, Mapping[str, Any]]:
     """A network that `save_baseline` wrote, in eval mode on the CPU, and its header; errors as `read_header`'s."""
     header = read_header(path, FORMAT)

@@ -12,7 +12,6 @@ from generators import create
 from generators import names as generator_names
 from generators.registry import nearest, read_header
 from reid_aug import config as configuration
-from reid_aug.augmenter import DRAWS
 from reid_aug.bench.arms import COPIES, NONE, ORACLE, parted
 from reid_aug.bench.baseline import BaselineConfig, build, with_recipe
 from reid_aug.bench.protocols import QualityConfig
@@ -38,9 +37,8 @@ class BenchConfig(Config):
     """A benchmark: data, arms, seeds, generators, and the baselines that every arm is trained with.
 
     Give one `baseline`, or several `baselines` by name: over what `baseline` says stands each one's recipe, over that its
-    own keys. `test` (or
-    `test_rendered`) tests on another data set than the one learnt from. `shares` repeats everything with parts of the
-    training images (PIDM's low-data protocol).
+    own keys. `test` (or `test_rendered`) tests on another data set than the one learnt from. `shares` repeats everything
+    with parts of the training images (PIDM's low-data protocol).
     """
 
     name: str = "rendered"
@@ -93,9 +91,6 @@ class BenchConfig(Config):
             known = [*known, "erasing"]
             raise ValueError(f"no arm named {arm!r}; there are {', '.join(known)}, and variants of them{nearest(arm, known)}")
         variant = combined(variants, self.variants)
-        if variant.draw not in DRAWS:
-            hint = nearest(variant.draw, list(DRAWS))
-            raise ValueError(f"arm {arm!r}: no way to draw poses named {variant.draw!r}; there are {', '.join(DRAWS)}{hint}")
         if images in (NONE, COPIES) and not variant.model_fields_set <= {"erasing"}:
             raise ValueError(f"arm {arm!r}: {images!r} has no synthetic images that a variant other than erasing could speak of")
         if variant.online is not None and images == ORACLE:

@@ -81,8 +81,7 @@ class BenchmarkData:
 
     def poses(self, size: tuple[int, int]) -> Pose:
         """Poses of the training images in pixels of `size`; nothing is visible where there is none."""
-        joints = len(openpose_18.joints)
-        unknown = Pose(torch.zeros(joints, 2), torch.zeros(joints, dtype=torch.bool), openpose_18, size)
+        unknown = Pose.unknown(openpose_18, size)
         return Pose.stack([unknown if p.pose is None else rescale(p.pose, size) for p in self.split("train")])
 
     @cached_property

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from reid_aug import images
-from reid_aug.bench.baseline import BaselineConfig, load_baseline
+from reid_aug.bench.baseline import described, load_baseline
 from reid_aug.bench.identity_metrics import AroundPeople, ReidNetwork
 from reid_aug.bench.metrics import Batch, Metric, NotMeasurable, Reference, Running, Value
 from reid_aug.bench.networks import MissingWeights, Networks
@@ -109,11 +109,8 @@ class Surroundings(AroundPeople, AroundTruth):
 
 def load_reid(path: str, device: str | torch.device = "cpu") -> ReidNetwork:
     """A benchmark's Re-ID network; FileNotFoundError or ValueError when the file is none."""
-    network, header = load_baseline(path)
-    if "config" not in header:  # a guess at the size it takes would measure something else
-        raise ValueError(f"{path} was written before checkpoints said what images their network takes: train it again")
-    config = BaselineConfig.model_validate(header["config"])
-    return ReidNetwork(network.to(device), tuple(config.size), f"{header['model']}:{header['digest'][:12]}", config)  # type: ignore[arg-type]
+    config, name = described(path)
+    return ReidNetwork(load_baseline(path)[0].to(device), config.size, name, config)
 
 
 def measure(

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from generators.perceptual import Features, Perceptual
-from reid_aug.bench.baseline import load_baseline
+from reid_aug.bench.baseline import described, load_baseline
 
 # What stands for VGG-19's five blocks, by the names torchreid's families give their stages.
 STAGES = (("conv1", "conv2", "conv3", "conv4", "conv5"), ("relu", "layer1", "layer2", "layer3", "layer4"))
@@ -45,5 +45,4 @@ class ReidFeatures(Perceptual):
 
 def load_reid_features(path: str | os.PathLike[str], features: Features) -> ReidFeatures:
     """The network of a benchmark's checkpoint; FileNotFoundError or ValueError when it is none."""
-    network, header = load_baseline(path)
-    return ReidFeatures(network, features, f"reid:{header['model']}:{header['digest'][:12]}")
+    return ReidFeatures(load_baseline(path)[0], features, f"reid:{described(path)[1]}")

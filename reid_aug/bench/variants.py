@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat
 
 from generators.registry import nearest
-from reid_aug.config import Config, GateConfig
+from reid_aug.config import Config, Draw, GateConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -24,7 +24,7 @@ class Variant(Config):
     share: Share | None = None  # of a group or a batch that may be synthetic (CamStyle: ¼); None is as they come
     enter: Literal["add", "replace"] = "add"  # "replace": a real image gives way to one of its own with `probability`
     probability: Share = 0.5
-    draw: str = "whole"  # which target poses: one of reid_aug.augmenter.DRAWS
+    draw: Draw = "whole"  # which target poses: one of reid_aug.drawing.DRAWS
     gate: GateConfig | None = None  # which of them stay
     online: Share | None = None  # fresh poses in every batch with this probability, nothing on disk
     erasing: Share | None = None  # random erasing of all images (Zhong et al. 2020), over the baseline's

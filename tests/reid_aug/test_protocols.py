@@ -98,7 +98,7 @@ class TestArmsAndBaselines:
         (["arms=[none,pg2+lrso]"], "no variant named 'lrso'.*did you mean 'lsro'"),
         (["arms=[none,copies+lsro]"], "'copies' has no synthetic images that a variant other than erasing"),
         (["arms=[none,oracle+online]"], "online images are a generator's"),
-        (["arms=[none,pg2+odd]", "variants.odd={draw: canonicle}"], "no way to draw poses named 'canonicle'.*did you mean 'canonical'"),
+        (["arms=[none,pg2+odd]", "variants.odd={draw: canonicle}"], "odd.draw: .* named 'canonicle'.*did you mean 'canonical'"),
         (["baselines={strong: {recipe: stong}}"], "no recipe named 'stong'"),
         (["baselines={strong: {setps: 3}}"], "unknown key 'baselines.strong.setps'"),
         (["baselines={a: {model: osnet_x9}}"], "torchreid has no model 'osnet_x9'"),

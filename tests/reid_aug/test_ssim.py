@@ -1,5 +1,7 @@
 """SSIM against scikit-image under each paper's own arguments."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,25 @@ def test_an_image_is_scored_alike_alone_and_in_a_batch(protocol, monkeypatch):
     monkeypatch.setattr("reid_aug.bench.ssim._CHUNK_PIXELS", 2 * 128 * 64)
     for other in (alone, ssim(generated, truth, protocol)):
         torch.testing.assert_close(other, together, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("chunk", "strip"), [(4, 1), (4, 2), (7, 3), (16, 8), (64, 64)])
+def test_what_lies_beside_an_image_does_not_count(chunk, strip, masked, monkeypatch):
+    """Between black, white and flat images, in chunks and strips that eleven images do not fill."""
+    generated, truth = (images.repeat(3, 1, 1, 1)[:11, :, :40, :32].clone() for images in pairs(seed=6))
+    for i, grey in ((1, 0), (4, 255), (7, 90)):
+        generated[i], truth[i] = grey, 255 - grey
+    mask = torch.zeros(11, 40, 32, dtype=torch.bool)
+    mask[:, 5:30, 8:20] = True
+    mask = mask if masked else None
+    expected = torch.cat([ssim(generated[i : i + 1], truth[i : i + 1], mask=None if mask is None else mask[i : i + 1]) for i in range(11)])
+    monkeypatch.setattr("reid_aug.bench.ssim._CHUNK_PIXELS", chunk * 40 * 32)
+    monkeypatch.setattr("reid_aug.bench.ssim._STRIP_PIXELS", strip * 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for dtype, off in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
+            torch.testing.assert_close(ssim(generated, truth, mask=mask, dtype=dtype).double(), expected, rtol=0, atol=off)
 
 
 def test_a_constant_generated_image_has_a_score():
