@@ -6,8 +6,6 @@ batch at once, in closed form, on the pose's device.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,11 +32,18 @@ _START, _END = _indices(tuple(a for a, _ in LIMBS)), _indices(tuple(b for _, b i
 _OTHER_START, _OTHER_END = (tuple(openpose_18.mirror[j] for j in side) for side in (_START, _END))
 
 
-@lru_cache(maxsize=64)
+_KEPT: dict[tuple[tuple[float, ...], torch.device, torch.dtype], Tensor] = {}
+
+
 def _on(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
     """Numbers on a device, kept there: copied each time they would make a GPU wait."""
-    with torch.inference_mode(False):  # what drawing keeps here, learning may need
+    if torch.compiler.is_compiling():  # a constant of what is compiled
         return torch.tensor(numbers, dtype=dtype, device=device)
+    key = (numbers, device, dtype)
+    if key not in _KEPT:
+        with torch.inference_mode(False):  # what drawing keeps here, learning may need
+            _KEPT[key] = torch.tensor(numbers, dtype=dtype, device=device)
+    return _KEPT[key]
 
 
 def _joints(values: Tensor, which: tuple[int, ...]) -> Tensor:

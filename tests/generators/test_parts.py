@@ -220,7 +220,7 @@ def test_what_drawing_keeps_can_be_learnt_from() -> None:
     """Index tensors are kept between calls: made in inference mode, autograd would refuse them."""
     import generators.parts as module
 
-    module._on.cache_clear()
+    module._KEPT.clear()
     target = standing()
     with torch.inference_mode():
         body_parts(target, target)
