@@ -180,7 +180,7 @@ def read_header(path: str | os.PathLike[str], kind: str = FORMAT) -> dict[str, A
 
 
 def write_tensors(tensors: Mapping[str, Tensor], about: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write tensors and a JSON header to `path` atomically: the old file stays whole until the new one is."""
+    """Write tensors and a JSON header to `path` atomically: the old file stays whole until the new one is; OSError as files do."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     about = dict(about)
@@ -190,7 +190,10 @@ def write_tensors(tensors: Mapping[str, Tensor], about: Mapping[str, Any], path:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     try:
-        safetensors.torch.save_file(plain, temporary, metadata)
+        try:
+            safetensors.torch.save_file(plain, temporary, metadata)
+        except safetensors.SafetensorError as error:  # a full disk, say, which is no OSError of theirs
+            raise OSError(f"{path} can't be written: {error}") from None
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:

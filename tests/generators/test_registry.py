@@ -173,6 +173,19 @@ def test_a_save_that_fails_leaves_the_old_file_whole(model: PG2, saved: Path, mo
     assert [p.name for p in saved.parent.iterdir()] == [saved.name], "nothing half-written stays"
 
 
+def test_a_full_disk_is_an_oserror(model: PG2, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command line tells it: safetensors raises an error of its own kind."""
+    before = saved.read_bytes()
+
+    def full(*_: object) -> None:
+        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match=f"{saved.name} can't be written: .*No space left"):
+        generators.save(model, saved)
+    assert saved.read_bytes() == before and [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
 def test_a_rename_that_fails_leaves_the_old_file_whole(model: PG2, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
 
