@@ -22,6 +22,7 @@ from torch.nn import functional as F
 BLOCKS = (2, 2, 4, 4, 4)
 LAYERS = tuple(f"conv{block + 1}_{i + 1}" for block, count in enumerate(BLOCKS) for i in range(count))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for RGB in [0, 1]: torchvision's weights want them
+KERAS_SCALE = 255 * 0.226  # how much larger inputs in 0..255, and so their features, are: what released TensorFlow code has
 OPTION = "perceptual.weights=PATH | imagenet | reid:CHECKPOINT | none"
 
 

@@ -122,14 +122,7 @@ def warp(
         raise ValueError(f"warp pads with zeros or border, got {padding!r}")
     size = size or (image.shape[-2], image.shape[-1])
     x, y = _places(transform, size)
-    if image.device.type == "cpu":
-        return _gather(image, x, y, padding, mask)
-    # grid_sample counts from −1 to 1 between the outermost pixel centres. A side of one pixel has no length: any but 0 will do.
-    sides = zip((x, y), (image.shape[-1], image.shape[-2]), strict=True)
-    grid = torch.stack([places * (2 / max(side - 1, 1)) - 1 for places, side in sides], dim=-1)
-    # In the places' own precision: bfloat16 counts pixels by eighths at best.
-    moved = F.grid_sample(image.to(grid.dtype), grid, mode="bilinear", padding_mode=padding, align_corners=True)
-    return (moved if mask is None else moved * mask[:, None]).to(image.dtype)
+    return (_gather if image.device.type == "cpu" else _sample)(image, x, y, padding, mask)
 
 
 def _places(transform: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -138,6 +131,15 @@ def _places(transform: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     rows, columns = torch.arange(size[0], **make)[:, None], torch.arange(size[1], **make)[None, :]
     m = transform[..., None, None]  # (B, 2, 3, 1, 1)
     return m[:, 0, 0] * columns + m[:, 0, 1] * rows + m[:, 0, 2], m[:, 1, 0] * columns + m[:, 1, 1] * rows + m[:, 1, 2]
+
+
+def _sample(image: Tensor, x: Tensor, y: Tensor, padding: str, mask: Tensor | None) -> Tensor:
+    """`warp` on a GPU: grid_sample, which counts from −1 to 1 between the outer edges of the outermost pixels."""
+    sides = zip((x, y), (image.shape[-1], image.shape[-2]), strict=True)
+    grid = torch.stack([(places + 0.5) * (2 / side) - 1 for places, side in sides], dim=-1)
+    # In the places' own precision: bfloat16 counts pixels by eighths at best.
+    moved = F.grid_sample(image.to(grid.dtype), grid, mode="bilinear", padding_mode=padding, align_corners=False)
+    return (moved if mask is None else moved * mask[:, None]).to(image.dtype)
 
 
 def _gather(image: Tensor, x: Tensor, y: Tensor, padding: str, mask: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ Differs from the paper:
 * torchvision's VGG-19 takes inputs of unit variance, the code's took 0 to 255: features are scaled by 57.6 so that λ keeps its meaning
   (another network's, in VGG-19's place, are not).
 * The norm's ε of 1e-3 on the standard deviation (released code) is 1e-6 on the variance; logits instead of logs with 1e-7 inside.
+* Discriminator and generator share the batch of a step; the code loads one for each.
 * Lower limbs reach 0.3 of their length past the end in transforms and in masks; the code says 0.3 and 0.5.
 * A torso with fewer than three joints in both poses stays where it is, and its scale is a quarter of the height where no side is
   seen in either pose; the authors drop such images before training.
@@ -30,12 +31,12 @@ from generators.base import Generator, PosePair
 from generators.losses import fake_loss, nearest_neighbour_l1, real_loss
 from generators.maps import body_mask, gaussian_maps
 from generators.parts import body_parts
-from generators.perceptual import VGG19, Features
+from generators.perceptual import KERAS_SCALE, VGG19, Features
 from generators.pose import Pose
 from generators.warp import at_scale, carry
 
-KERAS_SCALE = 255 * 0.226  # how much larger the released code's VGG inputs, and so its features, are
 DEFORMED_LEVELS = 4
+PAPERS_WEIGHT = {"nearest-neighbour": 0.01, "l1": 100.0, "features": 0.5}  # λ by content loss
 
 
 class JointNorm(nn.Module):
@@ -112,11 +113,11 @@ class DrawingNet(nn.Module):
         skips = tuple(w * (1 + deformable) for w in reversed(widths))
         self.decoder = Decoder(skips, (*[width * 8] * (levels - 3), width * 4, width * 2), norm)
 
-    def forward(self, source: Tensor, target: Tensor, transforms: Tensor, masks: Tensor) -> Tensor:
-        """`source` image and heatmaps, `target` heatmaps (and background), part transforms and masks at full size."""
-        if self.target is None:
+    def forward(self, source: Tensor, target: Tensor, parts: tuple[Tensor, Tensor] | None) -> Tensor:
+        """`source` image and heatmaps, `target` heatmaps (and background), the parts' transforms and masks at full size."""
+        if self.target is None or parts is None:
             return self.decoder(self.source(torch.cat((source, target), dim=1))[::-1])
-        skips = []
+        (transforms, masks), skips = parts, []
         for level, (mine, theirs) in enumerate(zip(self.source(source), self.target(target), strict=True)):
             if level < DEFORMED_LEVELS:
                 step = 2**level  # nearest: every step-th pixel, as TensorFlow resizes
@@ -153,7 +154,7 @@ class DeformableGAN(Generator):
         aggregate: str = "max",  # over parts, or "avg"
         content_loss: str = "nearest-neighbour",  # on conv1_2; or "l1" on pixels, or "features", L1 on conv2_1
         nn_side_px: int = 3,  # of the neighbourhood; 5 on DeepFashion
-        content_weight: float = 0.01,  # λ; with l1 the paper has 100, with features 0.5
+        content_weight: float | None = None,  # λ; None is the paper's: 0.01, with l1 100, with features 0.5
         nn_reduction: str = "mean-released",  # or "sum", as the text prints it
         fit: str = "least-squares",  # of limb transforms; or "total-released", what scikit-image's estimate_transform does
         background: bool = False,  # a third image to take the background from
@@ -164,7 +165,7 @@ class DeformableGAN(Generator):
         super().__init__()
         for option, value, allowed in (
             ("skips", skips, ("deformable", "baseline")), ("aggregate", aggregate, ("max", "avg")),
-            ("content_loss", content_loss, ("nearest-neighbour", "l1", "features")),
+            ("content_loss", content_loss, tuple(PAPERS_WEIGHT)),
             ("nn_reduction", nn_reduction, ("mean-released", "sum")),
             ("fit", fit, ("least-squares", "total-released")), ("norm", norm, ("joint", "instance")),
         ):  # fmt: skip
@@ -178,7 +179,8 @@ class DeformableGAN(Generator):
             raise ValueError(f"deformable takes a height of 32, 64, 128, 256 … and a width divisible by height / 4, got {(h, w)}")
         self.size, self.sigma_px, self.steps, self.rate = (h, w), sigma_px, steps, learning_rate
         self.deforms, self.total, self.background = skips == "deformable", fit == "total-released", background
-        self.content_loss, self.content_weight = content_loss, content_weight
+        self.content_loss = content_loss
+        self.content_weight = PAPERS_WEIGHT[content_loss] if content_weight is None else content_weight
         self.nn_side_px, self.nn_sum = nn_side_px, nn_reduction == "sum"
         joints = len(self.skeleton)
         self.generator = DrawingNet(joints, levels, width, self.deforms, background, norm, aggregate)
@@ -192,10 +194,10 @@ class DeformableGAN(Generator):
         return self._draw(source, source_pose, target_pose, background)
 
     def _draw(self, source: Tensor, source_pose: Pose, target_pose: Pose, background: Tensor | None) -> Tensor:
-        transforms, masks = body_parts(source_pose, target_pose, self.total)
+        parts = body_parts(source_pose, target_pose, self.total) if self.deforms else None
         wanted = [self._heatmaps(target_pose, source), *([background] if self.background and background is not None else [])]
         seen = torch.cat((source, self._heatmaps(source_pose, source)), dim=1)
-        return self.generator(seen, torch.cat(wanted, dim=1), transforms, masks)
+        return self.generator(seen, torch.cat(wanted, dim=1), parts)
 
     def _heatmaps(self, pose: Pose, like: Tensor) -> Tensor:
         return gaussian_maps(pose, self.sigma_px).to(like.dtype)

@@ -8,6 +8,8 @@ Differs from the paper:
 * The sums of its L1 terms are means, as in the released code; λ = 10 goes with means.
 * The learning rate stays at 2e-5: the code's halving changes variables no optimiser reads, the text has none.
 * `forward` clamps to [−1, 1]; G1 and G2 end in a plain convolution, as in the paper.
+* The pose mask's limbs are capsules; the code stamps discs along them, four pixels apart.
+* Discriminator and G2 share the batch of a step; the code's queue gives each its own.
 * Convolutions of stride 2 pad by one pixel all round; the code's SAME padding puts it right and below.
 Where the text leaves its ablations open:
 * The coordinate embedding takes row and column in [−1, 1] and a visibility per joint (the released data's three

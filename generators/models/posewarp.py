@@ -12,8 +12,9 @@ Differs from the paper:
 * The seven-joint version's fifth limb runs from the head to the middle of the shoulders, as its text says; its code
   takes the right shoulder alone, by a slip.
 * The noise's σ is printed nowhere: 0.5 here, about the deviation of images in [−1, 1]. The code adds none (σ 0 does that).
-* VGG-19 is torchvision's, with its input scaling; deviations are measured on the first 50 batches, not on 2000. Without
-  such a network, and with `l1_weight` 0, the generator learns on a plain L1 of weight 1, `l1_in_place_of_vgg`.
+* VGG-19 is torchvision's, whose features are 57.6 times smaller than the code's: so is the 0.1 that is added to a channel's
+  deviation. Deviations are measured on the first 50 batches, not on 2000. Without such a network, and with `l1_weight` 0, the
+  generator learns on a plain L1 of weight 1, `l1_in_place_of_vgg`.
 * The YAMLs' jitter turns and scales about the middle, repeats the edge and blends with grey for saturation; the code scales
   from a corner, leaves grey outside and multiplies pixels. On Market-1501 a pair is any two images of a person.
 * Discriminator and generator share the batch of a step; the code takes one for each.
@@ -33,7 +34,7 @@ from torch.nn import functional as F
 from generators.base import Generator, PosePair
 from generators.losses import fake_loss, real_loss
 from generators.maps import gaussian_maps
-from generators.perceptual import LAYERS, Features
+from generators.perceptual import KERAS_SCALE, LAYERS, VGG19, Features
 from generators.pose import SKELETONS, Pose, Skeleton
 from generators.warp import fit_similarity, warp
 
@@ -309,11 +310,12 @@ class PoseWarp(Generator):
         return self.discriminator(image, self.heatmaps(pair.source_pose), self.heatmaps(pair.target_pose))
 
     def _feature_loss(self, drawn: Tensor, target: Tensor) -> Tensor:
-        """Mean over layers of the mean |difference| of features, in deviations of their channel + 0.1."""
+        """Mean over layers of the mean |difference| of features, in deviations of their channel + 0.1 (as the code's VGG counts)."""
+        least = 0.1 / KERAS_SCALE if isinstance(self.perceptual, VGG19) else 0.1
         with torch.no_grad():
             real = self._seen(target)
         terms = [
-            ((mine - theirs).abs() / (row[: mine.shape[1], None, None] + 0.1)).mean()
+            ((mine - theirs).abs() / (row[: mine.shape[1], None, None] + least)).mean()
             for mine, theirs, row in zip(self._seen(drawn), real, self.deviation, strict=False)
         ]
         return torch.stack(terms).mean()

@@ -14,6 +14,7 @@ Differs from the paper:
 * M is PG2's pose mask of 4 px; which one is not said beyond "the target mask".
 * Widths are PG2's: w, 2w, … in both encoders and codes of 64 from each. Refinement's deepest block takes both encoders'
   features once; PG2's would take the image's a second time as its skip.
+* The discriminator, of which the text says little, is PG2's; it shares a step's batch with the generator.
 * `forward` clamps to [−1, 1]; both stages end in a plain convolution.
 """
 
