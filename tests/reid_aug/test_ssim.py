@@ -119,6 +119,24 @@ def test_what_lies_beside_an_image_does_not_count(chunk, strip, masked, monkeypa
             torch.testing.assert_close(ssim(generated, truth, mask=mask, dtype=dtype).double(), expected, rtol=0, atol=off)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_low_contrast_is_scored_as_well_in_float32(masked, monkeypatch):
+    """Where the range is the generated image's own, constants shrink with it, and float32's rounding would tell."""
+    generated, truth = (images.repeat(3, 1, 1, 1)[:12, :, :64, :48].clone() for images in pairs(seed=8))
+    for i, levels in enumerate((1, 2, 3, 5, 8, 12, 20, 30, 45, 62, 80, 255)):
+        generated[i] = 128 + (generated[i].float() / 255 * levels).round().to(torch.uint8) if levels < 127 else generated[i]
+        truth[i, :, 20:] = 131  # flat, so that nothing but rounding varies there
+    mask = torch.ones(12, 64, 48, dtype=torch.bool)
+    mask[6:, :, :9] = False
+    for device_way in (False, True):
+        if device_way:
+            monkeypatch.setattr("reid_aug.bench.ssim._on_cpu", None)
+            monkeypatch.setattr("reid_aug.bench.ssim._runs_on_cpu", lambda images: False)
+        exact, single = (ssim(generated, truth, mask=mask if masked else None, dtype=dtype) for dtype in (torch.float64, torch.float32))
+        assert single.dtype == torch.float32
+        torch.testing.assert_close(single.double(), exact, rtol=0, atol=1e-4)
+
+
 def test_a_constant_generated_image_has_a_score():
     truth = photographs(1, (64, 64), 0)
     flat = torch.full_like(truth, 90)
