@@ -49,8 +49,14 @@ from generators.warp import carry
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# Public PyTorch ports on another two-core machine (batch 16, best of several quiet runs): images/s in float32, seconds a step.
-PORTS = {"pg2": (2.3, 16.0), "deformable": (5.9, 8.5), "momi": (5.6, 16.4)}
+# Public PyTorch ports on another two-core machine (best of several quiet runs): images/s in float32 at batch 16; then the batch of a
+# training step and its seconds by who moves (for MOMI-Net PATN's, whose generator has as many attention blocks).
+PORTS: dict[str, tuple[float, int, dict[str, float]]] = {
+    "pg2": (2.3, 16, {"generator1": 16.0, "discriminator+generator2": 10.7}),
+    "deformable": (5.9, 4, {"discriminator+generator": 8.5}),
+    "momi": (5.6, 16, {"discriminator+detector+generator": 16.4}),
+}
+STEP_MODES = {"float32": ("32-true", False), "bfloat16": ("bf16-mixed", False), "compiled": ("32-true", True)}
 GEOMETRY = ("generators.maps", "generators.warp", "generators.parts", "generators.pose")
 
 
@@ -211,8 +217,9 @@ def vgg_for(model: Generator) -> VGG19 | str:
     return VGG19(state, features, "vgg19:made-up")
 
 
-def training(name: str, options: dict[str, Any], batch: int, precision: str, steps: int) -> dict[str, float]:
-    """Seconds of one step of each kind of turn of a generator's schedule, by the players who move."""
+def training(name: str, options: dict[str, Any], batch: int, mode: str, steps: int) -> dict[str, float]:
+    """Seconds of one step of each kind of turn of a generator's schedule, by the players who move; channels-last, as ever."""
+    precision, compiled = STEP_MODES[mode]
     model = generators.create(name, **options)
     first_of: dict[tuple[str, ...], int] = {}
     end = model.schedule_steps()
@@ -228,7 +235,7 @@ def training(name: str, options: dict[str, Any], batch: int, precision: str, ste
         with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as out:
             generators.train(
                 model, clock, out, steps=steps, precision=precision, perceptual=vgg_for(model), log_every_steps=10**6,
-                accelerator="cuda" if DEVICE.type == "cuda" else "cpu",
+                accelerator="cuda" if DEVICE.type == "cuda" else "cpu", compile=compiled,
             )  # fmt: skip
         asked = clock.asked[1:]
         found["+".join(turn)] = min(b - a for a, b in zip(asked, asked[1:], strict=False))
@@ -364,13 +371,14 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--skip", action="append", default=[], choices=["train", "forward", "parts"])
+    parser.add_argument("--step-modes", nargs="+", choices=list(STEP_MODES), help="of training steps; default: float32, on a GPU all")
     parser.add_argument("--quick", action="store_true", help="every call once: does it run?")
     parser.add_argument("--out", type=Path, default=(RESULTS / "gpu" if DEVICE.type == "cuda" else RESULTS) / "generators.json")
     asked = parser.parse_args()
     if asked.quick:
         best_of.__defaults__ = (0.0, 1)
     torch.manual_seed(0)
-    precision = "bf16-mixed" if DEVICE.type == "cuda" else "32-true"
+    modes = asked.step_modes or (list(STEP_MODES) if DEVICE.type == "cuda" else ["float32"])
     rate = {"float32": machine_gflops(torch.float32)} | ({"bfloat16": machine_gflops(torch.bfloat16)} if DEVICE.type == "cuda" else {})
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{_cpu()}, {torch.get_num_threads()} threads",
@@ -400,9 +408,12 @@ def main() -> None:
             )  # fmt: skip
         if "train" not in asked.skip:
             row["batch_size"] = config["batch_size"]
-            row["step_s"] = training(name, options, config["batch_size"], precision, 3 if DEVICE.type == "cpu" else 10)
-            steps = ", ".join(f"{turn} {seconds:.2f} s" for turn, seconds in row["step_s"].items())
-            print(f"  a step at batch {row['batch_size']}: {steps}", flush=True)
+            count = 3 if DEVICE.type == "cpu" else 10
+            row["step_s"] = {mode: training(name, options, config["batch_size"], mode, count) for mode in modes}
+            for mode, taken in row["step_s"].items():
+                size = row["batch_size"]
+                steps = ", ".join(f"{turn} {taken[turn]:.2f} s{_beside_the_port(name, turn, taken[turn] / size)}" for turn in taken)
+                print(f"  a step at batch {size}, {mode}: {steps}", flush=True)
         result["generators"][name] = row
         _write(asked.out, result)
     if "parts" not in asked.skip:
@@ -413,6 +424,14 @@ def main() -> None:
                   f"{row['usual_s'] / row['ours_s']:.1f} ×{maps}")  # fmt: skip
     _write(asked.out, result)
     print(f"written to {asked.out}")
+
+
+def _beside_the_port(name: str, turn: str, seconds_per_image: float) -> str:
+    """How much faster a step is than a public port's, image for image."""
+    if turn not in (PORTS[name][2] if name in PORTS else {}):
+        return ""
+    _, batch, steps = PORTS[name]
+    return f" ({steps[turn] / batch / seconds_per_image:.1f} × a public port's, another machine)"
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:
