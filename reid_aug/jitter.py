@@ -19,7 +19,7 @@ def jittered(pair: PosePair, draws: Tensor, config: JitterConfig) -> PosePair:
     """The pairs changed as the numbers `draws (B, 5)` in [0, 1) say: angle, scale, shifts in x and y, saturation.
 
     Both images of a pair change alike, as posewarp's released code has it: a background seen in one can be learnt from
-    the other. Pixels from outside the image repeat its edge; a joint that leaves the image is no longer visible.
+    the other. Pixels from outside the image repeat its edge; a joint that leaves the image, or was outside it before, is not visible.
     """
     transform = _transforms(draws, config, (pair.source.shape[-2], pair.source.shape[-1]))
     low, high = config.saturation

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from generators import Generator, PosePair, create
 from generators import perceptual as networks
+from generators.maps import gaussian_maps
 from generators.perceptual import Perceptual
+from generators.pose import convert
 from generators.training import Trained, train
 from reid_aug.config import GeneratorConfig, PerceptualConfig, TrainConfig
 from reid_aug.loading import load_people
@@ -20,13 +23,17 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
     """Train what the configuration names on its people; `config.out` holds checkpoint, curves and sample sheets."""
     torch.manual_seed(config.seed)  # weights are drawn here, before the loop seeds itself
     model = create(config.generator.name, **config.generator.options)
-    perceptual = _perceptual(model, config.perceptual.weights)  # what may be missing is asked for before images are read
+    # What may be missing is asked for before images are read.
+    perceptual = _perceptual(model, config.perceptual.weights)
+    taught_by = _teach(model, config.teacher)
     people = load_people(config.data) if people is None else people
     stream = PairStream(
         people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
         min_gap=config.min_gap, jitter=config.jitter,
     )  # fmt: skip
     about = {"batch_size": config.batch_size, "flip": config.flip, "cross_camera": config.cross_camera, "people": stream.digest}
+    if taught_by is not None:
+        about["teacher"] = taught_by
     if config.min_gap:
         about["min_gap"] = config.min_gap
     if config.jitter is not None:
@@ -39,6 +46,28 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
         accelerator=config.accelerator, devices=config.devices, compile=config.compile,
         perceptual=perceptual, about=about,
     )  # fmt: skip
+
+
+def _teach(model: Generator, teacher: str) -> str | None:
+    """Set an estimator as the model's teacher; its name, or None where the people's keypoints are the teacher.
+
+    ValueError for a generator that learns no poses, FileNotFoundError where the estimator's weights can't be had.
+    """
+    if teacher == "keypoints":
+        return None
+    if not hasattr(model, "teacher"):
+        raise ValueError(f"teacher={teacher} is for generators that learn to find poses, as momi does, {type(model).__name__} does not")
+    from reid_aug.bench.metrics import named  # slow to import, and seldom needed here
+    from reid_aug.bench.networks import Networks
+
+    estimate = Networks(download=True).estimator
+
+    def heatmaps(images: Tensor) -> Tensor:
+        pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return gaussian_maps(convert(estimate(pixels), model.skeleton).to(images.device), model.teacher_sigma_px)  # type: ignore[arg-type]
+
+    model.teacher = heatmaps  # type: ignore[assignment]
+    return named(estimate)
 
 
 def first_pairs(stream: PairStream, count: int) -> PosePair:
