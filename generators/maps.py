@@ -119,3 +119,24 @@ def _triangle(pose: Pose, joints: tuple[int, ...]) -> Tensor:
                      - (b[..., 1, :, :] - a[..., 1, :, :]) * (columns - a[..., 0, :, :]))  # fmt: skip
     side = torch.stack(sides)
     return ((side >= 0).all(0) | (side <= 0).all(0)) & inside & known[..., None, None]
+
+
+def limb_prior(first: Tensor, second: Tensor, seen: Tensor, size: tuple[int, int], sigma_px: Tensor, shortest_px2: float) -> Tensor:
+    """Where limbs are likely to be, (*B, 1 + L, H, W) in [0, 1], the background first (Balakrishnan et al. 2018).
+
+    A limb from `first` to `second` (*B, L, 2) is a Gaussian around its middle, divided by its maximum over the image; its
+    variance is `sigma_px (L)` squared across and length² / 1.5 along, at least `shortest_px2`; zeros where not `seen`
+    (*B, L). The background is 1 less the largest of the limbs.
+    """
+    make = {"dtype": first.dtype, "device": first.device}
+    y, x = torch.arange(size[0], **make)[:, None], torch.arange(size[1], **make)[None, :]
+    line = second - first
+    length2 = line.square().sum(-1, keepdim=True)
+    unit = line / torch.where(length2 > 0, length2, 1.0).sqrt()
+    (ux, uy), (cx, cy) = (v[..., None, None].unbind(-3) for v in (unit, (first + second) / 2))
+    ux = torch.where(length2[..., None] > 0, ux, 1.0)  # a limb without length points anywhere: to the right, say
+    along, across = (x - cx) * ux + (y - cy) * uy, (y - cy) * ux - (x - cx) * uy
+    variance = (length2 / 1.5).clamp(min=shortest_px2)[..., None]
+    bump = torch.exp(-(along.square() / variance + (across / sigma_px[:, None, None]).square()) / 2)
+    limbs = bump / (bump.amax((-2, -1), keepdim=True) + 1e-6) * seen[..., None, None]
+    return torch.cat((1 - limbs.amax(-3, keepdim=True), limbs), dim=-3)

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from generators.base import Generator, PosePair
 from generators.losses import fake_loss, real_loss
-from generators.maps import gaussian_maps
+from generators.maps import gaussian_maps, limb_prior
 from generators.perceptual import KERAS_SCALE, LAYERS, VGG19, Features
 from generators.pose import SKELETONS, Pose, Skeleton
 from generators.warp import fit_similarity, warp
@@ -78,27 +78,6 @@ class Limbs(nn.Module):
         target, source = target_pose.xy[:, None].expand(-1, len(self.members), -1, -1), source_pose.xy[:, None]
         transform, fits = fit_similarity(target, source.expand_as(target), self.members.expand(target.shape[:-1]))
         return transform, fits & self.seen(source_pose) & self.seen(target_pose)
-
-
-def limb_prior(first: Tensor, second: Tensor, seen: Tensor, size: tuple[int, int], sigma_px: Tensor, shortest_px2: float) -> Tensor:
-    """Where limbs are likely to be, (*B, 1 + L, H, W) in [0, 1], the background first.
-
-    A limb from `first` to `second` (*B, L, 2) is a Gaussian around its middle, divided by its maximum over the image; its
-    variance is `sigma_px (L)` squared across and length² / 1.5 along, at least `shortest_px2`; zeros where not `seen`
-    (*B, L). The background is 1 less the largest of the limbs.
-    """
-    make = {"dtype": first.dtype, "device": first.device}
-    y, x = torch.arange(size[0], **make)[:, None], torch.arange(size[1], **make)[None, :]
-    line = second - first
-    length2 = line.square().sum(-1, keepdim=True)
-    unit = line / torch.where(length2 > 0, length2, 1.0).sqrt()
-    (ux, uy), (cx, cy) = (v[..., None, None].unbind(-3) for v in (unit, (first + second) / 2))
-    ux = torch.where(length2[..., None] > 0, ux, 1.0)  # a limb without length points anywhere: to the right, say
-    along, across = (x - cx) * ux + (y - cy) * uy, (y - cy) * ux - (x - cx) * uy
-    variance = (length2 / 1.5).clamp(min=shortest_px2)[..., None]
-    bump = torch.exp(-(along.square() / variance + (across / sigma_px[:, None, None]).square()) / 2)
-    limbs = bump / (bump.amax((-2, -1), keepdim=True) + 1e-6) * seen[..., None, None]
-    return torch.cat((1 - limbs.amax(-3, keepdim=True), limbs), dim=-3)
 
 
 def _convolution(before: int, after: int, side: int = 3, stride: int = 1) -> nn.Sequential:

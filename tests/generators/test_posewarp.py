@@ -15,8 +15,8 @@ from torch.nn import functional as F
 import generators
 from generators import Generator, Pose, PosePair, create
 from generators.losses import fake_loss, real_loss
-from generators.maps import gaussian_maps
-from generators.models.posewarp import VGG_LAYERS, Discriminator, Drawing, Limbs, PoseWarp, UNet, limb_prior
+from generators.maps import gaussian_maps, limb_prior
+from generators.models.posewarp import VGG_LAYERS, Discriminator, Drawing, Limbs, PoseWarp, UNet
 from generators.perceptual import VGG19, Features, Perceptual
 from generators.pose import mpii_14, openpose_18, rescale, upper_7
 

@@ -20,7 +20,8 @@ from reid_aug.train import train_from
 
 MOMI = {
     "name": "momi", "size": (32, 16), "width": 4, "blocks": 1, "detector_blocks": 1, "dropout": 0.0, "sigma_px": 2.0,
-    "teacher_sigma_px": 1.5, "patch_px": 6.0, "patch_cells": 2, "perceptual_weight": 0.0, "constant_steps": 50, "decay_steps": 0, "learning_rate": 5e-3,
+    "teacher_sigma_px": 1.5, "patch_px": 6.0, "patch_cells": 2, "perceptual_weight": 0.0,
+    "constant_steps": 50, "decay_steps": 0, "learning_rate": 5e-3,
 }  # fmt: skip
 
 
