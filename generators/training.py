@@ -332,7 +332,11 @@ def _fabric(precision: str, accelerator: str, devices: int | str) -> Fabric:
         from lightning_fabric import Fabric
     except ImportError:  # the same class where only the umbrella package is installed
         from lightning.fabric import Fabric
-    fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+    except (RuntimeError, TypeError, ImportError) as error:  # what Lightning raises for what is not here
+        said = " ".join(str(error).split())[:200]
+        raise ValueError(f"no training with accelerator={accelerator!r}, devices={devices!r}, precision={precision!r}: {said}") from None
     fabric.launch()
     return fabric
 

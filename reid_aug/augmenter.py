@@ -17,6 +17,7 @@ from generators.pose import convert, rescale
 from generators.registry import digest, name_of
 from reid_aug import images
 from reid_aug.bank import PoseBank
+from reid_aug.config import torch_device
 from reid_aug.drawing import DRAWS, cameras_digest, check_draw, drawing, hash64, poses_by_camera
 from reid_aug.manifest import SyntheticRow
 from reid_aug.pairs import valid_for_pairs
@@ -85,13 +86,8 @@ class Augmenter:
             raise ValueError(f"the generator draws images of {tuple(generator.size)}, the bank's poses are of {bank.pose.size}")
         if check_draw(draw) == "camera-aware":
             poses_by_camera(bank)  # refuses a bank without them now, not when it is asked for
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         self.generator, self.bank, self.per_image, self.seed, self.draw = generator, bank, per_image, seed, draw
-        try:
-            self.batch_size, self.device = batch_size, torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(f"no device {device!r}: {str(error).splitlines()[0]}") from None
+        self.batch_size, self.device = batch_size, torch_device(device)
 
     @property
     def made_by(self) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,6 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 from yaml import YAMLError
 
 from generators.registry import nearest
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _from_low_to_high(interval: tuple[float, float]) -> tuple[float, float]:
@@ -28,7 +32,35 @@ def _known_draw(draw: str) -> str:
     return check_draw(draw)
 
 
+def torch_device(device: str | torch.device) -> torch.device:
+    """The device of that name, "auto" a GPU when there is one; ValueError names it and what there is."""
+    import torch
+
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if device == "auto":
+        device = "cuda" if gpus else "cpu"
+    try:
+        found = torch.device(device)
+        if found.type == "cuda":
+            there = bool(gpus) and (found.index or 0) < len(gpus)
+        else:  # a number that comes back: "meta" parses, and keeps none
+            there = found.type == "cpu" or torch.ones(1, device=found).item() == 1
+    except (RuntimeError, AssertionError, ImportError):
+        there = False
+    if not there:
+        known = ["auto", "cpu", *gpus]
+        raise ValueError(f"no device {str(device)[:SHOWN]!r} here; there are {', '.join(known)}{nearest(str(device), known)}")
+    return torch.device(device)
+
+
+def _known_device(device: str) -> str:
+    torch_device(device)
+    return device
+
+
+SHOWN = 80  # characters of a value in a message
 Draw = Annotated[str, AfterValidator(_known_draw)]
+Device = Annotated[str, AfterValidator(_known_device)]
 Interval = Annotated[tuple[float, float], AfterValidator(_from_low_to_high)]
 
 
@@ -99,6 +131,7 @@ class TrainConfig(LearningConfig):
     data: DataConfig
     out: str
     seed: int = 0
+    teacher: Literal["keypoints", "keypoint-rcnn"] = "keypoints"  # whose joints a generator learns that finds poses itself (MOMI-Net)
     accelerator: str = "auto"
     devices: int | str = 1
     compile: bool = False
@@ -116,7 +149,7 @@ class DumpConfig(Config):
     draw: Draw = "whole"  # how target poses are chosen: whole, missing-views, canonical, camera-aware
     seed: int = 0
     batch_size: PositiveInt = 64
-    device: str = "auto"
+    device: Device = "auto"
     copy_real: bool = True
 
 
@@ -145,7 +178,7 @@ class GateRun(GateConfig):
     reid: str | None = None  # a Re-ID network of the benchmark's, trained on the real images alone
     out: str | None = None
     data: DataConfig | None = None  # the real images, where the dump holds none
-    device: str = "auto"
+    device: Device = "auto"
 
     @property
     def gate(self) -> GateConfig:
@@ -208,26 +241,62 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
     """One complaint of pydantic's as one line: the key, the rule, the value, and the nearest key when one is unknown."""
     # A misspelt key comes first: that the right one is missing follows from it.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    where = ".".join(str(part) for part in first["loc"])
+    keys, _ = _walk(model, first["loc"])
+    where = _cut(".".join(keys))
+    begin = f"{where}: " if where else ""
     if first["type"] == "extra_forbidden":
-        known = _keys_at(model, first["loc"][:-1])
-        return f"unknown key {where!r}; there are {', '.join(known)}{nearest(str(first['loc'][-1]), known)}"
+        known: list[str] = list(getattr(_walk(model, first["loc"][:-1])[1], "model_fields", ()))
+        return f"unknown key {where!r}; there are {', '.join(known)}{nearest(keys[-1][:SHOWN], known)}"
     if first["type"] == "missing":
         return f"{where} is missing: give {where}=…"
+    if first["type"].startswith("union_tag"):
+        return f"{begin}{_kinds(model, first['loc'], first.get('ctx', {}))}"
     if first["type"] == "value_error":  # a rule of ours, whose message has the value; pydantic's input may be the whole table
-        said = first["msg"].removeprefix("Value error, ")
-        return f"{where}: {said}" if where else said
-    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+        return begin + first["msg"].removeprefix("Value error, ")
+    said = begin + first["msg"][0].lower() + first["msg"][1:]
+    # The value of broken JSON is the whole file.
+    return said if first["type"] == "json_invalid" else f"{said}, got {_cut(repr(first['input']))}"
 
 
-def _keys_at(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+def _cut(said: str) -> str:
+    return said if len(said) <= SHOWN else said[: SHOWN - 1] + "…"
+
+
+def _kinds(model: type[BaseModel], where: tuple[int | str, ...], about: dict[str, Any]) -> str:
+    """What a table whose kind is unknown, or not given, may be."""
+    key = str(about["discriminator"]).strip("'")
+    kinds = [kind for member in get_args(_bare(_walk(model, where)[1])) for kind in get_args(member.model_fields[key].annotation)]
+    if "tag" in about:
+        tag = str(about["tag"])[:SHOWN]
+        return f"no {key} {tag!r}; there are {', '.join(kinds)}{nearest(tag, kinds)}"
+    return f"give its {key}, one of {', '.join(kinds)}"
+
+
+def _walk(model: Any, where: tuple[int | str, ...]) -> tuple[list[str], Any]:
+    """The keys a user wrote on the way to a place of pydantic's, which names union members too, and the type that is there."""
+    keys: list[str] = []
     for part in where:
-        field = model.model_fields.get(str(part))
-        inner = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_model(t)] if field else []
-        if not inner:
-            return []
-        model = inner[0]  # type: ignore[assignment]
-    return list(model.model_fields)
+        model = _bare(model)
+        if get_origin(model) in (Union, UnionType):
+            members = [member for member in map(_bare, get_args(model)) if member is not type(None)]
+            if len(members) > 1:  # the part is a member's name, or its tag
+                tagged = (m for m in members if _is_model(m) and any(part in get_args(f.annotation) for f in m.model_fields.values()))
+                model = next(tagged, None)
+                continue
+            model = members[0]
+        keys.append(str(part))
+        if _is_model(model):
+            field = model.model_fields.get(str(part))
+            model = field.annotation if field else None
+        else:  # a table's values or a row's elements
+            inside = [one for one in get_args(model) if one is not Ellipsis]
+            model = inside[-1] if inside else None
+    return keys, model
+
+
+def _bare(kind: Any) -> Any:
+    """A type without what is annotated to it."""
+    return _bare(get_args(kind)[0]) if get_origin(kind) is Annotated else kind
 
 
 def _is_model(kind: Any) -> bool:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reid_aug.config import torch_device
+
 Features = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) → (N, D)
 
 
@@ -41,7 +43,7 @@ def judge(reid: Judge | Features | str | os.PathLike[str], size: tuple[int, int]
 
     @cache
     def network() -> torch.nn.Module:
-        where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        where = torch_device(device)
         return baseline.load_baseline(reid)[0].to(where)
 
     return Judge(lambda pixels: baseline.features(network(), pixels), config.size, name)

@@ -136,10 +136,18 @@ def _draw(count: int, sample: int | None, seed: int, where: str) -> np.ndarray:
 
 def write_pairs(path: str | os.PathLike[str], pairs: Sequence[tuple[str, str]]) -> None:
     """Write pairs as the field's CSV, header `from,to`, atomically."""
+    atomic_write_text(path, _as_csv(pairs))
+
+
+def list_digest(pairs: Sequence[tuple[str, str]]) -> str:
+    """SHA-256, as 64 hex digits, of the CSV that `write_pairs` writes: lists are told apart by it, as sha256sum does."""
+    return hashlib.sha256(_as_csv(pairs).encode()).hexdigest()
+
+
+def _as_csv(pairs: Sequence[tuple[str, str]]) -> str:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([("from", "to"), *pairs])
-    atomic_write_text(path, buffer.getvalue())
+    csv.writer(buffer, lineterminator="\n").writerows([("from", "to"), *pairs])
+    return buffer.getvalue()
 
 
 def read_pairs(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
@@ -180,20 +188,26 @@ def unpaired(
 ) -> list[tuple[PersonImage, PersonImage]]:
     """`count` different pairs of query and gallery images of two groups of people without overlap (Ho et al. 2019).
 
-    Identities are shuffled by `seed` and dealt to a source and a target group, half each unless said otherwise; both
-    images have valid poses. ValueError when there are fewer identities or pairs.
+    Identities are shuffled by `seed` and dealt to a source and a target group, half each unless said otherwise. All of
+    the split are, as the paper counts them; images without a valid pose are dropped afterwards. Identity 0, Market's
+    distractors, is one of them where a query has it, or where the numbers want one more than there are others: the
+    paper's 376 and 375 are Market-1501's 750 people and it. ValueError when there are fewer identities or pairs.
     """
-    test = _usable(people, _may_be_shown(people))
-    pids = sorted({p.pid for p in test})
+    shown = _may_be_shown(people)
+    pids = sorted({p.pid for p in people if shown(p)})
     first = -(-len(pids) // 2) if source_identities is None else source_identities
     second = len(pids) - first if target_identities is None else target_identities
+    if first + second == len(pids) + 1 and 0 not in pids and any(p.split == "gallery" and p.pid == 0 for p in people):
+        pids = [0, *pids]
     if min(first, second) < 1 or first + second > len(pids):
-        raise ValueError(f"{first} source and {second} target identities are wanted; {len(pids)} have an image with a valid pose")
+        raise ValueError(f"{first} source and {second} target identities are wanted; query and gallery have {len(pids)}")
+    known = set(pids)
+    test = _usable(people, lambda p: p.split != "train" and p.pid in known)
     rng = np.random.default_rng(seed)
     dealt = rng.permutation(pids)
     groups = set(dealt[:first].tolist()), set(dealt[first : first + second].tolist())
     sources, targets = ([p for p in test if p.pid in group] for group in groups)
-    where = f"{len(sources)} source and {len(targets)} target images"
+    where = f"{len(sources)} source and {len(targets)} target images with a valid pose"
     numbers = _draw(len(sources) * len(targets), count, seed, where)
     return [(sources[n // len(targets)], targets[n % len(targets)]) for n in numbers.tolist()]
 

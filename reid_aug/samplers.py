@@ -62,7 +62,7 @@ def shuffled_batches(
     """Indices (batch,) of `steps` batches, dealt without regard to identity: each index once before any comes twice.
 
     With a `share`, exactly that part of every batch, rounded, is `synthetic` (N,) bool (CamStyle's 3 real : 1 synthetic
-    is a share of ¼), as long as there are both.
+    is a share of ¼), as long as there are both; ValueError for a share above 0 that rounds to no image.
     """
     if min(count, batch, steps) < 1:
         raise ValueError(f"count, batch and steps are 1 at least, got {count}, {batch} and {steps}")
@@ -71,6 +71,8 @@ def shuffled_batches(
     parts = [(everything, batch)]
     if share is not None and synthetic is not None and synthetic.any() and not synthetic.all():
         few = round(share * batch)
+        if share and not few:
+            raise ValueError(f"a share of synthetic images is 0 or one of a batch's {batch} at least, got {share:g}")
         parts = [(everything[~synthetic], batch - few), (everything[synthetic], few)]
     decks = [_deck(rng, indices, size) for indices, size in parts if size]
     for _ in range(steps):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -75,11 +76,12 @@ def draw_arm(
 
 def training_set(
     arm: str, people: Sequence[PersonImage], real: Tensor, rows: Sequence[SyntheticRow], synthetic: Tensor | None,
-    *, separate: bool = False,
+    *, kept: Tensor | None = None, separate: bool = False, spill: Path | None = None,
 ) -> TrainingSet:  # fmt: skip
     """Real training images, and behind them the arm's: synthetic ones, or (`copies`) their sources again.
 
-    `separate` gives synthetic images classes of their own, one for each identity that has any.
+    `rows` say what they are: row by row those of `synthetic` (M, 3, H, W), or those of its rows `kept` (N,). `separate`
+    gives synthetic images classes of their own, one for each identity that has any. `spill` is as for `images.read_many`.
     """
     train = [p for p in people if p.split == "train"]
     labels = labels_of([p.pid for p in train])
@@ -87,16 +89,32 @@ def training_set(
         return TrainingSet(real, labels)
     where = {person.name: i for i, person in enumerate(train)}
     source = torch.tensor([where[row.source] for row in rows])
-    added = real[source] if arm == COPIES else synthetic
+    added = real if arm == COPIES else synthetic
     assert added is not None
+    if arm == COPIES:
+        kept = source
     own = labels[source]
     if separate:
         own = len(labels.unique()) + labels_of(own.tolist())
     # A copy is a real image: no variant says anything of it.
     drawn_from = None if arm == COPIES else torch.cat((torch.full((len(labels),), -1), source))
-    return TrainingSet(torch.cat((real, added)), torch.cat((labels, own)), drawn_from)
+    behind = torch.arange(len(rows)) if kept is None else kept
+    return TrainingSet(_joined(real, added, behind, spill), torch.cat((labels, own)), drawn_from)
 
 
-def read_rows(manifest: Manifest, folder: Path, size: tuple[int, int]) -> Tensor:
-    """A manifest's images as one uint8 (N, 3, H, W)."""
-    return images.read_many([folder / row.path for row in manifest.rows], size)
+def _joined(real: Tensor, others: Tensor, index: Tensor, spill: Path | None) -> Tensor:
+    """Real images uint8, and behind them rows (N,) of others; in a nameless file of `spill` where memory is short."""
+    shape = (len(real) + len(index), *real.shape[1:])
+    out: np.ndarray = np.empty(shape, np.uint8)
+    if spill is not None and out.nbytes > images._free_bytes() / 2:
+        with TemporaryFile(dir=spill) as file:
+            out = np.memmap(file, np.uint8, "w+", shape=shape)
+    out[: len(real)] = real.numpy()
+    for part, to in zip(index.split(1024), np.split(out[len(real) :], range(1024, len(index), 1024)), strict=True):
+        to[:] = others[part].numpy()
+    return torch.from_numpy(out)
+
+
+def read_rows(manifest: Manifest, folder: Path, size: tuple[int, int], *, spill: Path | None = None) -> Tensor:
+    """A manifest's images as one uint8 (N, 3, H, W); `spill` is as for `images.read_many`."""
+    return images.read_many([folder / row.path for row in manifest.rows], size, spill=spill)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import safetensors.torch
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 from torchreid import models as torchreid_models
 
@@ -18,9 +20,12 @@ from reid_aug import config as configuration
 from reid_aug.config import Config
 
 FORMAT = "reid-aug baseline 1"
+WORDS = ("scratch", "imagenet", "imagenet-or-scratch")  # weights that are no file
 # ImageNet's mean and spread, as torchreid normalises.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class BaselineConfig(Config):
@@ -41,21 +46,21 @@ class BaselineConfig(Config):
     identities: PositiveInt = 16  # per batch (P)
     instances: PositiveInt = 4  # of each (K)
     optimizer: Literal["adamw", "adam", "amsgrad", "sgd"] = "adamw"
-    learning_rate: PositiveFloat = 5e-3  # the peak of the schedule
-    head_rate: PositiveFloat = 1.0  # the classifier's learning rate, as a multiple
-    momentum: float = 0.9  # of sgd
-    weight_decay: float = 5e-4
+    learning_rate: Positive = 5e-3  # the peak of the schedule
+    head_rate: Positive = 1.0  # the classifier's learning rate, as a multiple
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd
+    weight_decay: NonNegative = 5e-4
     schedule: Literal["one-cycle", "steps", "cosine"] = "one-cycle"
     milestones: tuple[Share, ...] = ()  # of "steps": where the rate falls, as shares of all steps
-    gamma: PositiveFloat = 0.1  # of "steps": what it is multiplied by there
+    gamma: Positive = 0.1  # of "steps": what it is multiplied by there
     warmup: Share = 0.0  # share of all steps over which the rate rises from `warmup_from` of itself; not of "one-cycle"
-    warmup_from: PositiveFloat = 0.1
+    warmup_from: Positive = 0.1
     frozen: Share = 0.0  # share of all steps that train the classifier alone; from ImageNet weights only
-    clip_norm: PositiveFloat | None = 2.0  # of the gradient: at this rate and from scratch, runs differ widely without
+    clip_norm: Positive | None = 2.0  # of the gradient: at this rate and from scratch, runs differ widely without
     label_smoothing: Share = 0.1
-    triplet_weight: NonNegativeFloat = 0.0  # of the batch-hard triplet loss; from scratch and this short it does harm
-    triplet_margin: float = 0.3
-    crop_px: int = 6  # padding of the random crop
+    triplet_weight: NonNegative = 0.0  # of the batch-hard triplet loss; from scratch and this short it does harm
+    triplet_margin: NonNegative = 0.3
+    crop_px: NonNegativeInt = 6  # padding of the random crop
     flip: bool = True
     erasing: Share = 0.0  # probability of random erasing (Zhong et al. 2020); 0.5 in arms that name it
     metric: Literal["euclidean", "cosine"] = "euclidean"  # that the gallery is ranked by
@@ -66,6 +71,13 @@ class BaselineConfig(Config):
     @classmethod
     def _from_recipe(cls, values: Any) -> Any:
         return with_recipe(values) if isinstance(values, Mapping) else values
+
+    @model_validator(mode="after")
+    def _triplets_are_there(self) -> BaselineConfig:
+        if self.triplet_weight and self.sampler == "pk" and min(self.identities, self.instances) < 2:
+            asked = f"identities={self.identities} and instances={self.instances}"
+            raise ValueError(f"a triplet loss compares 2 identities at least with 2 instances each at least, got {asked}")
+        return self
 
     @property
     def batch(self) -> int:
@@ -121,6 +133,42 @@ def _behind_the_neck(model: Any, _: Any, out: Any) -> Any:
     return out if model.training else model.classifier[0](out)
 
 
+def check(config: BaselineConfig, name: str) -> None:
+    """Try a training step's shapes, without memory, and a file of weights.
+
+    ValueError, with the baseline's name, its model and its size, for a network that gives no logits and features or can't
+    take such images, and for another network's weights; errors of `build` and `initial_weights`.
+    """
+    who = f"baseline {name!r}: {config.model} at {config.size[0]} × {config.size[1]}"
+    given = _tried(config.model, config.last_stride, config.neck, config.size, config.batch)
+    if isinstance(given, str):
+        raise ValueError(f"{who} can't be trained on batches of {config.batch}: {given}")
+    if config.weights not in WORDS:
+        with torch.device("meta"):
+            _fitting(build(config, 2), initial_weights(config).state or {}, config.weights)
+
+
+@functools.lru_cache
+def _tried(model: str, last_stride: Literal[1, 2], neck: bool, size: tuple[int, int], batch: int) -> str | None:
+    """What is wrong with a network for a batch of such images, if anything."""
+    with torch.device("meta"), warnings.catch_warnings():  # shapes alone
+        warnings.simplefilter("ignore")  # old layers warn of torch's new ways
+        network = build(BaselineConfig(model=model, last_stride=last_stride, neck=neck), 2)
+        try:
+            given: Any = network.train()(torch.empty(batch, 3, *size))
+        except Exception as error:  # whatever its layers met
+            return " ".join(str(error).split())[:160]
+    shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in _parts(given)]
+    logits_and_features = len(shapes) == 2 and shapes[0] == (batch, 2) and len(shapes[1]) == 2 and shapes[1][0] == batch
+    if not logits_and_features or not isinstance(getattr(network, "classifier", None), nn.Module):
+        return f"it has to have a classifier and give logits and features (B, D) of 2 identities, and gives {shapes}"
+    return None
+
+
+def _parts(given: Any) -> Sequence[Any]:
+    return given if isinstance(given, tuple | list) else [given]
+
+
 class Start(NamedTuple):
     """What training begins from: weights by name, or None, and how results name it."""
 
@@ -141,9 +189,8 @@ def initial_weights(config: BaselineConfig) -> Start:
         return Start(_state(file), f"ImageNet ({file.name})")
     path = Path(config.weights)
     if not path.is_file():
-        words = ["scratch", "imagenet", "imagenet-or-scratch"]
-        hint = nearest(config.weights, words)
-        raise FileNotFoundError(f"baseline weights are {', '.join(words)} or a file, got {config.weights!r}{hint}")
+        hint = nearest(config.weights, list(WORDS))
+        raise FileNotFoundError(f"baseline weights are {', '.join(WORDS)} or a file, got {config.weights!r}{hint}")
     return Start(_state(path), path.name)
 
 
@@ -194,11 +241,15 @@ def _unpickled(path: Path) -> Any:
 
 def fill_in(model: nn.Module, state: Mapping[str, Tensor], name: str = "start") -> None:
     """Take over what fits by name and shape (a classifier of others does not); ValueError when less than half the network does."""
+    model.load_state_dict(_fitting(model, state, name), strict=False)
+
+
+def _fitting(model: nn.Module, state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     own = model.state_dict()
     fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     if 2 * len(fits) < len(own):
         raise ValueError(f"weights {name!r} are another network's: {len(fits)} of {len(own)} tensors fit")
-    model.load_state_dict(fits, strict=False)
+    return fits
 
 
 def prepare(images: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class BenchmarkData:
         people = load_people(data, test_poses=True)
         if self.share is None:
             return people
-        return part_of(people, self.share, self.config.synthesis_seed, pairs=bool(self.config.generators))
+        return part_of(people, self.share, self.config.synthesis_seed, pairs=self.config.wants_pairs)
 
     @cached_property
     def people(self) -> list[PersonImage]:
@@ -90,9 +90,10 @@ class BenchmarkData:
 
     @cached_property
     def generator_size(self) -> tuple[int, int]:
-        """The one size (H, W) that all generators of the benchmark draw; ValueError when they differ."""
+        """The one size (H, W) that all generators of the arms draw; ValueError when they differ."""
+        asked = self.config.generators
         with torch.device("meta"):  # a paper's own size is its constructor's; shapes alone, no weights
-            made = [create(arm.generator.name, **arm.generator.options) for arm in self.config.generators.values()]
+            made = [create(asked[name].generator.name, **asked[name].generator.options) for name in self.config.drawing or asked]
         sizes = {tuple(model.size) for model in made}
         if self.rendered is not None:
             sizes.add(tuple(self.rendered.config.size))
@@ -107,7 +108,9 @@ class BenchmarkData:
 
 
 def contents(data: DataConfig, *, train_poses: bool = True) -> str:
-    """Changes when images come, go or are replaced, or their poses do: a path alone does not say what is there."""
+    """Changes when images come, go or are replaced, or their labels or poses do: a path alone does not say what is there."""
     people: Sequence[PersonImage] = load_people(data, test_poses=train_poses, train_poses=train_poses)
-    said = [(p.split, p.name, os.path.getsize(p.path), p.pose and p.pose.xy.tolist()) for p in people]
+    said = [
+        (p.split, p.name, p.pid, p.camid, os.path.getsize(p.path), p.pose and (p.pose.xy.tolist(), p.pose.visible.tolist())) for p in people
+    ]
     return configuration.digest({"people": said, "on_bad_image": data.on_bad_image})

@@ -35,6 +35,9 @@ from reid_aug.online import PoseAugmentation
 from reid_aug.people import PersonImage
 from reid_aug.train import check_perceptual, train_from
 
+# Keys of generators that came later, and are said where they are not off: digests of earlier runs stay what they were.
+LATER = ("jitter", "min_gap")
+
 __all__ = ["BenchConfig", "Result", "load_config", "run", "run_shares"]
 
 
@@ -81,10 +84,14 @@ class _Benchmark:
         self.root = Path(config.out) / f"{config.name}-{configuration.digest(self.common)}"
         self.folder = self.root if share is None else self.root / f"share-{share:g}"
         self.common["share"] = share
+        if share is not None:  # which images are in a part depends on it, for every arm
+            self.common["pairs"] = config.wants_pairs
+        self._check_twins()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.results = self.folder / RESULTS
         self.data = BenchmarkData(config, share, self.root, self.folder)
-        self._rows: dict[str, tuple[Manifest, Path]] = {}  # by arm, the images that stay, and where they are
+        self._drawn: dict[tuple[str, str], tuple[Manifest, Path]] = {}  # by source and way to draw, images and where they are
+        self._kept_rows: dict[str, Tensor] = {}  # by arm, the indices of those that stay
 
     # What decides what: digests change with whatever decides a thing's content, and name it on disk.
 
@@ -101,6 +108,7 @@ class _Benchmark:
         if own is None:
             return None
         said = own.model_dump(mode="json", exclude={"sample_every_steps", "save_every_steps"})
+        said = {key: value for key, value in said.items() if value or key not in LATER}
         if own.checkpoint is not None:
             said["checkpoint"] = read_header(own.checkpoint)["digest"]
         return {**said, "judge": self._baseline_said(self._judge) if own.perceptual.weights == BASELINE else None}
@@ -108,6 +116,15 @@ class _Benchmark:
     def _baseline_said(self, name: str) -> dict[str, Any]:
         said = self.config.trained[name].model_dump(mode="json", exclude={"recipe", "download", "compile", "weights"})
         return {**said, "start": self._starts[name][1]}
+
+    def _check_twins(self) -> None:
+        """ValueError when two trainings are one under two names: lines of results could not be told apart."""
+        known: dict[str, tuple[str, str]] = {}
+        for one in ((baseline, arm) for baseline in self.config.trained for arm in self.config.arms):
+            other = known.setdefault(self.digest(*one), one)
+            if other != one:
+                what, names = ("arms", (other[1], one[1])) if other[1] != one[1] else ("baselines", (other[0], one[0]))
+                raise ValueError(f"{what} {names[0]!r} and {names[1]!r} are the same: leave one of them out")
 
     @cached_property
     def _starts(self) -> dict[str, tuple[str, str | None]]:
@@ -128,7 +145,7 @@ class _Benchmark:
         images.atomic_write_text(self.folder / "config.json", self.config.model_dump_json(indent=2) + "\n")
         done = self._lines()
         self._preflight()
-        quality = {arm: self._quality(arm) for arm in self._drawing if self.config.quality.pairs}
+        quality = {arm: self._quality(arm) for arm in self.config.drawing if self.config.quality.pairs}
         wanted = [(b, arm, seed) for b in self.config.trained for arm in self.config.arms for seed in self.config.seeds]
         for baseline, arm, seed in sorted(wanted, key=lambda one: self.config.seeds.index(one[2])):
             if (baseline, arm, seed) not in done:
@@ -153,18 +170,12 @@ class _Benchmark:
         for arm in self.config.arms:
             if parted(arm)[0] != NONE and parted(arm)[0] != COPIES:
                 self.data.rows(self.config.variant(arm).draw)
-        for arm in self._drawing:
+        for arm in self.config.drawing:
             asked = self.config.generators[arm]
             if asked.checkpoint is None and not self.place("generators", arm).exists() and asked.perceptual.weights != BASELINE:
                 check_perceptual(asked.generator, asked.perceptual)
-        if self.config.quality.pairs and self._drawing:
+        if self.config.quality.pairs and self.config.drawing:
             assert self._pairs
-
-    @property
-    def _drawing(self) -> list[str]:
-        """The generators whose images some arm trains on."""
-        wanted = {parted(arm)[0] for arm in self.config.arms}
-        return [arm for arm in self.config.generators if arm in wanted]
 
     # Generators and what they draw.
 
@@ -193,13 +204,27 @@ class _Benchmark:
         )  # fmt: skip
         return drawn, folder
 
-    def _gated(self, manifest: Manifest, folder: Path, gate: configuration.GateConfig) -> Manifest:
-        """The rows that a gate keeps; scores go into the manifest, so that another gate scores nothing again."""
+    def _entering(self, arm: str) -> tuple[Manifest, Path, Tensor]:
+        """An arm's synthetic images, where they are, and indices of the rows that stay; drawn and gated once."""
+        variant = self.config.variant(arm)
+        key = parted(arm)[0], variant.draw
+        if key not in self._drawn:
+            self._drawn[key] = self.synthetic(*key)
+        manifest, folder = self._drawn[key]
+        if arm not in self._kept_rows:
+            kept = range(len(manifest.rows))
+            if variant.gate is not None:
+                manifest = self._scored(manifest, folder, variant.gate)
+                self._drawn[key] = manifest, folder
+                kept = gates.keep(manifest.rows, variant.gate).nonzero()[0]
+            self._kept_rows[arm] = torch.as_tensor(kept)
+        return manifest, folder, self._kept_rows[arm]
+
+    def _scored(self, manifest: Manifest, folder: Path, gate: configuration.GateConfig) -> Manifest:
+        """The images with the scores a gate goes by; they are kept on disk, so that another gate scores nothing again."""
         asked = None if gate.identity is None else judge(self._judge_file(), self.config.trained[self._judge].size)
         how = (None, None, None) if asked is None else (asked.features, asked.size, asked.name)
-        scored = gates.score(folder, manifest, self.data.split("train"), self.data.bank, *how)
-        kept = gates.keep(scored.rows, gate)
-        return replace(scored, rows=tuple(row for row, stays in zip(scored.rows, kept.tolist(), strict=True) if stays))
+        return gates.score(folder, manifest, self.data.split("train"), self.data.bank, *how)
 
     def _training_set(self, arm: str, size: tuple[int, int]) -> TrainingSet:
         """What an arm learns from at one size of image."""
@@ -209,15 +234,15 @@ class _Benchmark:
             data = training_set(NONE, self.data.people, real, [], None)
             return data if variant.online is None else replace(data, poses=self.data.poses(size))
         if source == COPIES:
-            return training_set(COPIES, self.data.people, real, self.data.rows("whole"), None)
-        if arm not in self._rows:
-            manifest, folder = self.synthetic(source, variant.draw)
-            self._rows[arm] = (manifest if variant.gate is None else self._gated(manifest, folder, variant.gate)), folder
-        manifest, folder = self._rows[arm]
-        key = (f"{arm} of {folder.name}", size)
+            return training_set(COPIES, self.data.people, real, self.data.rows("whole"), None, spill=self.folder)
+        manifest, folder, kept = self._entering(arm)
+        key = (f"images of {folder.name}", size)  # every arm's that draws so: what differs is which rows it has
         if key not in self.data.decoded:
-            self.data.decoded[key] = read_rows(manifest, folder, size)
-        return training_set(source, self.data.people, real, manifest.rows, self.data.decoded[key], separate=variant.label == "separate")
+            self.data.decoded[key] = read_rows(manifest, folder, size, spill=self.folder)
+        return training_set(
+            source, self.data.people, real, [manifest.rows[i] for i in kept], self.data.decoded[key], kept=kept,
+            separate=variant.label == "separate", spill=self.folder,
+        )  # fmt: skip
 
     # Baselines.
 
@@ -309,5 +334,5 @@ class _Benchmark:
 
     def _perceptual(self) -> dict[str, str]:
         """What the perceptual terms of generators compared images on, for those whose papers have such terms."""
-        found = {arm: read_header(self.checkpoint(arm)).get("about", {}).get("perceptual") for arm in self._drawing}
+        found = {arm: read_header(self.checkpoint(arm)).get("about", {}).get("perceptual") for arm in self.config.drawing}
         return {arm: name for arm, name in found.items() if name is not None}

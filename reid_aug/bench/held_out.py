@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from generators import Generator, PosePair
 from generators.maps import body_mask
@@ -20,15 +21,27 @@ from reid_aug import images
 from reid_aug.bench.metrics import Batch
 from reid_aug.bench.protocols import MaskConfig, PairsConfig
 from reid_aug.manifest import SyntheticRow
-from reid_aug.pairs import held_out_pairs, unpaired
+from reid_aug.pairs import held_out_pairs, pairs_from_keypoints, read_pairs, unpaired
 from reid_aug.people import PersonImage
 
 Pair = tuple[PersonImage, PersonImage]
 
 
-def pairs_to_measure(people: Sequence[PersonImage], asked: PairsConfig) -> list[Pair]:
-    """The pairs image quality is measured on; ValueError says what is missing for that many."""
+def pairs_to_measure(people: Sequence[PersonImage], asked: PairsConfig, keypoints: Path | None = None) -> list[Pair]:
+    """The pairs image quality is measured on; ValueError says what is missing for that many.
+
+    `keypoints` is the keypoint file of query and gallery, which `order: keypoints` draws from.
+    """
     try:
+        if asked.file is not None:
+            found = listed(people, read_pairs(asked.file), asked.file, asked.kind)
+            if "count" in asked.model_fields_set and asked.count != len(found):
+                raise ValueError(f"{asked.file} lists {len(found)} pairs, pairs.count is {asked.count}: give pairs.count={len(found)}")
+            return found
+        if asked.order == "keypoints":
+            if keypoints is None:
+                raise ValueError("pairs.order=keypoints draws from a keypoint file: give data.test_keypoints=FILE, or pairs.order=name")
+            return listed(people, pairs_from_keypoints(keypoints, asked.count, asked.seed), str(keypoints), asked.kind)
         if asked.kind == "unpaired":
             return unpaired(people, asked.count, asked.seed, asked.source_identities, asked.target_identities)
         return held_out_pairs(people, asked.count, asked.seed)
@@ -38,13 +51,54 @@ def pairs_to_measure(people: Sequence[PersonImage], asked: PairsConfig) -> list[
         raise
 
 
+def listed(people: Sequence[PersonImage], names: Sequence[tuple[str, str]], where: str, kind: str = "paired") -> list[Pair]:
+    """Query and gallery images of (source, target) names; a name that both splits have is the gallery's.
+
+    ValueError names `where` they stand and the name that is not there or has no pose, or the pair that is not of `kind`.
+    """
+    splits = ("query", "gallery")
+    known = {p.name: p for split in splits for p in people if p.split == split}
+    if not names:
+        raise ValueError(f"{where} lists no pair")
+    for name in dict.fromkeys(name for pair in names for name in pair):
+        person = known.get(name)
+        if person is None:
+            raise ValueError(f"{where} names {name}, which is no image of {' or '.join(splits)}")
+        if person.pose is None or not bool(person.pose.visible.any()):
+            raise ValueError(f"{where} names {name}, which has no pose")
+    pairs = [(known[source], known[target]) for source, target in names]
+    for source, target in pairs:
+        if (source.pid == target.pid) != (kind == "paired"):
+            people_are = "different people" if kind == "paired" else "one person"
+            raise ValueError(f"{where}: {source.name} and {target.name} show {people_are}, and pairs.kind is {kind}")
+    return pairs
+
+
+def content_digest(pairs: Sequence[Pair]) -> str:
+    """Sixteen hex digits that change with all that images of these pairs are drawn from: names, poses, and sources' bytes."""
+    sha = hashlib.sha256()
+    for source, target in pairs:
+        for person in (source, target):
+            sha.update(repr((person.name, person.pid, person.camid)).encode() + _pose_bytes(person.pose))
+    for path in tqdm(sorted({source.path for source, _ in pairs}), "reading sources", delay=2, disable=None, leave=False):
+        sha.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    return sha.hexdigest()[:16]
+
+
+def _pose_bytes(pose: Pose | None) -> bytes:
+    if pose is None:
+        return b""
+    return repr((pose.skeleton.name, tuple(pose.size))).encode() + pose.xy.numpy().tobytes() + pose.visible.numpy().tobytes()
+
+
 def drawn(
     model: Generator, pairs: Sequence[Pair], mask: MaskConfig, *, jpeg: int | None = None, device: torch.device | None = None,
     batch_size: int = 64, sheet: Path | None = None, keep: Path | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """A generator's images of pairs, in batches, as `Augmenter` would draw them; a sheet of the first eight.
 
-    `keep` is a folder of PNGs: images found there are not drawn again, so that killed work goes on.
+    `keep` is a folder of the images as they are measured, PNGs or the JPEGs of quality `jpeg`, for estimators elsewhere
+    to see the same pixels: images found there are not drawn again, so that killed work goes on.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).eval()
@@ -54,22 +108,23 @@ def drawn(
         sources, targets = zip(*part, strict=True)
         batch = _pose_pairs(sources, targets, size)
         wanted = sheet is not None and start == 0
-        names = [f"{_stem(s)}__{_stem(t)}.png" for s, t in part]
+        names = [f"{_stem(s)}__{_stem(t)}{'.png' if jpeg is None else '.jpg'}" for s, t in part]
         files = [] if keep is None else [keep / name for name in names]
         if files and not wanted and all(file.is_file() for file in files):
             generated = images.read_many(files, size, progress=False)
         else:
-            generated = _draw(model, batch, device)
+            pixels = _draw(model, batch, device)
             if wanted:
                 assert sheet is not None
                 sheet.parent.mkdir(parents=True, exist_ok=True)
-                sample_sheet(batch[:8], images.to_float(generated[:8])).save(sheet)
-            for file, image in zip(files, generated, strict=False):
-                images.write(image.permute(1, 2, 0).numpy(), file)
+                sample_sheet(batch[:8], images.to_float(pixels[:8])).save(sheet)
+            for file, image in zip(files, pixels, strict=False):
+                images.write(image.permute(1, 2, 0).numpy(), file, quality=jpeg or 95)
+            generated = pixels if jpeg is None else reencode(pixels, jpeg)
         paired = all(s.pid == t.pid for s, t in part)
         yield Batch(
-            generated if jpeg is None else reencode(generated, jpeg), images.to_uint8(batch.source),
-            images.to_uint8(batch.target) if paired else None, batch.target_pose, protocol_mask(batch.target_pose, mask),
+            generated, images.to_uint8(batch.source), images.to_uint8(batch.target) if paired else None, batch.target_pose,
+            protocol_mask(batch.target_pose, mask),
             [(s.name, t.name) for s, t in part], [s.pid for s in sources], [s.camid for s in sources], names,
         )  # fmt: skip
 

@@ -95,15 +95,23 @@ class IdentityPreservation(Metric):
                 own, real = torch.cat(self.kept), people.real_features(network, people.home)
                 pids, camids = people.who(people.home)
                 found = {}
-                try:
+                if self._seen_elsewhere():
                     ranking = rank_gallery(own, real, self.pids, pids, self.camids, camids)
                     how = f"{network.name}; gallery of {len(real):,} real images"
                     found[f"{name} rank-1"] = Value(float(ranking.cmc[0]), int(ranking.valid.sum()), how)
-                except ValueError:  # nobody was seen by two cameras
-                    pass
                 mine, theirs = identity_distance(own, self.pids, real, pids), identity_distance(real, pids, real, pids)
                 how = f"{network.name}; {float(theirs.mean()):.3f} for the real images themselves"
                 return found | {"ID²": Value(float(mine.mean()), len(mine), how)}
+
+            def missing(self, name: str) -> dict[str, str]:
+                return {} if self._seen_elsewhere() else {f"{name} rank-1": "nobody drawn has a real image of another camera"}
+
+            def _seen_elsewhere(self) -> bool:
+                """Is anybody found by another camera than the source's? Else no query has a right answer."""
+                cameras: dict[int, set[int]] = {}
+                for pid, camid in zip(*people.who(people.home), strict=True):
+                    cameras.setdefault(pid, set()).add(camid)
+                return any(cameras.get(pid, set()) - {camid} for pid, camid in zip(self.pids, self.camids, strict=True))
 
         return Preserved()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from generators.pose import Pose
-from reid_aug.bench.distributions import frechet_distance, inception_score, kernel_distance
-from reid_aug.bench.networks import Networks
+from reid_aug.bench.distributions import frechet_distance, inception_score, kernel_distance, row_keys
+from reid_aug.bench.networks import Networks, NotMeasurable
 from reid_aug.bench.ssim import SSIM_PROTOCOLS, ssim
 from reid_aug.config import Config
 
@@ -25,7 +24,10 @@ Reference = Literal["train", "test"]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Generated images and what is known of them; images uint8 (B, 3, H, W), all of one size."""
+    """Generated images and what is known of them; images uint8 (B, 3, H, W), all of one size.
+
+    ValueError where a part has another count or size than the generated images: it would be broadcast into wrong numbers.
+    """
 
     generated: Tensor
     source: Tensor
@@ -38,6 +40,25 @@ class Batch:
     files: Sequence[str]  # what each generated image's file is called, where it has one
     _known: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        got = self.generated
+        if got.ndim != 4 or got.shape[1] != 3 or not len(got):
+            raise ValueError(f"a batch's generated images are (B, 3, H, W) with B of 1 at least, got {tuple(got.shape)}")
+        shape = count, _, height, width = tuple(got.shape)
+        kinds = {"generated": (shape, torch.uint8), "source": (shape, torch.uint8), "mask": ((count, 1, height, width), torch.bool)}
+        for name, (wanted, kind) in (kinds | ({} if self.target is None else {"target": (shape, torch.uint8)})).items():
+            part = getattr(self, name)
+            if tuple(part.shape) != wanted or part.dtype != kind:
+                rule = f"{str(kind).removeprefix('torch.')} {wanted}, as the generated images are {shape}"
+                raise ValueError(f"a batch's {name} is {rule}; got {str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}")
+        pose = self.target_pose
+        if tuple(pose.batch_shape) != (count,) or tuple(pose.size) != (height, width):
+            rule = f"{count} of images of {(height, width)}, as the generated images are"
+            raise ValueError(f"a batch's target_pose is {rule}; got {tuple(pose.batch_shape)} of {tuple(pose.size)}")
+        for name in ("names", "pids", "camids", "files"):
+            if len(getattr(self, name)) != count:
+                raise ValueError(f"a batch's {name} are {count}, one for each generated image, got {len(getattr(self, name))}")
+
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, asked for once: metrics share a network's answers."""
         if key not in self._known:
@@ -49,15 +70,11 @@ class Batch:
         return self.once(("generated", masked), lambda: self.generated * self.mask if masked else self.generated)
 
     def targets(self, masked: bool) -> Tensor:
-        """The photographs; ValueError where a pair has none."""
+        """The photographs; NotMeasurable where a pair has none."""
         if self.target is None:
             raise NotMeasurable("no photograph of these people in these poses")
         target = self.target
         return self.once(("target", masked), lambda: target * self.mask if masked else target)
-
-
-class NotMeasurable(ValueError):
-    """A metric has no meaning here: the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,10 @@ class Running(ABC):
     @abstractmethod
     def values(self, name: str) -> dict[str, Value]:
         """The result by column; most metrics have one, under the `name` the protocol gives them."""
+
+    def missing(self, name: str) -> dict[str, str]:
+        """Why columns that `values` would have are not there, asked for after it."""
+        return {}
 
 
 class Around(ABC):
@@ -130,7 +151,7 @@ class Ssim(Metric):
     def start(self, around: Around) -> Running:
         def score(batch: Batch) -> Tensor:
             mask = _with_bodies(batch) if self.masked else None
-            # A score is within 2e-6 of float64's, in less than half the time.
+            # Within 2e-6 of float64's on photographs, in less than half the time.
             return ssim(batch.generated, batch.targets(False), self.protocol, mask=mask, dtype=torch.float32).double()
 
         rule = SSIM_PROTOCOLS[self.protocol]
@@ -171,7 +192,7 @@ class InceptionScore(Metric):
                 if outer.masked:
                     _with_bodies(batch)
                 self.logits.append(_inception(batch, network, outer.masked, outer.resize)[1])
-                self.keys += [hashlib.sha256(image.tobytes()).digest() for image in batch.images(outer.masked).cpu().numpy()]
+                self.keys += row_keys(batch.images(outer.masked))
 
             def values(self, name: str) -> dict[str, Value]:
                 order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
@@ -215,12 +236,15 @@ class FrechetInception(Metric):
         how = f"{named(network)}, {self.resize} resize; reference: {self.reference}"
         return SetDistance(
             lambda batch: _inception(batch, network, False, self.resize)[0],
-            lambda: _real_inception(around, self.reference, self.resize), lambda a, b: (frechet_distance(a, b), None), how,
+            lambda: _real_inception(around, self.reference, self.resize)[0], lambda a, b: (frechet_distance(a, b), None), how,
         )  # fmt: skip
 
 
 class KernelInception(Metric):
-    """KID (Bińkowski et al. 2018): polynomial maximum mean discrepancy of the same features, over random subsets."""
+    """KID (Bińkowski et al. 2018): polynomial maximum mean discrepancy of the same features, over random subsets.
+
+    Which images a subset has is decided by a hash of their pixels: neither order nor batches matter.
+    """
 
     kind: Literal["kid"]
     reference: Reference = "train"
@@ -232,18 +256,31 @@ class KernelInception(Metric):
         network = around.networks.inception
         drawn = f"{self.subsets} subsets of at most {self.subset_size:,}"
         how = f"{named(network)}, {self.resize} resize; reference: {self.reference}; {drawn}"
-        return SetDistance(
-            lambda batch: _inception(batch, network, False, self.resize)[0],
-            lambda: _real_inception(around, self.reference, self.resize),
-            lambda a, b: kernel_distance(a, b, self.subsets, self.subset_size), how,
-        )  # fmt: skip
+        keys: list[bytes] = []
+
+        def own(batch: Batch) -> Tensor:
+            keys.extend(row_keys(batch.images(False)))
+            return _inception(batch, network, False, self.resize)[0]
+
+        def distance(a: Tensor, b: Tensor) -> tuple[float, float]:
+            theirs = _real_inception(around, self.reference, self.resize)[1]
+            return kernel_distance(a, b, self.subsets, self.subset_size, keys=(keys, theirs))
+
+        return SetDistance(own, lambda: _real_inception(around, self.reference, self.resize)[0], distance, how)
 
 
-def _real_inception(around: Around, split: Reference, resize: str) -> Tensor:
+def _real_inception(around: Around, split: Reference, resize: str) -> tuple[Tensor, list[bytes]]:
+    """Features of the real images of a split and a hash of each one's pixels, computed once."""
     network = around.networks.inception
-    return around.once(
-        ("inception", split, resize), lambda: torch.cat([network(images, resize)[0] for images in around.real(split)])
-    )
+
+    def ask() -> tuple[Tensor, list[bytes]]:
+        found, keys = [], []
+        for images in around.real(split):
+            found.append(network(images, resize)[0])
+            keys += row_keys(images)
+        return torch.cat(found), keys
+
+    return around.once(("inception", split, resize), ask)
 
 
 class Lpips(Metric):

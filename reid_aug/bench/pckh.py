@@ -70,7 +70,12 @@ def pckh_counts(estimated: Pose, wanted: Pose, share: float = 0.5) -> tuple[Tens
     """How many joints of each image are right, and how many count, both (B,) int; both 0 for a head of less than two joints.
 
     As Pose-Transfer's calPCKH_market.py: |dx| below `share` × the head box's width and |dy| below that of its height.
+    ValueError for poses that are not as many, or not of images of one size.
     """
+    for what in ("batch_shape", "size"):
+        mine, theirs = (tuple(getattr(pose, what)) for pose in (estimated, wanted))
+        if mine != theirs:
+            raise ValueError(f"estimated poses have the {what} of those wanted, {theirs}, got {mine}")
     wanted = wanted.to("cpu")
     found = convert(estimated.to("cpu"), wanted.skeleton)
     head = [wanted.skeleton.index(joint) for joint in HEAD if joint in wanted.skeleton.joints]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from generators.registry import nearest
 from reid_aug.bench.identity_metrics import AppearancePreservation, IdentityPreservation, ReidFrechet
 from reid_aug.bench.metrics import DetectionScore, FrechetInception, InceptionScore, KernelInception, Lpips, Ssim
 from reid_aug.bench.pckh import Pckh
@@ -20,20 +21,43 @@ AnyMetric = Annotated[
 
 
 class PairsConfig(Config):
-    """Which pairs of test images: "paired" of one person, "unpaired" of a source and a target group of people without overlap."""
+    """Which pairs of test images: "paired" of one person, "unpaired" of a source and a target group of people without overlap.
+
+    Pairs are drawn by `seed` from all there are. With `order: keypoints` these are counted in the order of
+    data.test_keypoints' rows, as the field's published list was, which 12,000 and seed 0 then give on Market-1501.
+    """
 
     kind: Literal["paired", "unpaired"] = "paired"
     count: PositiveInt = 12000
     seed: int = 0
+    order: Literal["name", "keypoints"] = "name"
+    file: str | None = None  # a CSV `from,to` of image names (`reid-aug pairs`): these, and none are drawn
     source_identities: PositiveInt | None = None  # unpaired only; default: half of them, rounded up
     target_identities: PositiveInt | None = None  # the other half
+
+    @model_validator(mode="after")
+    def _nothing_in_vain(self) -> PairsConfig:
+        for name in ("source_identities", "target_identities"):
+            number = getattr(self, name)
+            if number is not None and (self.kind == "paired" or self.file is not None):
+                of = "pairs of a file" if self.kind == "unpaired" else "kind: paired"
+                raise ValueError(f"{name} is of pairs drawn with kind: unpaired, got {number} for {of}")
+        if self.order == "keypoints" and self.kind == "unpaired":
+            raise ValueError("order: keypoints is of kind: paired, got it for kind: unpaired")
+        return self
+
+
+def _odd(side_px: int) -> int:
+    if side_px % 2 == 0:
+        raise ValueError(f"a closing's side is an odd number of pixels, got {side_px}")
+    return side_px
 
 
 class MaskConfig(Config):
     """The body mask of a target pose: discs and limbs, then a closing; pixels at 128 rows, in proportion elsewhere."""
 
     limb_px: PositiveFloat = 4.0
-    closing_px: PositiveInt = 5
+    closing_px: Annotated[PositiveInt, AfterValidator(_odd)] = 5
 
 
 class DataSetFacts(Config):
@@ -79,6 +103,10 @@ def _with_kind(metrics: Any) -> Any:
         return metrics
     standard = {name: {"kind": metric.kind, **({"masked": True} if getattr(metric, "masked", False) else {})}
                 for name, metric in _everything().items()}  # fmt: skip
+    for name, value in metrics.items():
+        if isinstance(value, dict) and "kind" not in value and name not in standard:
+            near = nearest(str(name), list(standard))
+            raise ValueError(f"a metric of a name of its own says its kind, got {name!r}; standard ones are {', '.join(standard)}{near}")
     return {
         name: {**standard[name], **value} if isinstance(value, dict) and "kind" not in value and name in standard else value
         for name, value in metrics.items()
@@ -100,6 +128,7 @@ class QualityProtocol(Config):
     metrics: Metrics = Field(default_factory=_everything)
     data_set: DataSetFacts | None = None
     published: tuple[PublishedRow, ...] = ()
+    published_pairs: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # sha256sum of the pairs `published` is of, if known
 
     @model_validator(mode="after")
     def _rows_of_metrics(self) -> QualityProtocol:

@@ -136,6 +136,7 @@ def measure(
     for name in list(under_way):
         with _Excused(name, missing, under_way):
             values |= under_way[name].values(name)
+            missing |= under_way[name].missing(name)
     return Quality(protocol.name, counts["images"], values, missing)
 
 
@@ -165,11 +166,18 @@ class _Excused:
         return False
 
 
-def published(protocol: QualityProtocol, around: Surroundings, measured: Quality, *, as_shipped: bool) -> tuple[PublishedRow, ...]:
-    """Published rows that may stand beside what was measured: the protocol as the paper has it, on the paper's data set."""
+def published(
+    protocol: QualityProtocol, around: Surroundings, measured: Quality, *, as_shipped: bool, pair_list: str | None = None
+) -> tuple[PublishedRow, ...]:
+    """Published rows that may stand beside what was measured: the protocol as the paper has it, on the paper's data set.
+
+    Where the paper's pairs are known, those measured are the same: `pair_list` is their `reid_aug.pairs.list_digest`.
+    Where they are not, there are as many.
+    """
     facts = protocol.data_set
-    same_data = facts is not None and facts.model_dump(exclude={"name"}) == around.facts
-    same_pairs = measured.images == protocol.pairs.count and around.home == "test"
+    same_data = facts is not None and facts.model_dump(exclude={"name"}) == around.facts and around.home == "test"
+    known = protocol.published_pairs
+    same_pairs = measured.images == protocol.pairs.count if known is None else pair_list == known
     return protocol.published if as_shipped and same_data and same_pairs else ()
 
 
@@ -193,9 +201,15 @@ def _cell(value: Value | None) -> str:
 
 
 def _how(name: str, measured: dict[str, Quality]) -> str:
-    """A metric's definition, or why it has no number."""
-    defined = next((one.values[name].how for one in measured.values() if name in one.values), None)
-    return defined or next(one.missing[name] for one in measured.values() if name in one.missing)
+    """A metric's definition, and why there is no number of it where there is none."""
+    defined = [one.values[name].how for one in measured.values() if name in one.values]
+    reasons: dict[str, list[str]] = {}
+    for label, one in measured.items():
+        if name in one.missing:
+            reasons.setdefault(one.missing[name], []).append(label)
+    everywhere = sum(map(len, reasons.values())) == len(measured) and len(reasons) == 1
+    said = [reason if everywhere else f"{', '.join(labels)} not measured: {reason}" for reason, labels in reasons.items()]
+    return "; ".join([*defined[:1], *said])
 
 
 def limb_table(measured: dict[str, Quality]) -> str:

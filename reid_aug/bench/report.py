@@ -13,15 +13,18 @@ from reid_aug import images
 from reid_aug.bench.harness import BenchConfig, Result
 from reid_aug.bench.quality import Quality, limb_table
 from reid_aug.bench.quality import table as quality_table
-from reid_aug.bench.summary import COPIES, ArmSummary, gains_table, p_text, percent, points, scores_table, summarise, verdicts
+from reid_aug.bench.results import machines, machines_text
+from reid_aug.bench.summary import COPIES, ArmSummary, Gain, gains_table, p_text, percent, points, scores_table, summarise, verdicts
 
 __all__ = ["ArmSummary", "record", "render", "summarise", "verdicts", "write", "write_shares"]
 
 _STATISTICS = (
     "Gains over `none` are in points, with 95 % intervals. Δ: a paired bootstrap over queries, scores averaged over seeds, and p by sign "
     "flips: they speak of other queries and these very trainings. Trainings too: Welch's t over queries and seeds, which decides where "
-    "there are two seeds or more. p-values are Holm's for every arm of every baseline beside `none`. No arm was tuned: each has the "
-    "baseline's own settings and as many steps. Each generator was trained once, on one data set, and nothing here speaks of others."
+    "there are two seeds or more. Queries are taken as independent, though several are of one person, so true intervals may be wider. An "
+    "arm with erasing is judged by what it gains over `erasing` alone, where that is an arm. p-values are Holm's for all of these: every "
+    "arm of every baseline beside `none`, and those with erasing beside `erasing`, too. No arm was tuned: each has the baseline's own "
+    "settings and as many steps. Each generator was trained once, on one data set, and nothing here speaks of others."
 )
 _ARMS = (
     f"Arms: `none` real images alone; `{COPIES}` the same images once more, as often as other arms add synthetic ones; `oracle` the true "
@@ -59,7 +62,6 @@ def tables(result: Result, summaries: Sequence[ArmSummary]) -> Iterator[str]:
 def render(result: Result, summaries: Sequence[ArmSummary], about: str, command: str) -> str:
     """The whole report as Markdown."""
     first = result.lines[0]
-    machine = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
     sheets = [arm for arm in result.quality if (result.folder / "samples" / f"{arm}.png").exists()]
     share = "" if first["share"] is None else f"{100 * first['share']:g} % of the training images: "
     parts = [
@@ -75,7 +77,7 @@ def render(result: Result, summaries: Sequence[ArmSummary], about: str, command:
         *_image_quality(result.quality),
         "![CMC](cmc.png)",
         *[f"`{arm}`, held-out people: source, target pose, result, truth.\n\n![{arm}](samples/{arm}.png)" for arm in sheets],
-        f"`{command}` on {first['device']}; {machine}; {first['date'][:10]}.",
+        machines_text(command, result.lines),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -105,7 +107,7 @@ def _perceptual(perceptual: dict[str, str], quality: dict[str, Quality]) -> Iter
 def record(result: Result, summaries: Sequence[ArmSummary], config: BenchConfig, command: str) -> None:
     """Keep tables, lines, machine, versions, command and date in the JSON file the configuration names."""
     assert config.record is not None
-    about = {"command": " ".join(_anywhere(command.split())), "device": result.lines[0]["device"], "versions": result.lines[0]["versions"]}
+    about = {"command": " ".join(_anywhere(command.split())), "machines": machines(result.lines)}
     kept = {**about, "config": _kept(config), **_recorded(result, summaries)}
     images.atomic_write_text(config.record, json.dumps(kept, indent=1, allow_nan=False) + "\n")
 
@@ -125,17 +127,21 @@ def _recorded(result: Result, summaries: Sequence[ArmSummary]) -> dict[str, Any]
         rows.setdefault(one.baseline, {})[one.arm] = {
             "seeds": one.seeds,
             "scores": {key: {"mean": m, "std": None if np.isnan(s) else s} for key, (m, s) in one.scores.items()},
-            "gains": {
-                score: {
-                    "over_queries": gain.over_queries._asdict(), "query_p": gain.query_p,
-                    "over_trainings": gain.over_trainings and gain.over_trainings._asdict(), "training_p": gain.training_p,
-                }
-                for score, gain in one.gains.items()
-            },
+            "gains": _gains(one.gains), **({"beyond": {one.alone: _gains(one.gains_beyond)}} if one.alone else {}),
             "seconds": one.seconds, "train_images": one.train_images,
         }  # fmt: skip
     quality = {name: found.as_json() for name, found in result.quality.items()}
     return {"baselines": rows, "quality": quality, "verdicts": verdicts(summaries), "lines": result.lines}
+
+
+def _gains(gains: Mapping[str, Gain]) -> dict[str, Any]:
+    return {
+        score: {
+            "over_queries": gain.over_queries._asdict(), "query_p": gain.query_p,
+            "over_trainings": gain.over_trainings and gain.over_trainings._asdict(), "training_p": gain.training_p,
+        }
+        for score, gain in gains.items()
+    }  # fmt: skip
 
 
 def _anywhere(words: Sequence[str]) -> Iterator[str]:
@@ -156,7 +162,8 @@ def write_shares(results: Mapping[float, Result], config: BenchConfig, command: 
     path = folder / "shares.md"
     images.atomic_write_text(path, "\n\n".join(_shares(results, found, config, command)) + "\n")
     if config.record:
-        kept = {"command": " ".join(_anywhere(command.split())), "config": _kept(config)}
+        lines = [line for result in results.values() for line in result.lines]
+        kept = {"command": " ".join(_anywhere(command.split())), "machines": machines(lines), "config": _kept(config)}
         parts = {f"{share:g}": _recorded(results[share], found[share]) for share in results}
         images.atomic_write_text(config.record, json.dumps({**kept, "shares": parts}, indent=1, allow_nan=False) + "\n")
     return path
@@ -177,16 +184,14 @@ def _shares(results: Mapping[float, Result], found: Mapping[float, list[ArmSumma
             rows.append([one.arm, *(f"{percent(*at[i].scores['map'])}{_share_gain(at[i])}" for at in own.values())])
         yield "\n".join("| " + " | ".join(row) + " |" for row in rows)
     yield "![mAP against the share of training images](shares.png)"
-    yield f"`{command}`"
+    yield machines_text(command, [line for result in results.values() for line in result.lines])
 
 
 def _share_gain(one: ArmSummary) -> str:
     if not one.gains:
         return ""
-    gain = one.gains["map"]
-    of_trainings = gain.over_trainings is not None
-    p_value = gain.training_p if of_trainings else gain.query_p
-    return f"<br>{points(gain.over_trainings if of_trainings else gain.over_queries)}, p {p_text(p_value)}"
+    gain, p_value = one.gains["map"].deciding
+    return f"<br>{points(gain)}, p {p_text(p_value)}"
 
 
 def _figure(columns: int) -> tuple[Any, list[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -88,3 +88,27 @@ def versions() -> dict[str, str]:
     return {"reid-aug": package_version(), "python": platform.python_version()} | {
         name: version(name) for name in ("torch", "torchreid", "numpy")
     }
+
+
+def machines(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Where lines of results come from: each device with its versions, how many lines it made, and its first and last day."""
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for line in lines:
+        found.setdefault((line["device"], *line["versions"].items()), []).append(line["date"][:10])
+    return [
+        {"device": device, "versions": dict(names), "lines": len(days), "from": min(days), "to": max(days)}
+        for (device, *names), days in found.items()
+    ]
+
+
+def machines_text(command: str, lines: Sequence[Mapping[str, Any]]) -> str:
+    """The command and every machine that ran a part of it, as Markdown."""
+    told = []
+    for one in machines(lines):
+        names = ", ".join(f"{name} {number}" for name, number in one["versions"].items())
+        days = one["from"] if one["from"] == one["to"] else f"{one['from']} to {one['to']}"
+        told.append((one["lines"], f"{one['device']}; {names}; {days}."))
+    if len(told) == 1:
+        return f"`{command}` on {told[0][1]}"
+    trainings = [f"* {count} of {len(lines)} trainings on {text}" for count, text in told]
+    return f"`{command}`, not all on one machine with the same versions:\n\n" + "\n".join(trainings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reid_aug.bench.arms import COPIES
+from reid_aug.bench.arms import COPIES, ERASING, parted
 from reid_aug.bench.arms import NONE as BASE
 from reid_aug.bench.harness import Result
 from reid_aug.bench.results import scores_file
@@ -20,16 +20,21 @@ TESTED = {"rank1": "rank-1", "map": "mAP"}
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better than `none` under the same baseline, in fractions, with 95 % intervals.
+    """How much better than another arm (`none`) under the same baseline, in fractions, with 95 % intervals.
 
-    p-values are Holm's for every arm of every baseline beside `none`: over queries (sign flips), and over queries and
-    trainings (Welch), which one seed can't tell.
+    p-values are Holm's for all gains of all baselines' arms: over queries (sign flips), and over queries and trainings
+    (Welch), which one seed can't tell.
     """
 
     over_queries: Interval
     query_p: float
     over_trainings: Interval | None
     training_p: float | None
+
+    @property
+    def deciding(self) -> tuple[Interval, float | None]:
+        """The interval and p-value that decide: over trainings, too, where there are two or more."""
+        return (self.over_queries, self.query_p) if self.over_trainings is None else (self.over_trainings, self.training_p)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,10 @@ class ArmSummary:
     seeds: int
     scores: dict[str, tuple[float, float]]
     gains: dict[str, Gain]  # empty for the arm everything is compared with
-    map_gain_over_copies: Interval | None  # None without that arm, and for it and `none`
+    alone: str | None  # the arm that does to real images alone what this one does to all: `erasing` for `pg2+erasing`
+    gains_beyond: dict[str, Gain]  # over that arm; empty without it
+    control: str | None  # the arm with copies in synthetic images' place
+    map_gain_over_control: Interval | None  # over trainings, too, where there are two or more
     steps: int
     seconds: float
     train_images: int
@@ -60,28 +68,57 @@ def summarise(result: Result) -> list[ArmSummary]:
 
 
 def _corrected(summaries: list[ArmSummary]) -> list[ArmSummary]:
-    """p-values as Holm's method leaves them when every arm of every baseline is tried; rank-1 and mAP apart."""
+    """p-values as Holm's method leaves them when every gain of every arm is tried; rank-1 and mAP apart."""
+    gains = [(i, over) for i, one in enumerate(summaries) for over in ("gains", "gains_beyond") if getattr(one, over)]
     for score in TESTED:
         for name in ("query_p", "training_p"):
-            tried = [i for i, one in enumerate(summaries) if one.gains and getattr(one.gains[score], name) is not None]
-            adjusted = holm([getattr(summaries[i].gains[score], name) for i in tried])
-            for i, p_value in zip(tried, adjusted.tolist(), strict=True):
-                gain = replace(summaries[i].gains[score], **{name: p_value})
-                summaries[i] = replace(summaries[i], gains={**summaries[i].gains, score: gain})
+            tried = [(i, over) for i, over in gains if getattr(getattr(summaries[i], over)[score], name) is not None]
+            adjusted = holm([getattr(getattr(summaries[i], over)[score], name) for i, over in tried])
+            for (i, over), p_value in zip(tried, adjusted.tolist(), strict=True):
+                found = getattr(summaries[i], over)
+                summaries[i] = replace(summaries[i], **{over: {**found, score: replace(found[score], **{name: p_value})}})
     return summaries
 
 
 def _summary(result: Result, key: tuple[str, str], found: dict[tuple[str, str], dict[str, np.ndarray]]) -> ArmSummary:
     baseline, arm = key
     lines = [line for line in result.lines if (line["baseline"], line["arm"]) == key]
-    mine, base, copies = found[key], found[baseline, BASE], found.get((baseline, COPIES))
-    gains = {} if arm == BASE else {score: _gain(mine[score], base[score]) for score in TESTED}
-    control = None if copies is None or arm in (BASE, COPIES) else paired_bootstrap(mine["map"], copies["map"])
+    scores = {name: own for (under, name), own in found.items() if under == baseline}
+    alone, control = _compared_with(arm, list(scores))
+
+    def gains(other: str | None) -> dict[str, Gain]:
+        return {} if other in (None, arm) else {score: _gain(scores[arm][score], scores[other][score]) for score in TESTED}
+
     scored = [score for score in (*SCORES, *RERANKED) if score in lines[0]]
     return ArmSummary(
-        baseline, arm, len(lines), {score: mean_std([line[score] for line in lines]) for score in scored}, gains, control,
-        lines[0]["steps"], float(np.mean([line["seconds"] for line in lines])), lines[0]["train_images"], mine["cmc"].mean(0),
+        baseline, arm, len(lines), {score: mean_std([line[score] for line in lines]) for score in scored},
+        gains(BASE), alone, gains(alone), control, None if control is None else _interval(scores[arm]["map"], scores[control]["map"]),
+        lines[0]["steps"], float(np.mean([line["seconds"] for line in lines])), lines[0]["train_images"], scores[arm]["cmc"].mean(0),
     )  # fmt: skip
+
+
+def _compared_with(arm: str, arms: Sequence[str]) -> tuple[str | None, str | None]:
+    """Beside `none`: the arm that does the same to real images alone, and the one that has copies in synthetic images' place.
+
+    What `erasing` gains alone is no merit of `pg2+erasing`, against `none` or against `copies` without erasing.
+    """
+    source, variants = parted(arm)
+
+    def like(images: str) -> str | None:
+        fits = [other for other in arms if other != arm and parted(other)[0] == images and set(parted(other)[1]) & set(variants)]
+        fits = [other for other in fits if set(parted(other)[1]) <= set(variants)]
+        return max(fits, key=lambda other: len(parted(other)[1]), default=None)
+
+    if arm in (BASE, COPIES):
+        return None, None
+    alone = None if source == BASE else like(BASE)
+    return alone, like(COPIES) or (COPIES if COPIES in arms and alone is None else None)
+
+
+def _interval(mine: np.ndarray, other: np.ndarray) -> Interval:
+    """Of the difference of two arms' scores (S, Q): over queries and trainings, over queries alone with a single seed."""
+    test = over_seeds(mine, other)
+    return paired_bootstrap(mine, other) if test is None else test.interval
 
 
 def _gain(mine: np.ndarray, base: np.ndarray) -> Gain:
@@ -98,7 +135,7 @@ def _per_query(result: Result, key: tuple[str, str]) -> dict[str, np.ndarray]:
 
 
 def verdicts(summaries: Sequence[ArmSummary]) -> list[str]:
-    """One sentence an arm: what may be said of mAP, against `none` and against the control.
+    """One sentence an arm: what may be said of mAP, against `none` (`pg2+erasing`: against `erasing`) and against the control.
 
     With two seeds or more the interval over queries and trainings decides, and Holm's p-value; with one, that over queries.
     """
@@ -107,13 +144,19 @@ def verdicts(summaries: Sequence[ArmSummary]) -> list[str]:
 
 
 def _verdict(one: ArmSummary, who: str) -> str:
-    found, control = one.gains["map"], one.map_gain_over_copies
-    gain, p_value = (found.over_queries, found.query_p) if found.over_trainings is None else (found.over_trainings, found.training_p)
+    found = (one.gains_beyond or one.gains)["map"]
+    gain, p_value = found.deciding
+    single = found.over_trainings is None
     sure = (gain.low > 0 or gain.high < 0) and p_value is not None and p_value < 0.05
     what = "has no measurable effect" if not sure else "helps" if gain.mean > 0 else "hurts"
-    over = "queries, of these trainings alone" if found.over_trainings is None else "queries and trainings"
-    against = f"; against `{COPIES}` {points(control)} over queries" if control else ""
-    return f"{who}`{one.arm}` {what}: mAP {points(gain)} points over {over} (Holm's p {_equals(p_value)}){against}."
+    beyond = f" beyond `{one.alone}` alone" if one.alone else ""
+    over = "queries, of these trainings alone" if single else "queries and trainings"
+    against = f"; against `{one.control}` {points(one.map_gain_over_control)} over queries{'' if single else ' and trainings'}"
+    source, variants = parted(one.arm)
+    mixed = ERASING in variants and source != BASE and not one.alone
+    unknown = f"; how much of it is erasing's own, an arm `{ERASING}` would tell" if mixed else ""
+    said = f"{what}{beyond}: mAP {points(gain)} points over {over} (Holm's p {_equals(p_value)})"
+    return f"{who}`{one.arm}` {said}{against if one.control else ''}{unknown}."
 
 
 def _equals(p_value: float | None) -> str:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from generators import Pose
 from reid_aug.bench.baseline import BaselineConfig, build, fill_in, initial_weights, prepare
 from reid_aug.bench.losses import batch_hard_triplet, smoothed_cross_entropy
-from reid_aug.bench.variants import Variant
+from reid_aug.bench.variants import Variant, check_batches, most_synthetic
 from reid_aug.online import PoseAugmentation
 from reid_aug.samplers import pk_batches, replaced, shuffled_batches
 
@@ -60,11 +60,13 @@ def train_baseline(
     """Train for `config.steps` steps from the configured weights, or from `start`; everything random comes from `seed`.
 
     A classifier of other identities is left out of `start`. `variant` says how synthetic images enter; `online` draws
-    images of every batch anew, before flip and crop. The model in eval mode. FloatingPointError when it diverged.
+    images of every batch anew, before flip and crop. The model in eval mode. FloatingPointError when it diverged;
+    ValueError for a variant that contradicts itself or lets no synthetic image into a batch.
     """
     from lightning_fabric import Fabric
 
     variant = variant or Variant()
+    check_batches(variant, config)
     fabric = Fabric(accelerator="auto" if device == "auto" else device, devices=1, precision=config.precision)
     torch.manual_seed(seed)
     model = build(config, data.classes)
@@ -129,7 +131,7 @@ def _batches(config: BaselineConfig, variant: Variant, data: TrainingSet, seed: 
     pool = labels[~synthetic] if replace else labels
     drawn = None if replace else synthetic
     if config.sampler == "pk":
-        most = None if share is None else int(share * config.instances + 1e-9)
+        most = None if share is None else most_synthetic(share, config.instances)
         dealt = pk_batches(pool, config.identities, config.instances, config.steps, seed, synthetic=drawn, most_synthetic=most)
     else:
         dealt = shuffled_batches(len(pool), config.batch, config.steps, seed, synthetic=drawn, share=share)
@@ -148,13 +150,18 @@ def _per_image(config: BaselineConfig, variant: Variant, data: TrainingSet) -> t
     """Label smoothing (N,), weight of the loss (N,), and whether the identity is known (N,), which LSRO says it is not."""
     synthetic = torch.from_numpy(data.synthetic)
     own = {"smoothed": variant.smoothing, "uniform": 1.0}.get(variant.label, config.label_smoothing)
-    smoothing = torch.where(synthetic, own, config.label_smoothing)
+    real = config.label_smoothing if variant.real_smoothing is None else variant.real_smoothing
+    smoothing = torch.where(synthetic, own, real)
     weight = torch.where(synthetic, variant.weight, 1.0)
     return smoothing, weight, ~synthetic if variant.label == "uniform" else torch.ones_like(synthetic)
 
 
 def optimizer_and_schedule(config: BaselineConfig, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
-    """What moves the weights, and what moves its learning rate after every step."""
+    """What moves the weights, and what moves its learning rate after every step.
+
+    One-cycle moves momentum, too, against the rate, from 0.95 to 0.85 and back (Smith and Topin 2019): sgd's, in place of
+    the configured `momentum` (0 included), and the first beta of the Adams.
+    """
     head: Any = model.classifier
     ids = {id(p) for p in head.parameters()}
     body = [p for p in model.parameters() if id(p) not in ids and p.requires_grad]

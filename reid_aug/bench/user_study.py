@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, StrictBool, ValidationError
 
 from reid_aug import images
-from reid_aug.config import Config, digest, explain
+from reid_aug.config import SHOWN, Config, digest, explain
 
 FORMAT = "reid-aug user study 1"
 PAGE = Path(__file__).with_name("user_study.html")
@@ -21,9 +23,9 @@ PAGE = Path(__file__).with_name("user_study.html")
 
 class _Answer(Config):
     image: str
-    real: bool
-    said_real: bool
-    seconds: float
+    real: StrictBool
+    said_real: StrictBool
+    seconds: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
 class _Rating(Config):
@@ -38,8 +40,9 @@ class _Rating(Config):
 class _Study(Config):
     count: PositiveInt
     practice: NonNegativeInt
-    seconds: PositiveFloat
-    seed: int
+    # Browsers' clocks count to 2^31 ms: what is longer would be over at once.
+    seconds: Annotated[float, Field(gt=0, le=2_147_483, allow_inf_nan=False)]
+    seed: NonNegativeInt
 
 
 def write_study(
@@ -49,7 +52,7 @@ def write_study(
     """Write out/index.html: `count` real and `count` generated images in a random order, each shown for `seconds`.
 
     The first `practice` do not count. The page needs no network and no other file. ValueError: too few images in a
-    folder, images of different sizes, practice that leaves nothing to count.
+    folder, images of different sizes, practice that leaves nothing to count, a time or seed that is none.
     """
     try:
         asked = _Study(count=count, practice=practice, seconds=seconds, seed=seed)
@@ -58,15 +61,15 @@ def write_study(
     if practice >= 2 * count:
         raise ValueError(f"practice is less than all {2 * count} images, got {practice}")
     rng = np.random.default_rng(seed)
-    chosen = [(path, is_real) for folder, is_real in ((real, True), (fake, False)) for path in _sample(Path(folder), count, rng)]
-    sizes = {images.read(path).shape[:2]: path for path, _ in chosen}
+    folders = ((Path(real), True), (Path(fake), False))
+    chosen = [(path, path.relative_to(at).as_posix(), is_real) for at, is_real in folders for path in _sample(at, count, rng)]
+    sizes = {images.read(path).shape[:2]: path for path, _, _ in chosen}
     if len(sizes) > 1:
         (a, first), (b, second) = list(sizes.items())[:2]
         raise ValueError(f"images of a study have one size, or it gives them away: {first.name} is {a}, {second.name} {b}")
     # Everything is written as PNG: a JPEG's blocks on one side only would tell.
-    shown = [
-        {"image": path.name, "real": is_real, "data": _data(path)} for path, is_real in (chosen[i] for i in rng.permutation(len(chosen)))
-    ]  # fmt: skip
+    mixed = [chosen[i] for i in rng.permutation(len(chosen))]
+    shown = [{"image": name, "real": is_real, "data": _data(path)} for path, name, is_real in mixed]
     study = digest({"images": [one["data"] for one in shown], **asked.model_dump()})
     about = {"study": study, "practice": practice, "seconds": seconds}
     page = PAGE.read_text(encoding="utf-8").replace("/*STUDY*/null", _script({"format": FORMAT, **about, "trials": shown}))
@@ -98,7 +101,8 @@ def merge(results: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
     """The results of several raters of one study as a line, and in full in the JSON `out`.
 
     R2G is the share of real images taken for generated, G2R that of generated ones taken for real, means over raters
-    with the standard deviation between them. ValueError: a file that is no result, of another study, or given twice.
+    with the standard deviation between them. ValueError: a file that is no result, of another study, given twice, or
+    with an image that is answered twice.
     """
     ratings = [_read(Path(path)) for path in results]
     studies = {rating.study for rating in ratings}
@@ -133,11 +137,15 @@ def _read(path: Path) -> _Rating:
     if not path.is_file():
         raise FileNotFoundError(f"no result at {path}")
     try:
-        rating = _Rating.model_validate_json(path.read_bytes())
+        rating = _Rating.model_validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except ValidationError as error:
         raise ValueError(f"{path} is no result of a user study: {explain(_Rating, error)}") from None
     if not rating.answers:
         raise ValueError(f"{path}: a rater who answered nothing")
+    (image, real), times = Counter((answer.image, answer.real) for answer in rating.answers).most_common(1)[0]
+    if times > 1:
+        kind = "real" if real else "generated"
+        raise ValueError(f"{path}: every image is answered once, the {kind} image {image[:SHOWN]!r} is there {times} times")
     return rating
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -81,14 +82,26 @@ def test_every_shared_test_takes_it_up(folder: Path) -> None:
     assert "one file and one YAML" in run(folder, *laws[:-1], "test_every_generator_has_its_yaml").stdout
 
 
+def test_tests_of_other_rooms_take_it_up(folder: Path) -> None:
+    """What it draws in a batch is drawn again from the record, as every generator's is."""
+    done = run(folder, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/reid_aug/test_online.py", "-k", "sixth")
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
+
+
 def test_the_benchmark_takes_it_up(folder: Path, tmp_path: Path) -> None:
-    done = run(
-        folder, str(ROOT / "benchmarks" / "run.py"), str(ROOT / "configs" / "benchmarks" / "smoke.yaml"), "arms=[none,sixth]", "seeds=[0]",
-        "generators.sixth.generator.name=sixth", "generators.sixth.generator.size=[32,16]", "generators.sixth.batch_size=4",
-        f"out={tmp_path / 'runs'}",
+    words = (
+        str(ROOT / "benchmarks" / "run.py"), str(ROOT / "configs" / "benchmarks" / "smoke.yaml"), "arms=[none,sixth]", "seeds=[0]",
+        "rendered.size=[64,32]", f"out={tmp_path / 'runs'}",
     )  # fmt: skip
+    done = run(folder, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "| sixth |" in done.stdout
+    (kept,) = (tmp_path / "runs").glob("*/config.json")
+    arm = json.loads(kept.read_text())["generators"]["sixth"]
+    assert arm["batch_size"] == 4 and arm["generator"] == {"name": "sixth", "size": [64, 32], "width": 8, "steps": 3}, "as its YAML says"
+    (folder / "sixth.yaml").unlink()
+    done = run(folder, *words)
+    assert done.returncode == 2 and "arm 'sixth': no sixth.yaml in" in done.stderr and str(folder) in done.stderr
 
 
 def test_the_speed_benchmark_takes_it_up(folder: Path, tmp_path: Path) -> None:

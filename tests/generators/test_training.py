@@ -138,6 +138,21 @@ def sixth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         del registry.models.sixth
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"accelerator": "tpu"}, "accelerator='tpu'"),
+        ({"accelerator": "gpus"}, "accelerator='gpus'"),
+        ({"accelerator": "cpu", "devices": "x"}, "devices='x'"),
+        ({"accelerator": "cpu", "precision": "12-bit"}, "12-bit"),
+    ],
+)
+def test_what_is_not_here_is_told(asked: dict[str, Any], said: str, stream: Callable[..., Iterator[PosePair]], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        train(tiny(), stream(), tmp_path / "out", steps=1, **asked)
+
+
+
 def test_a_sixth_generator_is_a_file_and_a_yaml(sixth: str, tmp_path: Path, stream: Callable[..., Iterator[PosePair]]) -> None:
     assert generators.names() == sorted({*generators.names(), "pg2", sixth})
     options = yaml.safe_load((tmp_path / "my_models" / "sixth.yaml").read_text())["generator"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from reid_aug.bench.arms import training_set
 from reid_aug.bench.baseline import BaselineConfig, build, features, labels_of, prepare
 from reid_aug.bench.ranking import Ranking
 from reid_aug.bench.results import read_results, save_scores, scores_file
+from reid_aug.bench.statistics import over_seeds, paired_bootstrap
 from reid_aug.bench.training import TrainingSet, augment, erase, train_baseline
 from reid_aug.bench.variants import Variant
 from reid_aug.manifest import SyntheticRow
@@ -185,6 +188,37 @@ class TestReport:
             assert gain.over_queries.mean == pytest.approx(oracle.scores[score][0] - none.scores[score][0])
             assert gain.over_queries.low <= gain.over_queries.mean <= gain.over_queries.high
 
+    def test_every_machine_that_made_a_part_is_named(self, asked: harness.BenchConfig, result: harness.Result, tmp_path: Path) -> None:
+        text = report.render(result, report.summarise(result), "rendered", "command")
+        assert f"`command` on {result.lines[0]['device']}; reid-aug " in text and "not all on one machine" not in text
+        other = {"device": "Another GPU", "date": "2021-03-04T00:00:00+00:00"}
+        newer = {"versions": {**result.lines[0]["versions"], "torch": "9.9"}}
+        lines = [result.lines[0], *({**line, **other} for line in result.lines[1:4]), *({**line, **newer} for line in result.lines[4:])]
+        mixed = replace(result, lines=lines)
+        text = report.render(mixed, report.summarise(mixed), "rendered", "command")
+        device = result.lines[0]["device"]
+        for start, end in ((f"* 1 of 8 trainings on {device}; ", ""), ("* 3 of 8 trainings on Another GPU; ", "; 2021-03-04."),
+                           (f"* 4 of 8 trainings on {device}; ", "torch 9.9, ")):  # fmt: skip
+            (line,) = [line for line in text.splitlines() if line.startswith(start)]
+            assert end in line
+        report.record(mixed, report.summarise(mixed), asked.model_copy(update={"record": str(tmp_path / "r.json")}), "command")
+        kept = json.loads((tmp_path / "r.json").read_text())["machines"]
+        assert [(one["device"], one["lines"]) for one in kept] == [(device, 1), ("Another GPU", 3), (device, 4)]
+        assert kept[1]["versions"] == result.lines[0]["versions"] and kept[2]["versions"]["torch"] == "9.9"
+
+    def test_shares_name_their_machines_too(self, asked: harness.BenchConfig, result: harness.Result, tmp_path: Path) -> None:
+        other = replace(result, folder=tmp_path / "b", lines=[{**line, "device": "Another GPU"} for line in result.lines])
+        for name in ("a", "b"):
+            shutil.copytree(result.folder / "scores", tmp_path / name / "scores")
+        shares = {0.5: replace(result, folder=tmp_path / "a"), 1.0: other}
+        path = report.write_shares(shares, asked.model_copy(update={"record": str(tmp_path / "r.json")}), "command")
+        assert "* 8 of 16 trainings on Another GPU; " in path.read_text()
+        assert [one["lines"] for one in json.loads((tmp_path / "r.json").read_text())["machines"]] == [8, 8]
+
+    def test_what_intervals_take_for_granted_is_said(self, result: harness.Result) -> None:
+        text = report.render(result, report.summarise(result), "rendered", "command")
+        assert "Queries are taken as independent, though several are of one person" in text
+
     def test_record(self, asked: harness.BenchConfig, result: harness.Result, tmp_path: Path) -> None:
         asked = asked.model_copy(update={"record": str(tmp_path / "r.json")})
         report.record(result, report.summarise(result), asked, "command")
@@ -297,8 +331,6 @@ def test_quality_is_measured_again_when_weights_have_come(
 
 
 def test_quality_without_test_poses_says_what_to_do(people: list[PersonImage]) -> None:
-    from dataclasses import replace
-
     from reid_aug.bench.held_out import pairs_to_measure
     from reid_aug.bench.protocols import PairsConfig
 
@@ -355,6 +387,75 @@ class TestVerdicts:
         one, five = alone.gains["map"], many.gains["map"]
         assert one.over_trainings == five.over_trainings and one.training_p is not None and five.training_p is not None
         assert five.training_p == pytest.approx(min(1.0, 5 * one.training_p))
+
+    def test_erasings_gain_is_not_credited_to_what_goes_with_it(self, tmp_path: Path) -> None:
+        gains = {"none": 0.0, "erasing": 0.15, "copies": 0.0, "pg2": 0.0, "pg2+erasing": 0.15, "pg2+gated+erasing": 0.4}
+        found = {"erasing": 0, "pg2": 0, "pg2+erasing": 0, "pg2+gated+erasing": 0}
+        for trial in range(20):
+            summaries = report.summarise(self.simulated(tmp_path / str(trial), gains, luck=0.02, seed=trial))
+            said = {one.arm: text for one, text in zip(summaries[1:], report.verdicts(summaries), strict=True)}
+            for arm in found:
+                found[arm] += f"`{arm}` helps" in said[arm]
+            assert all("beyond `erasing` alone: mAP" in said[arm] and "`copies`" not in said[arm] for arm in list(said)[-2:])
+            assert "against `copies`" in said["pg2"] and "beyond" not in said["pg2"] + said["erasing"]
+            table, none = {one.arm: one for one in summaries}, summaries[0].scores["map"][0]
+            both = table["pg2+erasing"]
+            assert both.gains["map"].over_queries.mean == pytest.approx(both.scores["map"][0] - none)
+            assert both.gains_beyond["map"].over_queries.mean == pytest.approx(both.scores["map"][0] - table["erasing"].scores["map"][0])
+        assert found["pg2+erasing"] <= 1 and found["pg2"] <= 1 and found["erasing"] >= 19 and found["pg2+gated+erasing"] >= 19
+
+    @pytest.mark.parametrize(
+        ("arm", "others", "alone", "control"),
+        [
+            ("pg2", ("none", "copies", "erasing"), None, "copies"),
+            ("erasing", ("none", "copies"), None, "copies"),
+            ("copies", ("none", "erasing"), None, None),
+            ("pg2+erasing", ("none", "copies"), None, "copies"),
+            ("pg2+erasing", ("none", "copies", "erasing", "pg2+gated"), "erasing", None),
+            ("pg2+erasing", ("none", "copies", "copies+erasing", "erasing", "vdg+erasing"), "erasing", "copies+erasing"),
+            ("pg2+more", ("none", "none+more", "erasing"), "none+more", None),
+            ("copies+erasing", ("none", "copies", "erasing"), "erasing", None),
+        ],
+    )
+    def test_what_an_arm_is_compared_with(
+        self, arm: str, others: tuple[str, ...], alone: str | None, control: str | None, tmp_path: Path
+    ) -> None:
+        found = report.summarise(self.simulated(tmp_path, dict.fromkeys((*others, arm), 0.0), luck=0.02, seed=0))[-1]
+        assert (found.arm, found.alone, found.control) == (arm, alone, control)
+        assert bool(found.gains_beyond) == (alone is not None) and (found.map_gain_over_control is None) == (control is None)
+        (said,) = report.verdicts([found])
+        assert ("an arm `erasing` would tell" in said) == (arm == "pg2+erasing" and alone is None)
+
+    def test_equal_arms_are_not_told_from_copies_by_the_luck_of_their_trainings(self, tmp_path: Path) -> None:
+        """An interval over queries alone leaves out 0 in many a comparison of equal arms, so it does not stand there with many seeds."""
+        wrong = np.zeros(2, dtype=int)
+        for trial in range(40):
+            result = self.simulated(tmp_path / str(trial), {"none": 0.0, "copies": 0.0, "equal": 0.0}, luck=0.02, seed=trial)
+            summaries = report.summarise(result)
+            ap = {
+                arm: np.stack([np.load(scores_file(result.folder, arm, "x", seed))["ap"] for seed in range(3)])
+                for arm in ("copies", "equal")
+            }
+            for kind, gain in enumerate((summaries[2].map_gain_over_control, paired_bootstrap(ap["equal"], ap["copies"]))):
+                assert gain is not None and gain.mean == pytest.approx(float(ap["equal"].mean() - ap["copies"].mean()))
+                wrong[kind] += not gain.low <= 0 <= gain.high
+            assert re.search(r"; against `copies` \S+ \[.*\] over queries and trainings\.$", report.verdicts(summaries)[1])
+        assert wrong[0] <= 6 and wrong[1] >= 10, wrong
+
+    def test_one_seed_is_compared_with_copies_over_queries(self, tmp_path: Path) -> None:
+        summaries = report.summarise(self.simulated(tmp_path, {"none": 0.0, "copies": 0.0, "equal": 0.0}, luck=0.0, seed=0, seeds=1))
+        ap = [np.load(scores_file(tmp_path, arm, "x", 0))["ap"] for arm in ("equal", "copies")]
+        assert summaries[2].map_gain_over_control == paired_bootstrap(*ap)
+        assert re.search(r"; against `copies` \S+ \[.*\] over queries\.$", report.verdicts(summaries)[1])
+
+    def test_p_values_pay_for_comparisons_with_erasing(self, tmp_path: Path) -> None:
+        """Four gains over `none` and one beyond `erasing`: the least p of five is multiplied by five."""
+        gains = {"none": 0.0, "erasing": 0.0, "planted": 0.06, "pg2": 0.0, "pg2+erasing": 0.0}
+        result = self.simulated(tmp_path, gains, luck=0.01, seed=5)
+        planted = report.summarise(result)[2].gains["map"]
+        ap = [np.stack([np.load(scores_file(tmp_path, arm, "x", seed))["ap"] for seed in range(3)]) for arm in ("planted", "none")]
+        test = over_seeds(*ap)
+        assert test is not None and planted.training_p == pytest.approx(min(1.0, 5 * test.p_value))
 
     def test_none_alone_has_no_verdict(self, tmp_path: Path) -> None:
         assert report.verdicts(report.summarise(self.simulated(tmp_path, {"none": 0.0}, luck=0.02, seed=0))) == []

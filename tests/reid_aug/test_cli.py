@@ -162,6 +162,9 @@ class TestBadInput:
         assert "no checkpoint at" in dump(tmp_path / "nowhere.safetensors")
         told = ["dump", f"checkpoint={checkpoint}", f"data.root={rendered.root}", f"out={tmp_path / 'dump'}", "device=cudaa"]
         assert "no device 'cudaa'" in refused(*run(*told, capsys=capsys))
+        for device in ("foo", "cuda:x", "cuda:99", "meta"):
+            told[-1] = f"device={device}"
+            assert f"device: no device {device!r} here; there are auto, cpu" in refused(*run(*told, capsys=capsys))
         square = tmp_path / "square.safetensors"
         generators.save(generators.create("pg2", size=(32, 32), width=4), square)
         assert "the generator draws 32 × 32 images, these people's are 32 × 16" in dump(square)
@@ -192,6 +195,23 @@ class TestBadInput:
         assert "width is of type int like 128, got 'wide'" in self.train(root, "generator.width=wide", out=out, capsys=capsys)
         assert "size is of type tuple like (128, 64), got 64" in self.train(root, "generator.size=64", out=out, capsys=capsys)
         assert "radius_px is of type float" in self.train(root, "generator.radius_px=x", out=out, capsys=capsys)
+
+    @pytest.mark.parametrize("device", ["foo", "cuda:x", "cuda:99"])
+    def test_devices(self, device: str, checkpoint: Path, rendered: RenderedSet, capsys: pytest.CaptureFixture[str]) -> None:
+        for told in (["quality", checkpoint, f"data.root={rendered.root}"], ["gate", rendered.root]):
+            assert f"no device {device!r} here; there are auto, cpu" in refused(*run(*told, f"device={device}", capsys=capsys))
+
+    def test_metrics_in_words(self, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        def said(setting: str) -> str:
+            return refused(*run("quality", checkpoint, setting, capsys=capsys))
+
+        told = said("metrics.IS.splitz=5")
+        assert "unknown key 'metrics.IS.splitz'; there are kind, splits, masked, resize (did you mean 'splits'?)" in told
+        assert "metrics.IS.splits: input should be greater than 0, got 0" in said("metrics.IS.splits=0")
+        told = said("metrics.Foo.kind=fud")
+        assert "metrics.Foo: no kind 'fud'; there are ssim, " in told and "(did you mean 'fid'?)" in told
+        assert "SSIM" in said("metrics.SIM={}") and "(did you mean 'SSIM'?)" in said("metrics.SIM={}")
+        assert len(said(f"pairs.count={'x' * 9000}")) < 300
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_unwritable_output(self, rendered: RenderedSet, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from reid_aug.bench.distributions import frechet_distance, inception_score, kernel_distance
+from reid_aug.bench.networks import NotMeasurable
 
 
 def features(count: int, length: int, seed: int, shift: float = 0.0) -> Tensor:
@@ -36,7 +37,7 @@ class TestInceptionScore:
         assert inception_score(1e4 * torch.eye(6).repeat(5, 1), 5)[0] == pytest.approx(6.0)
 
     def test_too_few_images_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="10 splits takes as many images at least, got 9"):
+        with pytest.raises(NotMeasurable, match="10 splits takes as many images at least, got 9"):
             inception_score(torch.zeros(9, 3), 10)
 
 
@@ -103,3 +104,29 @@ class TestKernel:
         assert torch.equal(torch.random.get_rng_state(), before)
         torch.manual_seed(2)
         assert kernel_distance(a, b, subsets=4, subset_size=20) == first
+
+    def test_neither_order_of_images_draws_other_subsets(self) -> None:
+        a, b = features(300, 6, 9), features(400, 6, 10, shift=0.2)
+        first = kernel_distance(a, b, subsets=5, subset_size=40)
+        assert kernel_distance(a, b, subsets=5, subset_size=40, seed=1) != first  # subsets matter
+        rng = torch.Generator().manual_seed(0)
+        for _ in range(3):
+            mixed = a[torch.randperm(300, generator=rng)], b[torch.randperm(400, generator=rng)]
+            assert kernel_distance(*mixed, subsets=5, subset_size=40) == first
+
+    def test_keys_decide_where_rounding_would(self) -> None:
+        # The last digits of features depend on the batch they were computed in; the images' own hashes don't.
+        a, b = features(100, 6, 11), features(100, 6, 12)
+        keys = [[bytes([i]) for i in torch.randperm(100, generator=torch.Generator().manual_seed(s)).tolist()] for s in (1, 2)]
+        first, _ = kernel_distance(a, b, subsets=5, subset_size=20, keys=(keys[0], keys[1]))
+        again, _ = kernel_distance(a * (1 + 1e-7), b.flip(0), subsets=5, subset_size=20, keys=(keys[0], keys[1][::-1]))
+        assert again == pytest.approx(first, rel=1e-4)
+        other, _ = kernel_distance(a * (1 + 1e-7), b, subsets=5, subset_size=20)
+        assert other != pytest.approx(first, rel=1e-4)
+        with pytest.raises(ValueError, match="a key for every row of features, got 99 for 100"):
+            kernel_distance(a, b, keys=(keys[0][1:], keys[1]))
+
+    def test_one_image_has_no_distance(self) -> None:
+        for distance in (frechet_distance, kernel_distance):
+            with pytest.raises(NotMeasurable, match="two images a set at least, got 1"):
+                distance(features(1, 4, 0), features(9, 4, 0))

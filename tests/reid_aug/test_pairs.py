@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import pickle
@@ -22,9 +23,11 @@ from reid_aug.pairs import (
     PairStream,
     all_pairs,
     held_out_pairs,
+    list_digest,
     pair_population,
     pairs_from_keypoints,
     read_pairs,
+    unpaired,
     valid_for_pairs,
     write_pairs,
 )
@@ -315,6 +318,52 @@ def test_held_out_pairs() -> None:
         held_out_pairs(people, 7)
     known = [*people, PersonImage("q.jpg", 0, 0, "query", a_pose(9))]
     assert len(held_out_pairs(known, 12)) == 12  # a queried person 0 is a person
+
+
+def test_a_lists_digest_is_its_files(tmp_path: Path) -> None:
+    pairs = [("a.jpg", "b.jpg"), ("b,c.jpg", "a.jpg")]
+    write_pairs(tmp_path / "p.csv", pairs)
+    assert list_digest(pairs) == hashlib.sha256((tmp_path / "p.csv").read_bytes()).hexdigest()
+    assert list_digest(pairs) != list_digest(pairs[::-1])
+
+
+class TestUnpaired:
+    """As Market-1501 in small: four people with queries, of whom 4 shows no hip, and distractors."""
+
+    def crowd(self, *queried: int) -> list[PersonImage]:
+        rows = [(pid, split) for pid in (1, 2, 3, 4) for split in ("query", "gallery", "gallery")]
+        rows += [(0, "gallery"), (0, "gallery"), (-1, "gallery"), (9, "train"), *[(pid, "query") for pid in queried]]
+        poses = [None if split == "query" else a_pose(i, (8,) if pid == 4 else ()) for i, (pid, split) in enumerate(rows)]
+        return [PersonImage(f"{i}.jpg", pid, 0, split, pose) for i, ((pid, split), pose) in enumerate(zip(rows, poses, strict=True))]
+
+    def groups(self, people: list[PersonImage], first: int | None, second: int | None) -> list[tuple[set[int], set[int]]]:
+        drawn = [unpaired(people, 3, seed, first, second) for seed in range(40)]
+        return [({s.pid for s, _ in pairs}, {t.pid for _, t in pairs}) for pairs in drawn]
+
+    def test_everybody_is_dealt_before_images_without_a_pose_go(self) -> None:
+        found = self.groups(self.crowd(), 3, 2)  # the paper's 376 and 375 of 750 people and identity 0
+        assert all(not sources & targets for sources, targets in found)
+        for side in zip(*found, strict=True):
+            assert set().union(*side) == {0, 1, 2, 3}
+
+    def test_distractors_are_nobody_unless_the_numbers_ask_for_one_more(self) -> None:
+        for first, second in ((2, 2), (None, None), (2, None)):
+            assert all(0 not in sources | targets for sources, targets in self.groups(self.crowd(), first, second))
+        with pytest.raises(ValueError, match="3 source and 3 target identities are wanted; query and gallery have 4"):
+            unpaired(self.crowd(), 3, 0, 3, 3)
+        nobody = [p for p in self.crowd() if p.pid]
+        with pytest.raises(ValueError, match="3 source and 2 target identities are wanted; query and gallery have 4"):
+            unpaired(nobody, 3, 0, 3, 2)
+
+    def test_a_queried_person_0_is_a_person(self) -> None:
+        found = self.groups(self.crowd(0), 2, 2)
+        assert any(0 in sources | targets for sources, targets in found)
+        with pytest.raises(ValueError, match="query and gallery have 5"):
+            unpaired(self.crowd(0), 3, 0, 3, 3)
+
+    def test_too_few_images(self) -> None:
+        with pytest.raises(ValueError, match="target images with a valid pose: can't draw 99 pairs"):
+            unpaired(self.crowd(), 99)
 
 
 @pytest.mark.skipif(not REAL, reason="REID_AUG_MARKET_KEYPOINTS names the folder of the published Market-1501 keypoints")

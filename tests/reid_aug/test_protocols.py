@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
+import generators
 from generators import Pose
 from generators.pose import openpose_18
-from reid_aug.bench import harness, report
+from reid_aug import images
+from reid_aug.bench import benchmark_data, harness, report
 from reid_aug.bench.low_data import part_of
+from reid_aug.cli import main
+from reid_aug.config import DataConfig
 from reid_aug.people import PersonImage
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +40,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[harness.BenchC
     """Two baselines and an arm of every kind."""
     arms = "arms=[none,copies,erasing,pg2,pg2+gated,pg2+lsro,pg2+separate,pg2+replace,pg2+canonical,pg2+online,oracle]"
     half = "variants.gated={gate: {identity: 0.5, novelty: 0.0}}"
-    small = "size: [32, 16], steps: 2, identities: 3, instances: 2, crop_px: 2"  # a recipe's own stand over the common ones
+    small = "size: [32, 16], steps: 2, identities: 3, instances: 2, crop_px: 2, erasing: 0.0"  # a recipe's own stand over the common ones
     two = f"baselines={{plain: {{}}, strong: {{recipe: strong, model: resnet18, weights: scratch, {small}}}}}"
     asked = config(tmp_path_factory.mktemp("arms"), arms, half, two, "rerank=true")
     return asked, harness.run(asked)
@@ -80,6 +86,40 @@ class TestArmsAndBaselines:
         said = report.verdicts(summaries)
         assert len(said) == 20 and said[0].startswith("`plain`: `copies` ")
 
+    def test_images_are_decoded_once_for_all_arms_that_draw_alike(
+        self, everything: tuple[harness.BenchConfig, harness.Result], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, _ = everything
+        arms = ("none", "pg2", "pg2+erasing", "pg2+lsro", "pg2+gated", "pg2+gated+erasing", "pg2+canonical")
+        benchmark = harness._Benchmark(asked.model_copy(update={"arms": arms}))
+        read, read_rows = [], harness.read_rows
+        monkeypatch.setattr(harness, "read_rows", lambda *a, **k: read.append(a[1]) or read_rows(*a, **k))
+        sets = {arm: benchmark._training_set(arm, (32, 16)) for arm in arms}
+        assert len(read) == len(set(read)) == 2, "the whole set's poses, and canonical ones"
+        everyone, gated = sets["pg2"], sets["pg2+gated"]
+        assert torch.equal(sets["pg2+erasing"].images, everyone.images) and len(gated.labels) == 40
+        manifest, folder, kept = benchmark._entering("pg2+gated")
+        wanted = images.read_many([folder / manifest.rows[i].path for i in kept], (32, 16))
+        assert torch.equal(gated.images[20:], wanted) and torch.equal(gated.images[:20], everyone.images[:20])
+        assert everyone.source is not None and gated.source is not None
+        assert torch.equal(gated.source[20:], everyone.source[20:][kept])
+
+    def test_what_memory_does_not_hold_lies_on_the_disk(
+        self, everything: tuple[harness.BenchConfig, harness.Result], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, result = everything
+        benchmark = harness._Benchmark(asked)
+        arms = ("copies", "pg2", "pg2+gated")
+        held = [benchmark._training_set(arm, (32, 16)).images for arm in arms]
+        spilled, memmap = [], np.memmap
+        monkeypatch.setattr(images, "_free_bytes", lambda: 0)
+        monkeypatch.setattr(np, "memmap", lambda *a, **k: spilled.append(k["shape"][0]) or memmap(*a, **k))
+        before = sorted(result.folder.iterdir())
+        again = harness._Benchmark(asked)
+        assert all(torch.equal(one, again._training_set(arm, (32, 16)).images) for arm, one in zip(arms, held, strict=True))
+        assert spilled == [20, 60, 40, 60, 40], "real images; copies; pg2's alone and behind the real ones; those that stay"
+        assert sorted(result.folder.iterdir()) == before, "files without a name"
+
     def test_another_baseline_runs_alone(
         self, everything: tuple[harness.BenchConfig, harness.Result], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -106,11 +146,114 @@ class TestArmsAndBaselines:
         (["shares=[0]"], "greater than 0, got 0"),
         (["test_rendered={sice: 3}"], "test_rendered: .*sice"),
         (["test_rendered={}", "test.root=x"], "either `test_rendered` or `test`"),
+        (["arms=[none,pg3]"], "named 'pg3'; there are none, copies, pg2, oracle, erasing, deformable, momi, posewarp, vdg, and .*'pg2'"),
+        (["seeds=[-1]"], "seeds.0: .*greater than or equal to 0, got -1"),
+        (["synthesis_seed=-1"], "synthesis_seed: .*greater than or equal to 0, got -1"),
+        (["baseline.crop_px=-1"], "baseline.crop_px: .*greater than or equal to 0, got -1"),
+        (["baseline.size=[1,1]"], "baseline 'osnet_x0_25': osnet_x0_25 at 1 × 1 can't be trained on batches of 6: .*too small"),
+        (["baseline.model=pcb_p6"], "pcb_p6 at 32 × 16 can't be trained on batches of 6: .* gives \\['list', .6, 12288.\\]"),
+        (["baseline.model=mudeep"], "mudeep at 32 × 16 can't be trained"),
+        (["baseline.model=hacnn"], "hacnn at 32 × 16 can't be trained .*160, 64"),
+        (["baseline.model=hacnn", "baseline.size=[160,64]"], "hacnn at 160 × 64 can't be trained .* logits and features"),
+        (["baselines={a: {}, b: {model: inceptionv4}}"], "baseline 'b': inceptionv4 at 32 × 16 can't be trained"),
+        (["arms=[none,erasing]", "baseline.erasing=0.5"], "arm 'erasing' under baseline 'osnet_x0_25': .*erases with probability 0.5"),
+        (["arms=[none,pg2+camstyle]"], "arm 'pg2.camstyle' under baseline .*share of synthetic images .* got 0.25"),
+        (["generators.oracle.batch_size=4"], "generators are not called none, copies, oracle or erasing.* got 'oracle'"),
+        (["generators.a+b={batch_size: 4}"], "no . or / in the name, got 'a.b'"),
+        (["generators.vdg.bach_size=4"], "unknown key 'generators.vdg.bach_size'.*did you mean 'batch_size'"),
     ],
 )
 def test_bad_configurations_are_refused_before_anything_runs(overrides: list[str], said: str, tmp_path: Path) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         config(tmp_path, *overrides)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "key", ["baseline.crop_px=-1", "baseline.model=pcb_p6", "record=FILE/r.json", "record=FOLDER", "baseline.weights=FILE"]
+)
+def test_the_command_says_so_in_a_line(key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "w.safetensors"
+    safetensors.torch.save_file({"x": torch.zeros(2)}, file)
+    key = key.replace("FILE", str(file)).replace("FOLDER", str(tmp_path))
+    assert main(["bench", str(ROOT / "configs" / "benchmarks" / "rendered.yaml"), *SMALL, f"out={tmp_path / 'runs'}", key]) == 2
+    said = capsys.readouterr().err.strip()
+    assert len(said.splitlines()) == 1 and not (tmp_path / "runs").exists()
+    asked = key.split("=")[0]
+    wanted = {"record": "record", "baseline.weights": "0 of .* tensors fit", "baseline.model": "pcb_p6", "baseline.crop_px": "crop_px"}
+    assert re.search(wanted[asked], said)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["arms=[none,erasing,none+erasing]"], "arms 'erasing' and 'none.erasing' are the same"),
+        (["arms=[none,pg2+gated+erasing,pg2+erasing+gated]"], "arms 'pg2.gated.erasing' and 'pg2.erasing.gated' are the same"),
+        (["arms=[none]", "baselines={a: {}, b: {}}"], "baselines 'a' and 'b' are the same"),
+        (["arms=[none,pg2+capped,pg2+mine]", "variants.mine={share: 0.5, label: same}"], "arms 'pg2.capped' and 'pg2.mine' are the same"),
+    ],
+)
+def test_one_training_under_two_names_is_refused(overrides: list[str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        harness.run(config(tmp_path, *overrides))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["reid", "rendered"])
+def test_recorded_lines_are_those_of_their_configuration(name: str, tmp_path: Path) -> None:
+    """A key that came later changes no digest while it is off: reports of finished runs are written again without training."""
+    kept = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    asked = harness.BenchConfig.model_validate({**kept["config"], "out": str(tmp_path)})
+    shipped = harness.load_config(str(ROOT / "configs" / "benchmarks" / f"{name}.yaml"), [f"out={tmp_path}"])
+    for one in map(harness._Benchmark, (asked, shipped)):
+        assert {line["config"] for line in kept["lines"]} == {one.digest(b, arm) for b in one.config.trained for arm in one.config.arms}
+    jittered = shipped.generators["pg2"].model_copy(update={"min_gap": 0.02})
+    other = harness._Benchmark(shipped.model_copy(update={"generators": {"pg2": jittered}}))
+    assert other.digest(other._judge, "pg2") != harness._Benchmark(shipped).digest(other._judge, "pg2")
+
+
+class TestCheckpointArms:
+    @pytest.fixture
+    def momi(self, tmp_path: Path) -> Path:
+        path = tmp_path / "momi.safetensors"
+        generators.save(generators.create("momi", size=(64, 32), width=4, blocks=1, detector_blocks=1), path)
+        return path
+
+    def test_name_and_size_are_the_checkpoints(self, momi: Path, tmp_path: Path) -> None:
+        asked = config(tmp_path, "rendered.size=[64,32]", "arms=[none,mine]", f"generators.mine.checkpoint={momi}")
+        said = asked.generators["mine"].generator
+        assert (said.name, said.options["width"], tuple(said.options["size"])) == ("momi", 4, (64, 32))
+        assert benchmark_data.BenchmarkData(asked, None, tmp_path, tmp_path).generator_size == (64, 32), "pg2 of 32 × 16 draws for no arm"
+        assert harness.BenchConfig.model_validate(asked.model_dump(mode="json")) == asked, "what was said is read again"
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ("{name: pg2}", "says generator.name is 'momi', got 'pg2': leave it out"),
+            ("{name: momi, size: [128, 64]}", r"says generator.size is \[64, 32\], got \[128, 64\]"),
+            ("{widht: 4}", "says generator.widht is no such option, got 4"),
+        ],
+    )
+    def test_a_generator_that_it_is_not_is_refused(self, given: str, said: str, momi: Path, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=said):
+            config(tmp_path, f"generators.mine={{checkpoint: {momi}, generator: {given}}}")
+        config(tmp_path, f"generators.mine={{checkpoint: {momi}, generator: {{name: momi, size: [64, 32]}}}}")
+
+
+@pytest.mark.parametrize("what", ["pid", "camid", "visible", "xy"])
+def test_labels_and_poses_are_contents(what: str, people: list[PersonImage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CSV's images stay where they are when somebody corrects who is on them."""
+    first = people[0]
+    assert first.pose is not None
+    pose = replace(first.pose, visible=~first.pose.visible) if what == "visible" else replace(first.pose, xy=first.pose.xy + 1)
+    changes = {"pid": {"pid": first.pid + 100}, "camid": {"camid": first.camid + 1}}
+    other = replace(first, **changes.get(what, {"pose": pose}))  # type: ignore[arg-type]
+
+    def digest(everybody: list[PersonImage]) -> str:
+        monkeypatch.setattr(benchmark_data, "load_people", lambda *_, **__: everybody)
+        return benchmark_data.contents(DataConfig(root="x"))
+
+    assert digest(people) == digest(people[:]) != digest([other, *people[1:]])
 
 
 def test_a_baselines_recipe_stands_over_what_is_said_of_all(tmp_path: Path) -> None:
@@ -141,6 +284,15 @@ class TestLowData:
         kept = json.loads((tmp_path / "r.json").read_text())
         assert kept["shares"]["0.5"]["baselines"]["osnet_x0_25"]["pg2"]["train_images"] == 30
         assert harness.run_shares(asked)[0.5].lines == results[0.5].lines, "nothing is done twice"
+
+    def test_parts_with_pairs_in_them_are_others(self, tmp_path: Path) -> None:
+        """What `none` learns from depends on whether a generator needs pairs of everybody."""
+        asked = config(tmp_path, "arms=[none,copies,oracle]")
+        without = asked.model_copy(update={"generators": {}})
+        for arm in asked.arms:
+            part, other = (harness._Benchmark(one, 0.2).digest("osnet_x0_25", arm) for one in (asked, without))
+            assert part != other
+            assert harness._Benchmark(asked).digest("osnet_x0_25", arm) == harness._Benchmark(without).digest("osnet_x0_25", arm)
 
     def people(self) -> list[PersonImage]:
         pose = Pose(torch.full((18, 2), 8.0), torch.ones(18, dtype=torch.bool), openpose_18, (32, 16))

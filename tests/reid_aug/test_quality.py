@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,9 @@ from reid_aug.augmenter import Augmenter
 from reid_aug.bank import PoseBank
 from reid_aug.bench import quality_run
 from reid_aug.bench.baseline import FORMAT, BaselineConfig, build, save_baseline
-from reid_aug.bench.held_out import drawn, pairs_to_measure, protocol_mask, reencode
+from reid_aug.bench.held_out import content_digest, drawn, pairs_to_measure, protocol_mask, reencode
 from reid_aug.bench.identity_metrics import identity_distance
-from reid_aug.bench.metrics import Batch
+from reid_aug.bench.metrics import Batch, Value
 from reid_aug.bench.networks import Networks
 from reid_aug.bench.pckh import pckh_counts
 from reid_aug.bench.protocols import MaskConfig, PairsConfig, QualityConfig, QualityProtocol
@@ -34,7 +35,7 @@ from reid_aug.bench.ssim import regional_psnr, regional_ssim, ssim
 from reid_aug.bench.truth_metrics import LIMBS, clothes, colour_error
 from reid_aug.cli import main
 from reid_aug.dump import dump
-from reid_aug.pairs import unpaired
+from reid_aug.pairs import list_digest, pairs_from_keypoints, unpaired, write_pairs
 from reid_aug.people import PersonImage
 from reid_aug.poses import write_keypoints
 from reid_aug.rendered import RenderedSet
@@ -337,7 +338,7 @@ def test_unpaired_groups_do_not_overlap(people: list[PersonImage]) -> None:
     sources, targets = {a.pid for a, _ in pairs}, {b.pid for _, b in pairs}
     assert len(sources) == 1 and len(targets) == 3 and not sources & targets and len(set(pairs)) == 20
     assert unpaired(list(reversed(people)), 20, 3, 1, 3) == pairs
-    with pytest.raises(ValueError, match="376 source and 375 target identities are wanted; 4 have an image"):
+    with pytest.raises(ValueError, match="376 source and 375 target identities are wanted; query and gallery have 4"):
         unpaired(people, 20, 0, 376, 375)
 
 
@@ -358,7 +359,7 @@ class TestProtocols:
         assert published(asked, around, whole, as_shipped=as_shipped) == ()  # other data
         facts = asked.data_set
         assert facts is not None
-        around.__dict__["facts"] = facts.model_dump(exclude={"name"})
+        around.facts = facts.model_dump(exclude={"name"})
         rows = published(asked, around, whole, as_shipped=True)
         assert {row.method for row in rows} >= {"PG2", "VDG", "VDG_w"}
         assert published(asked, around, Quality("vdg", 300, {}, {}), as_shipped=True) == ()
@@ -366,10 +367,59 @@ class TestProtocols:
         around.home = "train"
         assert published(asked, around, whole, as_shipped=True) == ()
 
-    def test_an_override_makes_another_protocol(self) -> None:
-        path = str(ROOT / "configs/quality/vdg.yaml")
-        assert quality_run.load_config(path, ["data.root=x", "download=false"])[1]
-        assert not quality_run.load_config(path, ["data.root=x", "pairs.count=12000"])[1]
+    @pytest.mark.parametrize(
+        ("name", "override", "same"),
+        [
+            ("vdg", "download=false", True),
+            ("vdg", "pairs.count=12000", True),  # as the file has it
+            ("vdg", "pairs.count=300", False),
+            ("vdg", "pairs.file=mine.csv", False),
+            ("vdg", "metrics.IS.splits=5", False),
+            ("vdg", "name=mine", False),
+            ("patn", "pairs.file=mine.csv", True),  # whose pairs are compared themselves
+            ("patn", "jpeg=90", False),
+        ],
+    )
+    def test_a_protocol_is_the_packaged_one_when_it_equals_it(self, name: str, override: str, same: bool, tmp_path: Path) -> None:
+        path = ROOT / "configs" / "quality" / f"{name}.yaml"
+        copy = tmp_path / "copy.yaml"
+        copy.write_text(path.read_text())
+        for file in (path, copy):
+            assert quality_run.load_config(str(file), ["data.root=x"])[1]
+            assert quality_run.load_config(str(file), ["data.root=x", override])[1] == same
+
+    def test_a_changed_copy_is_another_protocol(self, tmp_path: Path) -> None:
+        text = (ROOT / "configs/quality/vdg.yaml").read_text()
+        for old, new in (("splits: 10", "splits: 5"), ("IS: 4.007", "IS: 9.007"), ("limb_px: 4.0", "limb_px: 6.0")):
+            assert old in text
+            (tmp_path / "vdg.yaml").write_text(text.replace(old, new))
+            assert not quality_run.load_config(str(tmp_path / "vdg.yaml"), ["data.root=x"])[1]
+
+    def test_rows_of_a_known_list_stand_beside_its_pairs_only(self, around: Surroundings) -> None:
+        asked, as_shipped = quality_run.load_config(str(ROOT / "configs/quality/patn.yaml"), [])
+        assert asked.data_set is not None and asked.pairs.order == "keypoints"
+        around.facts = asked.data_set.model_dump(exclude={"name"})
+        whole = Quality("patn", 12000, {}, {})
+        assert published(asked, around, whole, as_shipped=as_shipped, pair_list=asked.published_pairs) == asked.published != ()
+        for other in (None, list_digest([("a.jpg", "b.jpg")])):
+            assert published(asked, around, whole, as_shipped=as_shipped, pair_list=other) == ()
+
+    def test_a_window_no_paper_states_has_no_row(self) -> None:
+        asked, _ = quality_run.load_config(str(ROOT / "configs/quality/vdg.yaml"), [])
+        assert {name for row in asked.published for name in row.values} == {"IS", "mask-IS"}
+
+    @pytest.mark.parametrize("given", ["metrics.IS.splits=5", "metrics.PCKh.keypoints=found.csv"])
+    def test_a_metrics_option_changes_one_of_all(self, given: str, tmp_path: Path) -> None:
+        (tmp_path / "data.yaml").write_text("data: {root: x}\n")
+        _, name, _ = given.partition("=")[0].split(".")
+        standard = QualityProtocol().metrics
+        for path in (None, str(tmp_path / "data.yaml")):
+            found = quality_run.load_config(path, [given])[0].metrics
+            assert list(found) == list(standard)
+            assert [key for key in found if found[key] != standard[key]] == [name]
+        assert list(quality_run.load_config(None, ["metrics={IS: {splits: 5}}"])[0].metrics) == ["IS"]  # a table names them all
+        own = ROOT / "configs" / "quality" / "momi.yaml"
+        assert list(quality_run.load_config(str(own), ["metrics.IS.splits=5"])[0].metrics) == ["IS", "mask-IS", "FID", "APS"]
 
     @pytest.mark.parametrize(
         ("overrides", "said"),
@@ -379,6 +429,11 @@ class TestProtocols:
             (["metrics.SSIM={kind: ssim, mask: true}"], "unknown key"),
             (["jpeg=0"], "jpeg"),
             (["pairs.count=0"], "pairs.count"),
+            (["mask.closing_px=4"], "mask.closing_px: a closing's side is an odd number of pixels, got 4"),
+            (["pairs.source_identities=3"], "source_identities is of pairs drawn with kind: unpaired, got 3 for kind: paired"),
+            (["pairs={kind: unpaired, target_identities: 2, file: a.csv}"], "target_identities is .* got 2 for pairs of a file"),
+            (["pairs={kind: unpaired, order: keypoints}"], "order: keypoints is of kind: paired"),
+            (["metrics.SSMI.masked=true"], r"a metric of a name of its own says its kind, got 'SSMI'; .*did you mean 'SSIM'"),
             (["published=[{method: A, values: {FOD: 1.0}, source: B}]"], "FOD"),
         ],
     )
@@ -391,7 +446,135 @@ class TestProtocols:
         assert {m.masked for n, m in QualityProtocol().metrics.items() if n.startswith("mask-")} == {True}  # type: ignore[union-attr]
 
 
+class TestListedPairs:
+    def names(self, people: list[PersonImage]) -> list[tuple[str, str]]:
+        return [(s.name, t.name) for s, t in pairs_to_measure(people, PairsConfig(count=6, seed=5))]
+
+    def test_a_file_is_measured_row_by_row(self, people: list[PersonImage], tmp_path: Path) -> None:
+        names = self.names(people)
+        write_pairs(tmp_path / "p.csv", names[::-1])
+        found = pairs_to_measure(people, PairsConfig(file=str(tmp_path / "p.csv")))
+        assert [(s.name, t.name) for s, t in found] == names[::-1] and all(s.split != "train" and s.pid == t.pid for s, t in found)
+
+    def test_keypoint_order_is_the_published_way_of_drawing(self, people: list[PersonImage], rendered: RenderedSet) -> None:
+        path = rendered.root / "annotation-test.csv"
+        found = pairs_to_measure(people, PairsConfig(count=9, seed=2, order="keypoints"), path)
+        assert [(s.name, t.name) for s, t in found] == pairs_from_keypoints(path, 9, 2)
+        assert found == pairs_to_measure(people[::-1], PairsConfig(count=9, seed=2, order="keypoints"), path)
+        with pytest.raises(ValueError, match="draws from a keypoint file: give data.test_keypoints=FILE"):
+            pairs_to_measure(people, PairsConfig(count=9, order="keypoints"))
+
+    def test_what_is_not_there_is_named(self, people: list[PersonImage], tmp_path: Path) -> None:
+        path, names = tmp_path / "p.csv", self.names(people)
+        train = next(p.name for p in people if p.split == "train")
+        bare = [replace(p, pose=None) if p.name == names[2][1] else p for p in people]
+        blind = [replace(p, pose=replace(p.pose, visible=torch.zeros_like(p.pose.visible))) if p.name == names[2][1] and p.pose else p
+                 for p in people]  # fmt: skip
+        stranger = [p for p in people if p.split == "gallery" and p.pose and not p.name.startswith(names[0][0][:4])][0]
+        for rows, crowd, kind, said in (
+            ([*names, ("lost.jpg", names[0][0])], people, "paired", r"p\.csv names lost\.jpg, which is no image of query or gallery"),
+            ([(names[0][0], train)], people, "paired", f"names {train}, which is no image"),
+            (names, bare, "paired", f"names {names[2][1]}, which has no pose"),
+            (names, blind, "paired", f"names {names[2][1]}, which has no pose"),
+            ([(names[0][0], stranger.name)], people, "paired", f"{stranger.name} show different people, and pairs.kind is paired"),
+            (names, people, "unpaired", "show one person, and pairs.kind is unpaired"),
+            ([], people, "paired", "lists no pair"),
+        ):
+            write_pairs(path, rows)
+            with pytest.raises(ValueError, match=said):
+                pairs_to_measure(crowd, PairsConfig.model_validate({"kind": kind, "file": str(path)}))
+        write_pairs(path, names)
+        with pytest.raises(ValueError, match=r"lists 6 pairs, pairs\.count is 7: give pairs\.count=6"):
+            pairs_to_measure(people, PairsConfig(file=str(path), count=7))
+        path.write_text("from,to\na.jpg\n")
+        with pytest.raises(ValueError, match=r"p\.csv, line 2: a row is two names"):
+            pairs_to_measure(people, PairsConfig(file=str(path)))
+
+    def test_contents_tell_pairs_apart(self, people: list[PersonImage], tmp_path: Path) -> None:
+        pairs = pairs_to_measure(people, PairsConfig(count=3))
+        (source, target), *rest = pairs
+        assert source.pose is not None and target.pose is not None
+        same = tmp_path / source.name
+        same.write_bytes(Path(source.path).read_bytes())
+        assert content_digest([(replace(source, path=str(same)), target), *rest]) != content_digest(rest)
+        first = content_digest([(replace(source, path=str(same)), target)])
+        assert first == content_digest([(source, target)])
+        same.write_bytes(Path(rest[0][0].path).read_bytes() + b" ")
+        moved = replace(target, pose=replace(target.pose, xy=target.pose.xy + 1))
+        unseen = replace(source, pose=replace(source.pose, visible=~source.pose.visible))
+        others = [[(replace(source, path=str(same)), target)], [(source, moved)], [(unseen, target)], [(target, source)]]
+        assert len({first, *map(content_digest, others)}) == 5
+
+
+def test_a_column_says_why_one_arm_has_no_number() -> None:
+    has = Quality("p", 3, {"FID": Value(2.0, 3, "pool3")}, {"DS": "no weights"})
+    lacks = Quality("p", 3, {}, {"FID": "no images", "DS": "no weights"})
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in table({"pg2": has, "vdg": lacks}).splitlines()}
+    assert rows["FID"] == "| FID | 2.000 | not measured | pool3; vdg not measured: no images |"
+    assert rows["DS"] == "| DS | not measured | not measured | no weights |"
+    both = table({"pg2": replace(has, values={}, missing={"FID": "too few"}), "vdg": lacks})
+    assert "pg2 not measured: too few; vdg not measured: no images |" in both
+
+
 class TestCommand:
+    def test_kept_images_of_other_poses_or_photographs_are_not_taken_for_ours(self, checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+        asked, _ = quality_run.load_config(
+            None, [f"data.root={folder}", "pairs.count=4", f"out={tmp_path / 'out'}", "metrics={SSIM: {}}", "batch_size=2"]
+        )
+
+        def kept() -> tuple[Path, dict[str, bytes]]:
+            where = quality_run.run(str(checkpoint), asked, networks=Networks(download=False, device="cpu")).folder
+            return where, {file.name: file.read_bytes() for file in (where / "images").iterdir()}
+
+        first, drawn_first = kept()
+        assert kept() == (first, drawn_first)
+        path = folder / "annotation-test.csv"
+        path.write_text(re.sub(r"(?m)(: \[)(\d+)", lambda found: f"{found[1]}{(int(found[2]) + 9) % 30}", path.read_text()))
+        second, drawn_second = kept()
+        assert second != first and drawn_second.keys() == drawn_first.keys() and drawn_second != drawn_first
+        for file in (folder / "query").iterdir():
+            images.write(255 - images.read(file), file)
+        for file in (folder / "bounding_box_test").iterdir():
+            images.write(255 - images.read(file), file)
+        third, drawn_third = kept()
+        assert third not in (first, second) and drawn_third.keys() == drawn_first.keys() and drawn_third != drawn_second
+
+    def test_pairs_of_a_file(self, checkpoint: Path, people: list[PersonImage], rendered: RenderedSet, tmp_path: Path) -> None:
+        names = [(s.name, t.name) for s, t in pairs_to_measure(people, PairsConfig(count=5, seed=8))]
+        write_pairs(tmp_path / "p.csv", names)
+        asked = [f"data.root={rendered.root}", f"pairs.file={tmp_path / 'p.csv'}", f"out={tmp_path / 'out'}", "metrics={SSIM: {}}"]
+        assert main(["quality", str(checkpoint), *asked, "device=cpu"]) == 0
+        (kept,) = (tmp_path / "out").rglob("quality.json")
+        assert json.loads(kept.read_text())["images"] == 5
+        assert {file.name.split("-")[0] for file in (kept.parent / "images").iterdir()} == {Path(s).stem for s, _ in names}
+
+    def test_kept_files_are_what_is_measured(self, checkpoint: Path, people: list[PersonImage], tmp_path: Path) -> None:
+        """Joints that another estimator finds on them are of the pixels that the other metrics see."""
+        pairs, model = pairs_to_measure(people, PairsConfig(count=4)), generators.load(checkpoint)
+        plain = next(iter(drawn(model, pairs, MaskConfig(), device=torch.device("cpu"))))
+        for _ in range(2):  # drawn, then found
+            batch = next(iter(drawn(model, pairs, MaskConfig(), jpeg=75, device=torch.device("cpu"), keep=tmp_path)))
+            assert sorted(batch.files) == sorted(file.name for file in tmp_path.iterdir())
+            assert torch.equal(batch.generated, images.read_many([tmp_path / file for file in batch.files], SIZE))
+            assert torch.equal(batch.generated, reencode(plain.generated, 75)) and not torch.equal(batch.generated, plain.generated)
+
+    @pytest.mark.parametrize(
+        ("path", "given", "said"),
+        [
+            (None, ["pairs.count=12000"], r"a dump's pairs are those of its manifest: leave out pairs, got pairs\.count=12000"),
+            ("vdg", ["pairs.seed=3"], r"leave out pairs, got pairs\.seed=3"),
+            (None, ["pairs.file=p.csv"], r"leave out pairs, got pairs\.file=p\.csv"),
+            (None, ["keep_images=false"], "a dump's images are kept already: leave out keep_images, got False"),
+            ("patn", ["metrics.PCKh.keypoints=found.csv"], "joints of PCKh.keypoints were found on the dump's own files, and jpeg=75"),
+            ("vdg", [], "no manifest at"),  # whose own pairs are no request
+        ],
+    )
+    def test_what_a_dump_cannot_heed_is_refused(self, path: str | None, given: list[str], said: str, tmp_path: Path) -> None:
+        file = None if path is None else str(ROOT / "configs" / "quality" / f"{path}.yaml")
+        asked, _ = quality_run.load_config(file, [*given, f"out={tmp_path}"])
+        with pytest.raises((ValueError, OSError), match=said):
+            quality_run.run(str(tmp_path), asked, networks=Networks(download=False, device="cpu"))
+
     def test_checkpoint(self, checkpoint: Path, rendered: RenderedSet, reid: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         asked = [f"data.root={rendered.root}", "pairs.count=12", f"out={tmp_path}", "download=false", f"reid={reid}", "device=cpu"]
         asked += ["metrics={SSIM: {}, mask-SSIM: {}, FID: {}, identity: {}, truth: {}}"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from torch.nn import functional as F
 
-from reid_aug.bench.baseline import BaselineConfig, build, features, fill_in, initial_weights, load_baseline, save_baseline
+from reid_aug.bench.baseline import BaselineConfig, build, check, features, fill_in, initial_weights, load_baseline, save_baseline
 from reid_aug.bench.training import TrainingSet, optimizer_and_schedule, train_baseline
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +59,57 @@ def test_bag_of_tricks_numbers() -> None:
 def test_unknown_recipes(given: dict[str, str], said: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         BaselineConfig(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"weight_decay": -1e-4}, {"momentum": 1.0}, {"momentum": -0.1}, {"triplet_margin": float("nan")}, {"triplet_margin": -0.1},
+        {"triplet_weight": float("inf")}, {"learning_rate": float("inf")}, {"learning_rate": 0.0}, {"head_rate": float("nan")},
+        {"gamma": float("inf")}, {"warmup_from": float("nan")}, {"clip_norm": float("nan")}, {"crop_px": -1}, {"erasing": 1.5},
+        {"triplet_weight": 1.0, "instances": 1}, {"triplet_weight": 1.0, "identities": 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_numbers_out_of_bounds(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        BaselineConfig(**given)
+    assert any(name in str(caught.value) for name in given)
+    assert BaselineConfig(triplet_weight=1.0, instances=1, sampler="shuffle").batch == 16, "a shuffled batch has several of some"
+
+
+class TestEarlyCheck:
+    """What training would meet in its first step, met without training."""
+
+    @pytest.mark.parametrize("model", ["resnet18", "osnet_ain_x0_25", "mobilenetv2_x1_0", "squeezenet1_0"])
+    def test_what_trains_passes(self, model: str) -> None:
+        config = BaselineConfig(model=model, **SMALL)  # type: ignore[arg-type]
+        data = TrainingSet(torch.randint(0, 256, (8, 3, 64, 32), dtype=torch.uint8), torch.arange(8) % 4)
+        train_baseline(config, data, 0)
+        check(config, "mine")
+
+    @pytest.mark.parametrize(
+        "given", [{"model": "pcb_p4"}, {"model": "mudeep"}, {"model": "inceptionv4"}, {"size": (1, 1), "crop_px": 0}], ids=str
+    )
+    def test_what_does_not_train_is_refused(self, given: dict[str, Any]) -> None:
+        config = BaselineConfig(**{**SMALL, **given})
+        data = TrainingSet(torch.randint(0, 256, (8, 3, *config.size), dtype=torch.uint8), torch.arange(8) % 4)
+        with pytest.raises((RuntimeError, AttributeError, ValueError)):
+            train_baseline(config, data, 0)
+        with pytest.raises(ValueError, match=rf"baseline 'mine': {config.model} at {config.size[0]} × {config.size[1]} can't be trained"):
+            check(config, "mine")
+
+    def test_a_neck_needs_more_than_one_image(self) -> None:
+        alone = {"neck": True, "model": "resnet18", "identities": 1, "instances": 1}
+        with pytest.raises(ValueError, match="batches of 1: Expected more than 1 value per channel"):
+            check(BaselineConfig(**{**SMALL, **alone}), "mine")  # type: ignore[arg-type]
+
+    def test_weights_of_another_network(self, tmp_path: Path) -> None:
+        for model in ("osnet_x0_25", "resnet18"):
+            safetensors.torch.save_file(build(BaselineConfig(model=model), 7).state_dict(), tmp_path / f"{model}.safetensors")
+        check(BaselineConfig(weights=str(tmp_path / "osnet_x0_25.safetensors"), **SMALL), "mine")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="weights .*resnet18.safetensors' are another network's"):
+            check(BaselineConfig(weights=str(tmp_path / "resnet18.safetensors"), **SMALL), "mine")  # type: ignore[arg-type]
 
 
 class TestStrongNetwork:

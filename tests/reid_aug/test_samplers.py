@@ -97,6 +97,10 @@ def test_replaced_takes_an_images_own_stand_ins() -> None:
     [
         (lambda: list(pk_batches(np.zeros(3, int), 0, 4, 1, 0)), "identities, instances and steps are 1 at least, got 0, 4 and 1"),
         (lambda: list(pk_batches(np.zeros(3, int), 1, 4, 1, 0, most_synthetic=5)), "most_synthetic is 0 to 4 .*got 5"),
+        (
+            lambda: list(shuffled_batches(9, 8, 1, 0, synthetic=np.arange(9) > 4, share=0.05)),
+            "0 or one of a batch's 8 at least, got 0.05",
+        ),
         (lambda: list(shuffled_batches(3, 0, 1, 0)), "count, batch and steps are 1 at least, got 3, 0 and 1"),
     ],
 )

@@ -59,6 +59,10 @@ def test_the_papers_counts_are_the_default(tmp_path: Path) -> None:
         (["--count", "3", "--practice", "6"], "practice is less than all 6 images, got 6"),
         (["--count", "0"], "count"),
         (["--count", "3", "--seconds", "0", "--practice", "1"], "seconds"),
+        (["--count", "3", "--seconds", "inf", "--practice", "1"], "seconds: input should be a finite number, got inf"),
+        (["--count", "3", "--seconds", "nan", "--practice", "1"], "seconds: input should be a finite number, got nan"),
+        (["--count", "3", "--seconds", "3e6", "--practice", "1"], "seconds: input should be less than or equal to 2147483"),
+        (["--count", "3", "--seed", "-1", "--practice", "1"], "seed: input should be greater than or equal to 0, got -1"),
     ],
 )
 def test_bad_studies_are_refused(
@@ -79,7 +83,7 @@ def test_sizes_would_give_it_away(folders: tuple[Path, Path], tmp_path: Path) ->
 
 def rating(path: Path, rater: str, answers: str, study: str = "abc", **more: Any) -> Path:
     """Answers as letters: R and G said of a real image, r and g said of a generated one."""
-    rows = [{"image": "x", "real": a.isupper(), "said_real": a in "Rr", "seconds": 1.0} for a in answers]
+    rows = [{"image": f"{i}.png", "real": a.isupper(), "said_real": a in "Rr", "seconds": 1.0} for i, a in enumerate(answers)]
     path.write_text(json.dumps({"format": FORMAT, "study": study, "rater": rater, "answers": rows, **more}))
     return path
 
@@ -118,6 +122,59 @@ class TestMerge:
             merge([tmp_path / "none.json"])
         with pytest.raises(ValueError, match="answered nothing"):
             merge([rating(tmp_path / "a.json", "a", "")])
+
+    def test_broken_json_is_not_echoed(self, tmp_path: Path) -> None:
+        for text in ("hello", '{"answers": [' + "1, " * 50_000, "x" * 100_000):
+            (tmp_path / "a.json").write_text(text)
+            with pytest.raises(ValueError, match="a.json is no result of a user study: invalid JSON: .* at line 1") as caught:
+                merge([tmp_path / "a.json"])
+            assert len(str(caught.value)) < 300 + len(str(tmp_path)) and ": :" not in str(caught.value)
+
+    def test_long_values_are_cut(self, tmp_path: Path) -> None:
+        for more in ({"format": "x" * 9000}, {"x" * 9000: 1}, {"answers": ["x" * 9000]}):
+            path = rating(tmp_path / "a.json", "a", "RG")
+            path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+            with pytest.raises(ValueError, match="x{20}") as caught:
+                merge([path])
+            assert len(str(caught.value)) < 400 + len(str(tmp_path)), more.keys()
+
+    @pytest.mark.parametrize(
+        ("answer", "said"),
+        [
+            ({"seconds": float("nan")}, "answers.1.seconds: .*finite"),
+            ({"seconds": float("inf")}, "answers.1.seconds: .*finite"),
+            ({"seconds": -0.5}, "answers.1.seconds: .*greater than or equal to 0, got -0.5"),
+            ({"seconds": "1.0"}, "answers.1.seconds: .*valid number"),
+            ({"real": "yes"}, "answers.1.real: .*valid boolean, got 'yes'"),
+            ({"real": 1}, "answers.1.real: .*valid boolean, got 1"),
+            ({"said_real": "true"}, "answers.1.said_real: .*valid boolean"),
+            ({"image": "0.png"}, "every image is answered once, the real image '0.png' is there 2 times"),
+        ],
+    )
+    def test_answers_that_are_none(self, answer: dict[str, Any], said: str, tmp_path: Path) -> None:
+        kept = json.loads(rating(tmp_path / "a.json", "a", "RGR").read_text())
+        kept["answers"][1] |= answer
+        (tmp_path / "a.json").write_text(json.dumps(kept))
+        with pytest.raises(ValueError, match=said):
+            merge([tmp_path / "a.json"])
+
+    def test_a_real_and_a_generated_image_of_one_name(self, tmp_path: Path) -> None:
+        kept = json.loads(rating(tmp_path / "a.json", "a", "Rg").read_text())
+        kept["answers"][1]["image"] = kept["answers"][0]["image"]
+        (tmp_path / "a.json").write_text(json.dumps(kept))
+        assert merge([tmp_path / "a.json"]) == "1 rater: R2G 0.0 %, G2R 0.0 %"
+
+    def test_a_byte_order_mark(self, tmp_path: Path) -> None:
+        path = rating(tmp_path / "a.json", "a", "RRG")
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert merge([path]) == "1 rater: R2G 33.3 %, G2R –"
+
+
+def test_images_of_one_name_in_two_folders_are_told_apart(tmp_path: Path) -> None:
+    for i, name in enumerate(("real/a/1.png", "real/b/1.png", "fake/a/1.png", "fake/b/1.png")):
+        images.write(np.full((4, 2, 3), i, np.uint8), tmp_path / name)
+    shown = trials(write_study(tmp_path / "real", tmp_path / "fake", tmp_path / "study", count=2, practice=1))
+    assert sorted((t["real"], t["image"]) for t in shown) == [(kind, f"{x}/1.png") for kind in (False, True) for x in "ab"]
 
 
 @pytest.fixture

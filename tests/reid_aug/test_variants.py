@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ import torch
 
 from generators import Pose
 from generators.pose import openpose_18
-from reid_aug.bench import training
+from reid_aug.bench import harness, training
 from reid_aug.bench.arms import parted, training_set
 from reid_aug.bench.baseline import BaselineConfig
 from reid_aug.bench.training import TrainingSet, rate_at, train_baseline
-from reid_aug.bench.variants import SHIPPED, Variant, combined
+from reid_aug.bench.variants import SHIPPED, Variant, check, combined
 from reid_aug.config import GateConfig
 from reid_aug.manifest import SyntheticRow
 from reid_aug.people import PersonImage
@@ -49,14 +50,137 @@ class TestCombining:
             (["lrso"], "no variant named 'lrso'; .*did you mean 'lsro'"),
             (["lsro", "separate"], "lsro\\+separate: label is both uniform and separate"),
             (["online", "lsro"], "online\\+lsro: online images are drawn in the batch, so there is no label"),
+            (["replace", "capped"], "replace\\+capped: share caps synthetic images beside real ones.*got share 0.5"),
+            (["likely"], "likely: probability is of `enter: replace`, got enter 'add'"),
+            (["softer"], "softer: smoothing is of `label: smoothed`, got label 'same'"),
+            (["lsro", "softer"], "smoothing is of `label: smoothed`, got label 'uniform'"),
+            (["as-ever"], "as-ever: they change nothing"),
+            (["never"], "never: the probability .* is above 0, got 0"),
         ],
     )
     def test_what_does_not_go_together(self, names: list[str], said: str) -> None:
+        own = {
+            "likely": Variant(probability=0.9), "softer": Variant(smoothing=0.3), "as-ever": Variant(label="same"),
+            "never": Variant(enter="replace", probability=0.0),
+        }  # fmt: skip
         with pytest.raises(ValueError, match=said):
-            combined(names, {})
+            combined(names, own)
 
-    def test_every_shipped_one_changes_something(self) -> None:
-        assert all(variant != Variant() for variant in SHIPPED.values())
+    def test_a_recorded_variant_with_every_key_is_as_good(self) -> None:
+        for name, variant in SHIPPED.items():
+            again = Variant.model_validate(variant.model_dump(mode="json"))
+            assert combined([name], {name: again}) == variant
+
+    def test_real_images_smoothing_is_left_out_of_what_names_a_result(self) -> None:
+        """Results that were there before the key have the names that they had."""
+        for name in SHIPPED.keys() - {"camstyle"}:
+            assert "real_smoothing" not in SHIPPED[name].model_dump(mode="json", exclude_defaults=True)
+
+
+QUICK = BaselineConfig(recipe="quick")
+
+
+class TestCheck:
+    """What does nothing under a baseline."""
+
+    @pytest.mark.parametrize(
+        ("variant", "baseline", "said"),
+        [
+            (Variant(share=0.2), QUICK, "one at least and not all of an identity's instances = 4 in a batch, got 0.2"),
+            (Variant(share=0.0), QUICK, "instances = 4 in a batch, got 0$"),
+            (Variant(share=1.0), QUICK, "instances = 4 in a batch, got 1$"),
+            (Variant(share=0.5), BaselineConfig(instances=1), "instances = 1 in a batch, got 0.5"),
+            (Variant(share=0.03), BaselineConfig(recipe="ide"), "one of a batch's 16 at least, got 0.03"),
+            (Variant(share=0.5, label="separate"), QUICK, "those of `label: separate` have none beside them"),
+            (Variant(share=0.5, enter="replace"), QUICK, "`enter: replace` has a probability instead; got share 0.5"),
+            (Variant(probability=0.9), QUICK, "probability is of `enter: replace`"),
+            (Variant(smoothing=0.3), QUICK, "smoothing is of `label: smoothed`"),
+            (Variant(erasing=0.5), BaselineConfig(recipe="strong"), "itself erases with probability 0.5, so erasing in an arm"),
+            (Variant(label="smoothed"), QUICK, "real_smoothing\\), got 0.1 for both"),
+            (Variant(label="smoothed", smoothing=0.0), BaselineConfig(recipe="ide"), "got 0 for both"),
+        ],
+    )
+    def test_is_refused(self, variant: Variant, baseline: BaselineConfig, said: str) -> None:
+        with pytest.raises(ValueError, match=said):
+            check(variant, baseline)
+
+    @pytest.mark.parametrize(
+        ("variant", "baseline"),
+        [
+            (Variant(), QUICK),
+            (Variant(share=0.25), QUICK),
+            (Variant(share=1 / 3), BaselineConfig(instances=3)),
+            (Variant(share=0.5, label="separate"), BaselineConfig(recipe="ide")),  # exactly half of every batch
+            (Variant(share=0.04), BaselineConfig(recipe="ide")),
+            (Variant(erasing=0.3), BaselineConfig(recipe="strong")),
+            (Variant(erasing=0.5), BaselineConfig(recipe="strong", erasing=0.0)),
+            (Variant(label="smoothed"), BaselineConfig(recipe="ide")),
+        ],
+    )
+    def test_is_not_refused(self, variant: Variant, baseline: BaselineConfig) -> None:
+        check(variant, baseline)
+
+    def test_no_training_is_emptied_of_its_synthetic_images(self) -> None:
+        for variant in (Variant(share=0.2), Variant(share=0.5, label="separate"), Variant(probability=0.9)):
+            with pytest.raises(ValueError):
+                train_baseline(SMALL, mixed(), 0, variant=variant)
+
+
+@pytest.fixture(scope="module")
+def benchmark(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> harness._Benchmark:
+    """Every shipped variant of a PG2 that nobody trained."""
+    world = "{train_identities: 6, test_identities: 4, train_images: 4, gallery_images: 4, size: [32, 16]}"
+    small = "{size: [32, 16], steps: 2, identities: 3, instances: 4, crop_px: 2}"
+    arms = ",".join(["none", "pg2", *(f"pg2+{name}" for name in SHIPPED)])
+    asked = [
+        f"rendered={world}", f"baseline={small}", f"arms=[{arms}]", "seeds=[0]", "per_image=2", "quality.pairs=0",
+        f"generators.pg2={{generator: {{name: pg2, size: [32, 16]}}, checkpoint: {checkpoint}}}",
+    ]  # fmt: skip
+    return harness._Benchmark(harness.load_config(None, [*asked, f"out={tmp_path_factory.mktemp('variants')}"]))
+
+
+class White(torch.nn.Module):
+    def forward(self, images: torch.Tensor, poses: Pose, pids: torch.Tensor) -> torch.Tensor:
+        assert images.min() >= 0 and images.max() <= 1 and len(poses) == len(images) == len(pids)
+        return torch.ones_like(images)
+
+
+class TestShipped:
+    """Every shipped variant under every shipped recipe, cut to small images."""
+
+    def learnt_from(self, variant: Variant, recipe: BaselineConfig, data: TrainingSet) -> list[Any]:
+        """Everything a training takes in: images, labels, targets, weights, and the first two batches with what is done to them."""
+        batches = list(training._batches(recipe, variant, data, 0))
+        noise, online = torch.Generator().manual_seed(0), None if variant.online is None else White()
+        seen = [
+            training._inputs(recipe, variant, data.images, torch.from_numpy(b), data, online, noise, torch.device("cpu"))  # type: ignore[arg-type]
+            for b in batches
+        ]
+        return [data.images, data.labels, *training._per_image(recipe, variant, data), *map(torch.from_numpy, batches), *seen]
+
+    @pytest.mark.parametrize("name", ["ide", "osnet_x0_25", "osnet_x1_0", "quick", "strong"])
+    def test_every_one_changes_something(self, name: str, benchmark: harness._Benchmark) -> None:
+        recipe = BaselineConfig(recipe=name, size=(32, 16), steps=2)
+        plain = self.learnt_from(Variant(), recipe, benchmark._training_set("pg2", (32, 16)))
+        refused = []
+        for called, variant in SHIPPED.items():
+            data = benchmark._training_set(f"pg2+{called}", (32, 16))
+            try:
+                check(variant, recipe)
+            except ValueError:
+                refused.append(called)
+                continue
+            found = self.learnt_from(variant, recipe, data)
+            assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(plain, found, strict=True)), called
+            if variant.label in ("smoothed", "uniform"):
+                smoothing, _, _ = training._per_image(recipe, variant, data)
+                real, drawn = smoothing[~data.synthetic].unique().tolist(), smoothing[data.synthetic].unique().tolist()
+                assert len(real) == len(drawn) == 1 and real != drawn, f"{called}: images are smoothed alike, {real}"
+        assert refused == (["erasing"] if name == "strong" else [])
+
+    def test_recipes_are_all_tried(self) -> None:
+        shipped = {path.stem for path in (Path(__file__).parents[2] / "configs" / "baselines").glob("*.yaml")}
+        assert shipped == {"ide", "osnet_x0_25", "osnet_x1_0", "quick", "strong"}
 
 
 class TestPerImage:
@@ -67,6 +191,8 @@ class TestPerImage:
         [
             (Variant(), (0.1, 0.1), (1.0, 1.0), (True, True)),
             (Variant(label="smoothed", smoothing=0.3), (0.1, 0.3), (1.0, 1.0), (True, True)),
+            (SHIPPED["camstyle"], (0.0, 0.1), (1.0, 1.0), (True, True)),
+            (Variant(real_smoothing=0.2), (0.2, 0.1), (1.0, 1.0), (True, True)),
             (Variant(label="uniform", weight=0.5), (0.1, 1.0), (1.0, 0.5), (True, False)),
         ],
     )
@@ -140,11 +266,6 @@ class TestTraining:
         pose = Pose(torch.full((27, 18, 2), 8.0), torch.ones(27, 18, dtype=torch.bool), openpose_18, (32, 16))
         data = replace(mixed(), source=None, poses=pose)
         seen: list[torch.Tensor] = []
-
-        class White(torch.nn.Module):
-            def forward(self, images: torch.Tensor, poses: Pose, pids: torch.Tensor) -> torch.Tensor:
-                assert images.min() >= 0 and images.max() <= 1 and len(poses) == len(images) == len(pids)
-                return torch.ones_like(images)
 
         monkeypatch.setattr(training, "augment", lambda images, *_: seen.append(images) or images)
         train_baseline(SMALL, data, 0, variant=Variant(online=1.0), online=White())  # type: ignore[arg-type]
