@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 
 import torch
+from hypothesis import settings
 
 # The networks here are too small to share out: on a busy machine threads that wait for each other take fifty times as
 # long. Set before any test, and for the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+# A change is judged by the same examples each time; whoever runs the tests at a desk looks for new ones.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
