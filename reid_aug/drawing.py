@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
@@ -17,6 +18,7 @@ from reid_aug.views import UNKNOWN, VIEWS, view
 
 DRAWS = ("whole", "missing-views", "canonical", "camera-aware")
 CANONICAL_POSES = 8  # as PN-GAN has
+_CANONICAL = re.compile(r"canonical-([1-9][0-9]{0,5})")  # of another number
 
 # (source, index of its synthetic image, 64 random bits that are theirs) → row of the bank
 Drawing = Callable[[PersonImage, int, int], int]
@@ -24,7 +26,7 @@ Drawing = Callable[[PersonImage, int, int], int]
 
 def check_draw(draw: str) -> str:
     """`draw` when there is such a strategy; ValueError names those there are and the nearest."""
-    if draw not in DRAWS:
+    if draw not in DRAWS and not _CANONICAL.fullmatch(draw):
         raise ValueError(f"no way of drawing poses named {draw!r}; there are {', '.join(DRAWS)}{nearest(draw, list(DRAWS))}")
     return draw
 
@@ -37,9 +39,10 @@ def drawing(draw: str, people: Sequence[PersonImage], bank: PoseBank, seed: int)
       it is learnt from all sides, whose lack in training costs accuracy (Sun and Zheng, "Dissecting person
       re-identification from the viewpoint of viewpoint", CVPR 2019). An identity that shows all of them, or lacks only
       what the bank lacks too, draws from the whole bank. Its images are those among `people`: a shard holds all or none of them.
-    * canonical: the bank's eight typical poses, in an order of the source's own, so that eight images show each once
-      (PN-GAN: Qian et al., "Pose-normalized image generation for person re-identification", ECCV 2018). Typical are the
-      poses nearest the centres of k-means over joints (`PoseBank.thin`); a bank of fewer is taken whole.
+    * canonical: the bank's eight typical poses ("canonical-12": twelve), in an order of the source's own, so that eight
+      images show each once (PN-GAN: Qian et al., "Pose-normalized image generation for person re-identification", ECCV
+      2018). Typical are the poses nearest the centres of k-means over joints (`PoseBank.thin`); a bank of fewer is taken
+      whole.
     * camera-aware: uniform over the other cameras than the source's, then over the poses seen by that one: what CamStyle
       (Zhong et al., "Camera style adaptation for person re-identification", CVPR 2018) does for the cameras' style,
       here for the viewpoints and gaits each camera sees.
@@ -49,8 +52,9 @@ def drawing(draw: str, people: Sequence[PersonImage], bank: PoseBank, seed: int)
     check_draw(draw)
     if draw == "missing-views":
         return _missing_views(people, bank)
-    if draw == "canonical":
-        return _canonical(bank, seed)
+    if draw.startswith("canonical"):
+        asked = _CANONICAL.fullmatch(draw)
+        return _canonical(bank, seed, int(asked[1]) if asked else CANONICAL_POSES)
     if draw == "camera-aware":
         return _camera_aware(bank)
     return lambda person, index, bits: bits % len(bank)
@@ -92,8 +96,8 @@ def _views(poses: Sequence[Pose], size: tuple[int, int]) -> list[int]:
     return found.tolist()
 
 
-def _canonical(bank: PoseBank, seed: int) -> Drawing:
-    typical = bank.thin(min(CANONICAL_POSES, len(bank)))
+def _canonical(bank: PoseBank, seed: int, poses: int) -> Drawing:
+    typical = bank.thin(min(poses, len(bank)))
     where = {name: i for i, name in enumerate(bank.names)}
     orders: dict[str, list[str]] = {}
 

@@ -169,6 +169,18 @@ class TestCanonical:
             assert set(order[:8]) == typical and order[8:] == order[:3]
         assert len({tuple(order) for order in orders.values()}) > len(orders) / 2
 
+    @pytest.mark.parametrize("poses", [1, 3, 8])
+    def test_another_number_of_them(self, train: list[PersonImage], bank: PoseBank, poses: int) -> None:
+        rows = plan(train[:3], bank, 9, 0, draw=f"canonical-{poses}")
+        assert {row.target for row in rows} == set(bank.thin(poses).names) and len(rows) == 27
+        targets = [row.target for row in plan(train[:3], bank, 9, 0, draw="canonical")]
+        assert ([row.target for row in rows] == targets) == (poses == 8)
+
+    @pytest.mark.parametrize("draw", ["canonical-0", "canonical-", "canonical-x", "canonical8", "canonical-8 "])
+    def test_no_number_of_them(self, train: list[PersonImage], bank: PoseBank, draw: str) -> None:
+        with pytest.raises(ValueError, match=f"no way of drawing poses named '{draw}'"):
+            plan(train, bank, 1, 0, draw=draw)
+
     def test_first_poses_are_spread(self, bank: PoseBank) -> None:
         people = [PersonImage(f"{i}.jpg", i, 0, "train", body("front")) for i in range(4000)]
         counts = Counter(row.target for row in plan(people, bank, 1, 0, draw="canonical"))
