@@ -58,16 +58,21 @@ def read_many(
     `progress`: a bar after two seconds; None shows it on a terminal only. `spill`: a folder in which a nameless file
     holds the pixels when they would take more than half of the free memory; it goes when they do.
     """
-    shape = (len(paths), 3, *size)
-    out: np.ndarray = np.empty(shape, np.uint8)  # costs nothing before it is written to
-    if spill is not None and out.nbytes > _free_bytes() / 2:
-        with tempfile.TemporaryFile(dir=spill) as file:
-            out = np.memmap(file, np.uint8, "w+", shape=shape)
+    out = room_for((len(paths), 3, *size), spill)
     with contextlib.closing(_read_into(out, paths, progress)) as outcomes:
         for error in outcomes:
             if error is not None:
                 raise error
     return torch.from_numpy(out)
+
+
+def room_for(shape: tuple[int, ...], spill: str | os.PathLike[str] | None = None) -> np.ndarray:
+    """Room for uint8 images: memory, or a nameless file in the folder `spill` where they would take more than half of what is free."""
+    out: np.ndarray = np.empty(shape, np.uint8)  # costs nothing before it is written to
+    if spill is None or out.nbytes <= _free_bytes() / 2:
+        return out
+    with tempfile.TemporaryFile(dir=spill) as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def read_readable(

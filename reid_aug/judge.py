@@ -40,10 +40,10 @@ def judge(reid: Judge | Features | str | os.PathLike[str], size: tuple[int, int]
     from reid_aug.bench import baseline
 
     config, name = baseline.described(reid)
+    where = torch_device(device)
 
     @cache
     def network() -> torch.nn.Module:
-        where = torch_device(device)
         return baseline.load_baseline(reid)[0].to(where)
 
     return Judge(lambda pixels: baseline.features(network(), pixels), config.size, name)

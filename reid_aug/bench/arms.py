@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -104,11 +103,7 @@ def training_set(
 
 def _joined(real: Tensor, others: Tensor, index: Tensor, spill: Path | None) -> Tensor:
     """Real images uint8, and behind them rows (N,) of others; in a nameless file of `spill` where memory is short."""
-    shape = (len(real) + len(index), *real.shape[1:])
-    out: np.ndarray = np.empty(shape, np.uint8)
-    if spill is not None and out.nbytes > images._free_bytes() / 2:
-        with TemporaryFile(dir=spill) as file:
-            out = np.memmap(file, np.uint8, "w+", shape=shape)
+    out = images.room_for((len(real) + len(index), *real.shape[1:]), spill)
     out[: len(real)] = real.numpy()
     for part, to in zip(index.split(1024), np.split(out[len(real) :], range(1024, len(index), 1024)), strict=True):
         to[:] = others[part].numpy()

@@ -105,9 +105,9 @@ def _compared_with(arm: str, arms: Sequence[str]) -> tuple[str | None, str | Non
     source, variants = parted(arm)
 
     def like(images: str) -> str | None:
-        fits = [other for other in arms if other != arm and parted(other)[0] == images and set(parted(other)[1]) & set(variants)]
-        fits = [other for other in fits if set(parted(other)[1]) <= set(variants)]
-        return max(fits, key=lambda other: len(parted(other)[1]), default=None)
+        its = {other: parted(other)[1] for other in arms if other != arm and parted(other)[0] == images}
+        fits = [other for other, names in its.items() if names and set(names) <= set(variants)]
+        return max(fits, key=lambda other: len(its[other]), default=None)
 
     if arm in (BASE, COPIES):
         return None, None
