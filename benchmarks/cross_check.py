@@ -31,15 +31,16 @@ sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__fi
 from torchreid import data, engine, models, optim
 
 from reid_aug import images
-from reid_aug.bench.baseline import BaselineConfig, features, labels_of
-from reid_aug.bench.ranking import Ranking, rank_gallery
+from reid_aug.baselines.network import features, labels_of
+from reid_aug.baselines.ranking import Ranking, rank_gallery
+from reid_aug.baselines.recipes import BaselineConfig
+from reid_aug.baselines.training import TrainingSet, train_baseline
 from reid_aug.bench.results import device_name, versions
 from reid_aug.bench.statistics import mean_std, over_seeds
-from reid_aug.bench.training import TrainingSet, train_baseline
-from reid_aug.config import DataConfig
-from reid_aug.loading import load_people
-from reid_aug.people import PersonImage, read_market_folder
-from reid_aug.rendered import RenderedConfig, write_rendered
+from reid_aug.data.loading import DataConfig, load_people
+from reid_aug.data.market import read_market_folder
+from reid_aug.data.people import PersonImage
+from reid_aug.rendered.dataset import RenderedConfig, write_rendered
 
 RESULT = Path(__file__).parent / "results" / "cross_check.json"
 SIZE, BATCH, RATE = (64, 32), 64, 1e-3

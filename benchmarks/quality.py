@@ -29,13 +29,12 @@ sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__fi
 from skimage.metrics import structural_similarity
 
 from reid_aug import images
-from reid_aug.bench.held_out import protocol_mask
 from reid_aug.bench.results import cpu_name
-from reid_aug.bench.ssim import ssim
-from reid_aug.config import DataConfig
-from reid_aug.loading import load_people
-from reid_aug.pairs import held_out_pairs
-from reid_aug.rendered import RenderedConfig, write_rendered
+from reid_aug.data.loading import DataConfig, load_people
+from reid_aug.data.pairs import held_out_pairs
+from reid_aug.quality.held_out import protocol_mask
+from reid_aug.quality.ssim import ssim
+from reid_aug.rendered.dataset import RenderedConfig, write_rendered
 
 RESULT = Path(__file__).parent / "results" / "quality.json"
 

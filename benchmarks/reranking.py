@@ -28,8 +28,8 @@ HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent), *(place for place in sys.path if Path(place).resolve() != HERE)]
 
 from benchmarks.ranking import CAMERAS, GALLERY, PEOPLE, QUERIES, WIDTH, machine, measured, provenance, torchreid_modules
-from reid_aug.bench.ranking import Ranking, rank_distances
-from reid_aug.bench.reranking import rerank
+from reid_aug.baselines.ranking import Ranking, rank_distances
+from reid_aug.baselines.reranking import rerank
 from reid_aug.images import atomic_write_text
 
 K1, K2, LAMBDA = 20, 6, 0.3

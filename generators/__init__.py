@@ -1,8 +1,20 @@
 """Pose-conditioned person generators: one paper a file, one contract for all. This is the front door."""
 
+from generators.atomic import replacing
 from generators.base import Generator, PosePair
-from generators.pose import Pose, Skeleton
-from generators.registry import create, load, names, save
-from generators.training import train
+from generators.checkpoints import digest, load, read_header, save, tensors_digest, write_tensors
+from generators.choices import nearest, one_of
+from generators.maps import body_mask, gaussian_maps
+from generators.perceptual import Features, Perceptual, load_perceptual
+from generators.pose import SKELETONS, Pose, Skeleton, coco_17, convert, mirror, mpii_14, openpose_18, rescale, upper_7
+from generators.registry import create, folders, name_of, names
+from generators.sheet import draw_pose, sample_sheet
+from generators.training import Trained, train
+from generators.warp import warp_images
 
-__all__ = ["Generator", "Pose", "PosePair", "Skeleton", "create", "load", "names", "save", "train"]
+__all__ = [
+    "SKELETONS", "Features", "Generator", "Perceptual", "Pose", "PosePair", "Skeleton", "Trained", "body_mask", "coco_17", "convert",
+    "create", "digest", "draw_pose", "folders", "gaussian_maps", "load", "load_perceptual", "mirror", "mpii_14", "name_of", "names",
+    "nearest", "one_of", "openpose_18", "read_header", "replacing", "rescale", "sample_sheet", "save", "tensors_digest", "train",
+    "upper_7", "warp_images", "write_tensors",
+]  # fmt: skip

@@ -100,7 +100,7 @@ def _keys() -> list[str]:
     return keys
 
 
-def load(weights: str, features: Features) -> Perceptual | None:
+def load_perceptual(weights: str, features: Features) -> Perceptual | None:
     """The network `weights` names: "imagenet" (torchvision's VGG-19, downloaded once), a PATH to such weights, or "none".
 
     FileNotFoundError names the file, the cache folder and the option when weights can't be had, ValueError when a file

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from generators import perceptual as networks
-from generators import registry
 from generators.base import Generator, PosePair
-from generators.perceptual import Perceptual
+from generators.checkpoints import FORMAT, header, load_weights, read_header, write_tensors
+from generators.perceptual import Perceptual, load_perceptual
+from generators.registry import name_of
 from generators.sheet import sample_sheet
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def train(
     about = {"seed": seed, **(about or {})}
     features = model.features()
     if features is not None:
-        network = networks.load(perceptual, features) if isinstance(perceptual, str) else perceptual
+        network = load_perceptual(perceptual, features) if isinstance(perceptual, str) else perceptual
         model.perceptual, about["perceptual"] = network, network.name if network is not None else "none"
     fabric = fabric or _fabric(precision, accelerator, devices)
     loop = _Loop(model, Path(out), fabric, seed, about)
@@ -95,7 +95,7 @@ def train(
     if not done and model.prepare_steps:
         stream = loop.prepare(stream)
     loop.resume_random()  # not before: finding its place, a stream may draw from the same generator (a DataLoader does)
-    bar = tqdm(total=steps, initial=min(done, steps), desc=f"train {registry.name_of(model)}", unit="step",
+    bar = tqdm(total=steps, initial=min(done, steps), desc=f"train {name_of(model)}", unit="step",
                disable=None if fabric.is_global_zero else True)  # fmt: skip
     writer = _writer(Path(out), done) if fabric.is_global_zero else None
     step = done
@@ -248,8 +248,8 @@ class _Loop:
         """Write weights, optimiser state and random state to one file, atomically; losses are checked first."""
         self.flush(writer)
         if self.fabric.is_global_zero:
-            about = {"format": registry.FORMAT, **registry.header(self.model), "step": step, "about": self.about}
-            registry.write_tensors({**self.model.state_dict(), **self._state()}, about, self.checkpoint)
+            about = {"format": FORMAT, **header(self.model), "step": step, "about": self.about}
+            write_tensors({**self.model.state_dict(), **self._state()}, about, self.checkpoint)
         self.fabric.barrier()
 
     def _state(self) -> dict[str, Tensor]:
@@ -265,29 +265,29 @@ class _Loop:
         """Take up the checkpoint in `out` when there is one; the number of steps already done."""
         if not self.checkpoint.exists():
             return 0
-        header = registry.read_header(self.checkpoint)
-        mine = registry.header(self.model)
+        kept = read_header(self.checkpoint)
+        mine = header(self.model)
         for key in ("generator", "options", "size", "skeleton"):
-            if _plain(header[key]) != _plain(mine[key]):
+            if _plain(kept[key]) != _plain(mine[key]):
                 raise ValueError(
-                    f"{self.checkpoint} was trained with {key} {header[key]!r}, this run asks for {mine[key]!r}: "
+                    f"{self.checkpoint} was trained with {key} {kept[key]!r}, this run asks for {mine[key]!r}: "
                     "train into another folder or remove that one"
                 )
-        if "step" not in header:
+        if "step" not in kept:
             raise ValueError(f"{self.checkpoint} holds weights alone: nothing to resume from")
-        for key in sorted({*header["about"], *self.about}):
-            if header["about"].get(key) != self.about.get(key):
+        for key in sorted({*kept["about"], *self.about}):
+            if kept["about"].get(key) != self.about.get(key):
                 raise ValueError(
-                    f"{self.checkpoint} was trained with {key} {header['about'].get(key)!r}, this run asks for "
+                    f"{self.checkpoint} was trained with {key} {kept['about'].get(key)!r}, this run asks for "
                     f"{self.about.get(key)!r}: train into another folder or remove that one"
                 )
-        registry.load_weights(self.model, self.checkpoint)
+        load_weights(self.model, self.checkpoint)
         with safetensors.safe_open(str(self.checkpoint), framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys() if "/" in key}  # noqa: SIM118
         for player, optimizer in self.optimizers.items():
             _restore(optimizer, {k.split("/", 2)[2]: v for k, v in state.items() if k.startswith(f"optimizer/{player}/")})
         self.random = {key: value for key, value in state.items() if key.startswith("rng/")}
-        return int(header["step"])
+        return int(kept["step"])
 
     def resume_random(self) -> None:
         """Draw on from where the checkpoint stopped drawing; nothing when there was none."""

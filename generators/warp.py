@@ -111,7 +111,7 @@ def at_scale(transform: Tensor, scale: float | Tensor) -> Tensor:
     return transform * factor
 
 
-def warp(
+def warp_images(
     image: Tensor, transform: Tensor, padding: str = "zeros", size: tuple[int, int] | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """Move `image (B, C, H, W)` by `transform (B, 2, 3)`, bilinearly; `padding` outside it: "zeros" or "border".
@@ -119,7 +119,7 @@ def warp(
     The result is `size` (H', W') or the image's own; `mask (B, H', W')` multiplies it.
     """
     if padding not in ("zeros", "border"):
-        raise ValueError(f"warp pads with zeros or border, got {padding!r}")
+        raise ValueError(f"warp_images pads with zeros or border, got {padding!r}")
     size = size or (image.shape[-2], image.shape[-1])
     x, y = _places(transform, size)
     return (_gather if image.device.type == "cpu" else _sample)(image, x, y, padding, mask)
@@ -134,7 +134,7 @@ def _places(transform: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def _sample(image: Tensor, x: Tensor, y: Tensor, padding: str, mask: Tensor | None) -> Tensor:
-    """`warp` on a GPU: grid_sample, which counts from −1 to 1 between the outer edges of the outermost pixels."""
+    """`warp_images` on a GPU: grid_sample, which counts from −1 to 1 between the outer edges of the outermost pixels."""
     sides = zip((x, y), (image.shape[-1], image.shape[-2]), strict=True)
     grid = torch.stack([(places + 0.5) * (2 / side) - 1 for places, side in sides], dim=-1)
     # In the places' own precision: bfloat16 counts pixels by eighths at best.
@@ -143,7 +143,7 @@ def _sample(image: Tensor, x: Tensor, y: Tensor, padding: str, mask: Tensor | No
 
 
 def _gather(image: Tensor, x: Tensor, y: Tensor, padding: str, mask: Tensor | None) -> Tensor:
-    """`warp` on a CPU: each result pixel is a weighted bag of four rows of a (pixels, C) table, 6 × grid_sample's speed."""
+    """`warp_images` on a CPU: each result pixel is a weighted bag of four rows of a (pixels, C) table, 6 × grid_sample's speed."""
     b, c, h, w = image.shape
     if padding == "border":
         x, y = x.clamp(0, w - 1), y.clamp(0, h - 1)
@@ -190,13 +190,13 @@ def carry(features: Tensor, transforms: Tensor, masks: Tensor, aggregate: str = 
     """
     parts = transforms.shape[1]
     if aggregate == "avg":
-        moved = [warp(features, transforms[:, p], mask=masks[:, p]) for p in range(parts)]
+        moved = [warp_images(features, transforms[:, p], mask=masks[:, p]) for p in range(parts)]
         return torch.stack(moved).sum(0) / masks.sum(1, keepdim=True).clamp(min=1).to(features.dtype)
     if features.device.type == "cpu" and not torch.compiler.is_compiling() and not transforms.requires_grad:
         return _Carry.apply(features, transforms, masks)
-    best = warp(features, transforms[:, 0], mask=masks[:, 0])
+    best = warp_images(features, transforms[:, 0], mask=masks[:, 0])
     for p in range(1, parts):
-        best = torch.maximum(best, warp(features, transforms[:, p], mask=masks[:, p]))
+        best = torch.maximum(best, warp_images(features, transforms[:, p], mask=masks[:, p]))
     return best
 
 

@@ -5,18 +5,25 @@ torchreid is imported when PoseAugmentedDataset or register is first asked for, 
 
 from typing import TYPE_CHECKING, Any
 
-from reid_aug.augmenter import Augmenter
-from reid_aug.bank import PoseBank
-from reid_aug.manifest import Manifest
-from reid_aug.online import PoseAugmentation, PosedImages, collate_poses
-from reid_aug.samplers import CappedIdentitySampler
+from reid_aug.baselines.samplers import CappedIdentitySampler
+from reid_aug.data.keypoints import read_keypoints
+from reid_aug.data.loading import with_keypoints
+from reid_aug.data.market import read_market_folder
+from reid_aug.data.people import PersonImage, relabel
+from reid_aug.data.people_csv import read_csv
+from reid_aug.data.posed_images import PosedImages, collate_poses, poses_of, with_poses
+from reid_aug.synthesis.augmenter import Augmenter
+from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.manifest import Manifest, SyntheticRow
+from reid_aug.synthesis.online import PoseAugmentation, PoseDraw
 
 if TYPE_CHECKING:
     from reid_aug.dataset import PoseAugmentedDataset, register
 
 __all__ = [
-    "Augmenter", "CappedIdentitySampler", "Manifest", "PoseAugmentation", "PoseAugmentedDataset", "PoseBank", "PosedImages",
-    "collate_poses", "register",
+    "Augmenter", "CappedIdentitySampler", "Manifest", "PersonImage", "PoseAugmentation", "PoseAugmentedDataset", "PoseBank", "PoseDraw",
+    "PosedImages", "SyntheticRow", "collate_poses", "poses_of", "read_csv", "read_keypoints", "read_market_folder", "register",
+    "relabel", "with_keypoints", "with_poses",
 ]  # fmt: skip
 
 

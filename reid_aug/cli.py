@@ -40,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from reid_aug.augmenter import package_version
+    from reid_aug.synthesis.manifest import package_version
 
     parser = _Parser(prog="reid-aug", description=__doc__)
     parser.add_argument("--version", action="version", version=f"reid-aug {package_version()}")
@@ -87,20 +87,27 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def split_settings(settings: Sequence[str]) -> tuple[str | None, list[str]]:
-    """A configuration file, if one is named first, and the overrides; ValueError for a second file."""
+def split_settings(settings: Sequence[str], folder: str | None = None) -> tuple[str | None, list[str]]:
+    """Part a configuration file, if one is named first, from the overrides; ValueError for a second file.
+
+    `pg2` and the like, without a suffix, are files of that `folder` of the shipped configurations.
+    """
     files = [s for s in settings if "=" not in s]
     if len(files) > 1 or (files and settings[0] != files[0]):
         raise ValueError(f"one configuration file may be named, first, and then key=value, got {files[-1]!r}")
-    return (files[0] if files else None), [s for s in settings if "=" in s]
+    path = files[0] if files else None
+    if path is not None and folder is not None:
+        from reid_aug.config import named
+
+        path = str(named(path, folder))
+    return path, [s for s in settings if "=" in s]
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from reid_aug import config
-    from reid_aug.train import train_from
+    from reid_aug.synthesis.train import TrainConfig, train_from
 
-    path, overrides = split_settings(arguments.settings)
-    trained = train_from(config.load(config.TrainConfig, path, overrides))
+    trained = train_from(config.load(TrainConfig, *split_settings(arguments.settings, "generators")))
     state = "stopped at" if trained.stopped else "trained"
     print(f"{state} step {trained.step}: {trained.checkpoint}")
     return 130 if trained.stopped else 0
@@ -109,51 +116,48 @@ def _train(arguments: argparse.Namespace) -> int:
 def _dump(arguments: argparse.Namespace) -> int:
     from generators import load
     from reid_aug import config
-    from reid_aug.augmenter import Augmenter
-    from reid_aug.bank import PoseBank
-    from reid_aug.dump import dump
-    from reid_aug.loading import load_people
+    from reid_aug.data.loading import load_people
+    from reid_aug.synthesis.augmenter import Augmenter
+    from reid_aug.synthesis.bank import PoseBank
+    from reid_aug.synthesis.dump import DumpConfig, dump
 
-    path, overrides = split_settings(arguments.settings)
-    asked = config.load(config.DumpConfig, path, overrides)
-    model = load(asked.checkpoint)
-    people = load_people(asked.data, test_poses=True)
+    settings = config.load(DumpConfig, *split_settings(arguments.settings))
+    model = load(settings.checkpoint)
+    people = load_people(settings.data, test_poses=True)
     bank = PoseBank.collect((p for p in people if p.split == "train"), tuple(model.size))  # type: ignore[arg-type]
     augmenter = Augmenter(
-        model, bank, asked.per_image, asked.seed, draw=asked.draw, batch_size=asked.batch_size, device=asked.device
+        model, bank, settings.per_image, settings.seed, draw=settings.draw, batch_size=settings.batch_size, device=settings.device
     )
-    rows = dump(people, augmenter, asked.out, copy_real=asked.copy_real).rows
-    print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {asked.out}")
+    rows = dump(people, augmenter, settings.out, copy_real=settings.copy_real).rows
+    print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {settings.out}")
     return 0
 
 
 def _gate(arguments: argparse.Namespace) -> int:
     from reid_aug import config
-    from reid_aug.gated import gate_dump
+    from reid_aug.synthesis.dump import GateRun, gate_dump
 
-    path, overrides = split_settings(arguments.settings)
-    asked = config.load(config.GateRun, path, overrides)
-    found = gate_dump(arguments.dump, asked)
-    total = len(found.manifest.rows)
-    for name, count in found.passed.items():
+    settings = config.load(GateRun, *split_settings(arguments.settings))
+    gated = gate_dump(arguments.dump, settings)
+    total = len(gated.manifest.rows)
+    for name, count in gated.passed.items():
         print(f"{name}: {count:,} of {total:,} pass")
-    where = f": {asked.out}" if found.written is not None else ""
-    print(f"{found.kept:,} of {total:,} synthetic images kept{where}" if found.passed else f"{total:,} synthetic images scored")
+    where = f": {settings.out}" if gated.written is not None else ""
+    print(f"{gated.kept:,} of {total:,} synthetic images kept{where}" if gated.passed else f"{total:,} synthetic images scored")
     return 0
 
 
 def _quality(arguments: argparse.Namespace) -> int:
-    from reid_aug.bench import quality_run
+    from reid_aug.quality import run as quality
 
-    path, overrides = split_settings(arguments.settings)
-    asked, as_shipped = quality_run.load_config(path, overrides)
-    report = quality_run.run(arguments.target, asked, as_shipped=as_shipped)
+    settings, as_shipped = quality.load_config(*split_settings(arguments.settings, "quality"))
+    report = quality.run(arguments.target, settings, as_shipped=as_shipped)
     print(report.table, f"report: {report.folder / 'quality.md'}", sep="\n")
     return 0
 
 
 def _user_study(arguments: argparse.Namespace) -> int:
-    from reid_aug.bench.user_study import write_study
+    from reid_aug.quality.user_study import write_study
 
     page = write_study(
         arguments.real, arguments.fake, arguments.out,
@@ -164,7 +168,7 @@ def _user_study(arguments: argparse.Namespace) -> int:
 
 
 def _user_study_merge(arguments: argparse.Namespace) -> int:
-    from reid_aug.bench.user_study import merge
+    from reid_aug.quality.user_study import merge
 
     merged = merge(arguments.results, arguments.out)
     print(merged)
@@ -174,7 +178,7 @@ def _user_study_merge(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from reid_aug.manifest import NAME, Manifest
+    from reid_aug.synthesis.manifest import NAME, Manifest
 
     folder = Path(arguments.folder)
     found = Manifest.load(folder / NAME)
@@ -188,30 +192,31 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _rendered(arguments: argparse.Namespace) -> int:
     from reid_aug import config
-    from reid_aug.rendered import RenderedConfig, write_rendered
+    from reid_aug.rendered import RenderedConfig, RenderedSetConfig, write_rendered
 
-    path, overrides = split_settings(arguments.settings)
-    asked = config.load(config.RenderedSetConfig, path, overrides)
+    settings = config.load(RenderedSetConfig, *split_settings(arguments.settings))
     try:
-        options = RenderedConfig(**(asked.model_extra or {}))
+        options = RenderedConfig(**(settings.model_extra or {}))
     except TypeError as error:
         raise ValueError(f"rendered data set: {error}") from None
-    written = write_rendered(asked.out, options, progress=True)
+    written = write_rendered(settings.out, options, progress=True)
     print(f"rendered people: {written.root}")
     return 0
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    from reid_aug.bench import harness, report
+    from reid_aug.bench import report
+    from reid_aug.bench.config import load_config
+    from reid_aug.bench.run import run, run_shares
     from reid_aug.config import shipped
 
-    path, overrides = split_settings(arguments.settings)
-    config = harness.load_config(path or str(shipped("benchmarks/rendered.yaml")), overrides)
+    path, overrides = split_settings(arguments.settings, "benchmarks")
+    config = load_config(path or str(shipped("benchmarks/rendered.yaml")), overrides)
     command = " ".join(["python benchmarks/run.py", *arguments.settings])
     if config.shares:
-        print(f"report: {report.write_shares(harness.run_shares(config), config, command)}")
+        print(f"report: {report.write_shares(run_shares(config), config, command)}")
         return 0
-    result = harness.run(config)
+    result = run(config)
     written = report.write(result, config.name, command)
     summaries = report.summarise(result)
     print(*filter(None, report.tables(result, summaries)), sep="\n\n")
@@ -224,7 +229,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _pairs(arguments: argparse.Namespace) -> int:
-    from reid_aug.pairs import pairs_from_keypoints, write_pairs
+    from reid_aug.data.pairs import pairs_from_keypoints, write_pairs
 
     pairs = pairs_from_keypoints(arguments.keypoints, arguments.sample, arguments.seed)
     write_pairs(arguments.out, pairs)

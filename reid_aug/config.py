@@ -7,61 +7,25 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 from yaml import YAMLError
 
-from generators.registry import nearest
-
-if TYPE_CHECKING:
-    import torch
-
-
-def _from_low_to_high(interval: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < interval[0] <= interval[1] < float("inf"):
-        raise ValueError(f"from low to high, both above 0, got {list(interval)}")
-    return interval
-
-
-def _known_draw(draw: str) -> str:
-    from reid_aug.drawing import check_draw  # torch and the people; most settings need neither
-
-    return check_draw(draw)
-
-
-def torch_device(device: str | torch.device) -> torch.device:
-    """The device of that name, "auto" a GPU when there is one; ValueError names it and what there is."""
-    import torch
-
-    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    if device == "auto":
-        device = "cuda" if gpus else "cpu"
-    try:
-        found = torch.device(device)
-        if found.type == "cuda":
-            there = bool(gpus) and (found.index or 0) < len(gpus)
-        else:  # a number that comes back: "meta" parses, and keeps none
-            there = found.type == "cpu" or torch.ones(1, device=found).item() == 1
-    except (RuntimeError, AssertionError, ImportError):
-        there = False
-    if not there:
-        known = ["auto", "cpu", *gpus]
-        raise ValueError(f"no device {str(device)[:SHOWN]!r} here; there are {', '.join(known)}{nearest(str(device), known)}")
-    return torch.device(device)
-
-
-def _known_device(device: str) -> str:
-    torch_device(device)
-    return device
-
+from generators import nearest
 
 SHOWN = 80  # characters of a value in a message
-Draw = Annotated[str, AfterValidator(_known_draw)]
-Device = Annotated[str, AfterValidator(_known_device)]
-Interval = Annotated[tuple[float, float], AfterValidator(_from_low_to_high)]
+
+
+def _shipped() -> Path:
+    """Find the shipped configurations: beside the package in a checkout, inside it where a wheel was installed."""
+    inside = Path(__file__).resolve().parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[1] / "configs"
+
+
+SHIPPED = _shipped()
 
 
 class Config(BaseModel):
@@ -69,127 +33,6 @@ class Config(BaseModel):
 
     # A folder may be called 2024: YAML reads a number there.
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
-
-
-class GeneratorConfig(BaseModel):
-    """A generator's name and the options its constructor takes; the registry refuses unknown ones."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    name: str = "pg2"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-class DataConfig(Config):
-    """People: a Market-style folder or a CSV and the keypoint files that go with it, or YouTube Pose's .mat.
-
-    `torchreid:NAME:ROOT` reads one of torchreid's data sets, e.g. torchreid:market1501:reid-data.
-    """
-
-    root: str
-    keypoints: str | None = None  # of the training split; default: annotation-train.csv in the folder
-    test_keypoints: str | None = None  # of query and gallery; default: annotation-test.csv, when it is there
-    on_bad_image: Literal["raise", "skip"] = "raise"
-
-
-class PerceptualConfig(Config):
-    """What a paper's VGG terms compare images on: a PATH to weights, "imagenet", "reid:CHECKPOINT", or "none" to turn them off."""
-
-    weights: str = "imagenet"
-
-
-class JitterConfig(Config):
-    """How far training pairs may be turned, scaled, shifted and (de)saturated at random, both images of a pair alike."""
-
-    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
-    scale: Interval = (1.0, 1.0)
-    shift_px: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    saturation: Interval = (1.0, 1.0)
-
-
-class LearningConfig(Config):
-    """How a generator learns: from which pairs, with which weights to compare images on, for how long."""
-
-    generator: GeneratorConfig = GeneratorConfig()
-    steps: PositiveInt | None = None  # default: the paper's schedule
-    perceptual: PerceptualConfig = PerceptualConfig()  # unused by papers without such terms
-    batch_size: PositiveInt = 16
-    flip: bool = True
-    jitter: JitterConfig | None = None
-    cross_camera: Literal["any", "prefer"] = "any"
-    min_gap: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a pair's frames lie farther apart than this share of their clip
-    precision: str = "32-true"  # Lightning Fabric's names: 32-true, bf16-mixed, 16-mixed
-    save_every_steps: PositiveInt = 1000
-    sample_every_steps: PositiveInt = 1000
-
-
-class TrainConfig(LearningConfig):
-    """`reid-aug train`: which generator, on which people, for how long, to which folder."""
-
-    data: DataConfig
-    out: str
-    seed: int = 0
-    teacher: Literal["keypoints", "keypoint-rcnn"] = "keypoints"  # whose joints a generator learns that finds poses itself (MOMI-Net)
-    accelerator: str = "auto"
-    devices: int | str = 1
-    compile: bool = False
-    log_every_steps: PositiveInt = 20
-    samples: PositiveInt = 8
-
-
-class DumpConfig(Config):
-    """`reid-aug dump`: which checkpoint draws how many new poses of which people, to which folder."""
-
-    checkpoint: str
-    data: DataConfig
-    out: str
-    per_image: PositiveInt = 2
-    draw: Draw = "whole"  # how target poses are chosen: whole, missing-views, canonical, camera-aware
-    seed: int = 0
-    batch_size: PositiveInt = 64
-    device: Device = "auto"
-    copy_real: bool = True
-
-
-class GateConfig(Config):
-    """Which synthetic images enter training; what is None is not asked. Both together: what passes both.
-
-    `identity`: "found" keeps images whose person a Re-ID network finds again, a number in [0, 1) drops that share of
-    the lowest scores. `novelty` keeps images whose pose is at least so many torso lengths from any of the identity's own.
-    """
-
-    identity: Literal["found"] | float | None = None
-    novelty: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-
-    @field_validator("identity", mode="before")
-    @classmethod
-    def _share(cls, identity: Any) -> Any:
-        is_share = isinstance(identity, int | float) and not isinstance(identity, bool) and 0 <= identity < 1
-        if identity not in (None, "found") and not is_share:
-            raise ValueError(f"'found', or the share in [0, 1) of lowest scores to drop, got {identity!r}")
-        return identity
-
-
-class GateRun(GateConfig):
-    """`reid-aug gate DUMP`: the gate, who judges identity, and where to write the dump of what it keeps."""
-
-    reid: str | None = None  # a Re-ID network of the benchmark's, trained on the real images alone
-    out: str | None = None
-    data: DataConfig | None = None  # the real images, where the dump holds none
-    device: Device = "auto"
-
-    @property
-    def gate(self) -> GateConfig:
-        return GateConfig(identity=self.identity, novelty=self.novelty)
-
-
-class RenderedSetConfig(BaseModel):
-    """`reid-aug rendered`: write the embedded data set to `out`; the other keys are `reid_aug.rendered.RenderedConfig`'s."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    out: str
 
 
 C = TypeVar("C", bound=BaseModel)
@@ -230,11 +73,24 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def shipped(name: str) -> Path:
-    """A file or folder of `configs/` in the checkout this package runs from."""
-    path = Path(__file__).resolve().parents[1] / "configs" / name
+    """Give a file or folder of the configurations that come with this package; FileNotFoundError when there is none of that name."""
+    path = SHIPPED / name
     if not path.exists():
-        raise FileNotFoundError(f"no configuration named, and none at {path}: give a .yaml file")
+        raise FileNotFoundError(f"no configuration {name!r} among those shipped in {SHIPPED}: give a .yaml file")
     return path
+
+
+def named(name: str, folder: str, what: str = "configuration") -> Path:
+    """Give the YAML of a shipped configuration's name, such as `pg2` of `generators`, or the file itself where a path is given.
+
+    ValueError, with the nearest, for a name that is neither.
+    """
+    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        return Path(name)
+    known = sorted(path.stem for path in shipped(folder).glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f"no {what} named {name!r}; there are {', '.join(known)}{nearest(name, known)}, or give a .yaml file")
+    return shipped(folder) / f"{name}.yaml"
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:

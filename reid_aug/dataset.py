@@ -14,23 +14,15 @@ from PIL import Image
 from generators import Generator, Pose
 from generators import load as load_generator
 from reid_aug import images
-from reid_aug.augmenter import Augmenter
-from reid_aug.bank import PoseBank
-from reid_aug.config import GateConfig
-from reid_aug.dump import fill
-from reid_aug.gates import as_gate, keep, score
-from reid_aug.judge import Features, Judge, judge
-from reid_aug.loading import with_keypoints
-from reid_aug.manifest import Manifest, SyntheticRow
-from reid_aug.people import PersonImage, attach_poses, from_torchreid
-
-try:
-    # Both packagings answer to this import; `import torchreid.data` works on the original alone.
-    from torchreid import data as torchreid_data
-except ImportError as error:
-    raise ImportError(
-        f"torchreid can't be imported ({error}): pip install torchreid gdown tensorboard scipy opencv-python-headless"
-    ) from error
+from reid_aug.baselines.network import FeatureFunction, ReidNetwork, reid_network
+from reid_aug.data.loading import with_keypoints
+from reid_aug.data.people import PersonImage, attach_poses
+from reid_aug.data.torchreid_sets import from_torchreid, named_dataset, torchreid_data
+from reid_aug.synthesis.augmenter import Augmenter
+from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.gates import GateConfig, as_gate, keep, score
+from reid_aug.synthesis.manifest import Manifest, SyntheticRow
+from reid_aug.synthesis.store import fill
 
 Poses = str | os.PathLike[str] | Mapping[str, Pose]
 
@@ -60,7 +52,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         seed: int = 0,
         draw: str = "whole",
         gate: GateConfig | dict[str, Any] | None = None,
-        reid: Judge | Features | str | os.PathLike[str] | None = None,
+        reid: ReidNetwork | FeatureFunction | str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         bank: PoseBank | None = None,
         synthetic_dsetid: int | None = None,
@@ -79,9 +71,9 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
             bank = bank or PoseBank.collect(people, tuple(model.size))  # type: ignore[arg-type]
             augmenter = Augmenter(model, bank, per_image, seed, draw=draw, batch_size=batch_size, device=device)
             self.folder = _folder(augmenter, people, cache_dir)
-            judged = None if gate.identity is None or reid is None else judge(reid, bank.pose.size, device)
+            network = None if gate.identity is None or reid is None else reid_network(reid, bank.pose.size, device)
             self.manifest = synthesise(augmenter, people, self.folder)
-            rows_kept = self._gated(gate, judged, people, bank)
+            rows_kept = self._gated(gate, network, people, bank)
             dsetids = {row[0]: row[3] for row in rows["train"]}
             by_name = {person.name: person.path for person in people}
             added = [
@@ -96,14 +88,11 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
             transform=base.transform, k_tfm=base.k_tfm, mode=base.mode, combineall=False, verbose=verbose,
         )  # fmt: skip
 
-    def _gated(self, gate: GateConfig, judged: Judge | None, people: list[PersonImage], bank: PoseBank) -> list[SyntheticRow]:
+    def _gated(self, gate: GateConfig, network: ReidNetwork | None, people: list[PersonImage], bank: PoseBank) -> list[SyntheticRow]:
         """The rows the gate keeps, once the manifest in the cache has the scores it goes by."""
         assert self.manifest is not None
         if gate != GateConfig():
-            self.manifest = score(
-                self.folder, self.manifest, people, bank,
-                judged and judged.features, judged and judged.size, judged and judged.name,
-            )  # fmt: skip
+            self.manifest = score(self.folder, self.manifest, people, bank, network)
         return [row for row, kept in zip(self.manifest.rows, keep(self.manifest.rows, gate), strict=True) if kept]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -129,26 +118,10 @@ def register(name: str, base: str | type = "market1501", **options: Any) -> None
     """
 
     def build(verbose: bool = True, **kwargs: Any) -> PoseAugmentedDataset:
-        # The function is a submodule's on both packagings; the package itself does not export it.
-        named = torchreid_data.datasets.init_image_dataset  # pyright: ignore[reportAttributeAccessIssue]
-        inner = named(base, verbose=False, **kwargs) if isinstance(base, str) else base(verbose=False, **kwargs)
+        inner = named_dataset(base, verbose=False, **kwargs) if isinstance(base, str) else base(verbose=False, **kwargs)
         return PoseAugmentedDataset(inner, verbose=verbose, **options)
 
     torchreid_data.register_image_dataset(name, build)
-
-
-def torchreid_people(name: str, root: str | os.PathLike[str] = "") -> list[PersonImage]:
-    """Everybody of a torchreid data set, by its name there and the folder its data sets are in.
-
-    FileNotFoundError without that folder, which torchreid would make and download to; ValueError for a name unknown.
-    """
-    if not Path(root).is_dir():
-        raise FileNotFoundError(f"no folder {os.fspath(root)!r} with torchreid's data set {name!r} in it")
-    try:
-        named = torchreid_data.datasets.init_image_dataset  # pyright: ignore[reportAttributeAccessIssue]
-        return from_torchreid(named(name, root=os.fspath(root), verbose=False))
-    except (ValueError, RuntimeError, AssertionError) as error:
-        raise ValueError(f"torchreid's data set {name!r} below {os.fspath(root)!r}: {' '.join(str(error).split())[:200]}") from None
 
 
 def _four(row: tuple[Any, ...]) -> tuple[str, int, int, int]:

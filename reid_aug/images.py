@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import tempfile
-import uuid
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
+
+from generators import replacing
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 # PIL clips these to 0..255 when it makes RGB of them: a 16-bit picture would turn white without a word.
@@ -159,17 +160,8 @@ def to_uint8(image: Tensor) -> Tensor:
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file whole or not at all, making its folder; a reader sees the old file or the new one, never a part."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, or os.replace would copy across file systems; tempfile's would be private to this user.
-    temporary = target.parent / f".{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, open(temporary, "xb") as file:
+        file.write(data)
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -117,7 +117,8 @@ def test_cache_folder_of_a_data_set(photographs: str, checkpoint: str) -> None:
     names = []
     for options in ({}, {"seed": 1, "per_image": 1}, {"draw": "missing-views"}, {"draw": "camera-aware"}, {"draw": "canonical-3"}):
         base = data.ImageDataset(*rows, verbose=False)
-        posed = reid_aug.PoseAugmentedDataset(base, generator=checkpoint, poses=poses, cache_dir="cache", device="cpu", verbose=False, **options)
+        given = {"generator": checkpoint, "poses": poses, "cache_dir": "cache", "device": "cpu", "verbose": False}
+        posed = reid_aug.PoseAugmentedDataset(base, **given, **options)
         names.append(posed.folder.name)
     assert names == GOLDEN["cache folders"]
 

@@ -12,8 +12,8 @@ import pytest
 
 import generators
 from reid_aug.cli import main
-from reid_aug.manifest import Manifest
-from reid_aug.rendered import RenderedConfig, write_rendered
+from reid_aug.rendered.dataset import RenderedConfig, write_rendered
+from reid_aug.synthesis.manifest import Manifest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

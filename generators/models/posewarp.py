@@ -36,7 +36,7 @@ from generators.losses import fake_loss, real_loss
 from generators.maps import gaussian_maps, limb_prior
 from generators.perceptual import KERAS_SCALE, LAYERS, VGG19, Features
 from generators.pose import SKELETONS, Pose, Skeleton
-from generators.warp import fit_similarity, warp
+from generators.warp import fit_similarity, warp_images
 
 HEIGHT = 256  # of the images that the options' pixels refer to
 VGG_LAYERS = LAYERS[:12]  # conv1_1 … conv4_4, every one
@@ -145,7 +145,7 @@ class Drawing(nn.Module):
         """Every limb cut out by its mask and moved to the target's pose, (B, 3 L, H, W); black where it does not move."""
         b, count, h, w = masks.shape
         cut = (masks[:, :, None] * source[:, None]).reshape(b * count, 3, h, w)
-        moved = warp(cut, transform.reshape(b * count, 2, 3), padding="border")
+        moved = warp_images(cut, transform.reshape(b * count, 2, 3), padding="border")
         return torch.where(moves.reshape(b, count, 1, 1, 1), moved.reshape(b, count, 3, h, w), 0.0).flatten(1, 2)
 
 

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from generators.base import Generator, PosePair
 from generators.blocks import DCGANDiscriminator, PoseEncoder, ResidualEncoder, ResidualUNet
-from generators.losses import WINDOW_PX, fake_loss, masked_l1, real_loss, ssim
+from generators.losses import fake_loss, masked_l1, real_loss
 from generators.maps import body_mask, gaussian_maps
 from generators.pose import SKELETONS, Pose
 
@@ -182,3 +182,41 @@ class VDG(Generator):
 def _one_of(option: str, value: str | int, allowed: tuple[str, ...] | tuple[int, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"vdg's {option} is one of {', '.join(map(str, allowed))}, got {value!r}")
+
+
+WINDOW_PX, SIGMA_PX = 11, 1.5  # SSIM's window, as most have it
+
+
+def ssim(image: Tensor, target: Tensor, data_range: float) -> Tensor:
+    """Mean structural similarity, a scalar, of images (B, C, H, W): 1 where they are equal (Wang et al. 2004, eq. 13).
+
+    Population covariances under a Gaussian of σ 1.5 px in windows of 11 × 11, at every place where the window lies in
+    the image whole: H − 10 by W − 10 places, so that the outermost pixels are seen from within only.
+    """
+    if min(image.shape[-2:]) < WINDOW_PX:
+        raise ValueError(f"SSIM's window of {WINDOW_PX} px needs images at least as large, got {tuple(image.shape[-2:])}")
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    # Variances are small differences of large numbers: half precision, autocast's too, would leave nothing of them.
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    x, y = image.to(dtype), target.to(dtype)
+    with torch.autocast(image.device.type, enabled=False):
+        # The two variances are only ever needed summed.
+        mean_x, mean_y, squares, product = _window_means(torch.stack((x, y, x * x + y * y, x * y)))
+        means_squared, means_product = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+        luminance = (2 * means_product + c1) / (means_squared + c1)
+        structure = (2 * (product - means_product) + c2) / ((squares - means_squared).clamp(min=0) + c2)  # rounding may go below 0
+        return (luminance * structure).mean()
+
+
+def _window_means(planes: Tensor) -> Tensor:
+    """Weighted mean of every whole window, (*, H, W) → (*, H − 10, W − 10), as two products with banded matrices."""
+    rows, columns = (_band(side, planes) for side in planes.shape[-2:])
+    return rows @ (planes @ columns.t())
+
+
+def _band(side: int, like: Tensor) -> Tensor:
+    """Matrix (side − 10, side) whose row i holds the window's weights from column i on."""
+    at = torch.arange(side, dtype=like.dtype, device=like.device)
+    offset = at[None, :] - at[: side - WINDOW_PX + 1, None] - WINDOW_PX // 2
+    weights = torch.exp(-0.5 * (offset / SIGMA_PX) ** 2) * (offset.abs() <= WINDOW_PX // 2)
+    return weights / weights.sum(1, keepdim=True)

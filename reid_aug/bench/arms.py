@@ -13,14 +13,14 @@ from torch import Tensor
 
 from generators import load
 from reid_aug import images
-from reid_aug.augmenter import Augmenter, package_version, plan
-from reid_aug.bank import PoseBank
-from reid_aug.bench.baseline import labels_of
-from reid_aug.bench.training import TrainingSet
-from reid_aug.dump import Drawer, fill
-from reid_aug.manifest import Manifest, SyntheticRow
-from reid_aug.people import PersonImage
-from reid_aug.rendered import RenderedSet
+from reid_aug.baselines.network import labels_of
+from reid_aug.baselines.training import TrainingSet
+from reid_aug.data.people import PersonImage
+from reid_aug.rendered.dataset import RenderedSet
+from reid_aug.synthesis.augmenter import Augmenter, plan
+from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.manifest import Manifest, SyntheticRow, package_version
+from reid_aug.synthesis.store import Renderer, fill
 
 NONE, COPIES, ORACLE, ERASING = "none", "copies", "oracle", "erasing"
 
@@ -32,7 +32,7 @@ def parted(arm: str) -> tuple[str, list[str]]:
 
 
 @dataclass(frozen=True)
-class Truth:
+class Oracle:
     """The generator nobody has: the rendered set's own images of a person in another's pose."""
 
     rendered: RenderedSet
@@ -57,7 +57,7 @@ class Truth:
             yield row, self.rendered.true_image(row.source, row.target).image
 
 
-def draw_arm(
+def render_arm(
     arm: str, people: Sequence[PersonImage], bank: PoseBank, folder: Path,
     *, per_image: int, seed: int, draw: str = "whole", checkpoint: Path | None = None, rendered: RenderedSet | None = None,
 ) -> Manifest:  # fmt: skip
@@ -65,12 +65,12 @@ def draw_arm(
     if arm == ORACLE:
         if rendered is None:
             raise ValueError("the arm 'oracle' draws the true image, which only the rendered data set knows")
-        drawer: Drawer = Truth(rendered, bank, per_image, seed, draw)
+        renderer: Renderer = Oracle(rendered, bank, per_image, seed, draw)
     else:
         assert checkpoint is not None
-        drawer = Augmenter(load(checkpoint), bank, per_image, seed, draw=draw)
+        renderer = Augmenter(load(checkpoint), bank, per_image, seed, draw=draw)
     train = [p for p in people if p.split == "train"]
-    return fill(folder, drawer, plan(train, bank, per_image, seed, draw=draw), train)
+    return fill(folder, renderer, plan(train, bank, per_image, seed, draw=draw), train)
 
 
 def training_set(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reid_aug import images
-from reid_aug.bench.harness import BenchConfig, Result
-from reid_aug.bench.quality import Quality, limb_table
-from reid_aug.bench.quality import table as quality_table
+from reid_aug.bench.arms import COPIES
+from reid_aug.bench.config import BenchConfig
+from reid_aug.bench.curves import _cmc_plot, _share_plot
 from reid_aug.bench.results import machines, machines_text
-from reid_aug.bench.summary import COPIES, ArmSummary, Gain, gains_table, p_text, percent, points, scores_table, summarise, verdicts
-
-__all__ = ["ArmSummary", "record", "render", "summarise", "verdicts", "write", "write_shares"]
+from reid_aug.bench.run import Result
+from reid_aug.bench.summary import RERANKED, SCORES, TESTED, ArmSummary, Gain, by_baseline, p_text, percent, points, summarise, verdicts
+from reid_aug.quality.measure import Quality, limb_table
+from reid_aug.quality.measure import table as quality_table
 
 _STATISTICS = (
     "Gains over `none` are in points, with 95 % intervals. Δ: a paired bootstrap over queries, scores averaged over seeds, and p by sign "
@@ -40,12 +41,6 @@ def write(result: Result, about: str, command: str) -> Path:
     path = result.folder / "report.md"
     images.atomic_write_text(path, render(result, summaries, about, command))
     return path
-
-
-def by_baseline(summaries: Sequence[ArmSummary]) -> dict[str, list[ArmSummary]]:
-    """Summaries of each baseline, in the order of the results."""
-    names = dict.fromkeys(one.baseline for one in summaries)
-    return {name: [one for one in summaries if one.baseline == name] for name in names}
 
 
 def tables(result: Result, summaries: Sequence[ArmSummary]) -> Iterator[str]:
@@ -194,41 +189,34 @@ def _share_gain(one: ArmSummary) -> str:
     return f"<br>{points(gain)}, p {p_text(p_value)}"
 
 
-def _figure(columns: int) -> tuple[Any, list[Any]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6 * columns, 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
-
-
-def _cmc_plot(summaries: Sequence[ArmSummary], path: Path) -> None:
-    """CMC curves of every arm up to rank 20, mean over seeds, a panel for every baseline."""
-    baselines = by_baseline(summaries)
-    figure, panels = _figure(len(baselines))
-    for (name, own), axes in zip(baselines.items(), panels, strict=True):
-        for one in own:
-            ranks = np.arange(1, min(20, len(one.cmc)) + 1)
-            axes.plot(ranks, 100 * one.cmc[: len(ranks)], marker="o", markersize=3, label=one.arm)
-        axes.set(xlabel="rank", ylabel="queries found (%)", title=f"Cumulative matching characteristic, {name}")
-        axes.set_xticks([1, 5, 10, 15, 20])
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path)
+def scores_table(summaries: Sequence[ArmSummary]) -> str:
+    """One baseline's arms as Markdown: scores in percent (mean ± std over seeds), images, steps and seconds."""
+    names = {score: name for score, name in {**SCORES, **RERANKED}.items() if score in summaries[0].scores}
+    columns: list[tuple[str, Callable[[ArmSummary], str]]] = [
+        *((name, lambda one, score=score: percent(*one.scores[score])) for score, name in names.items()),
+        ("images", lambda one: f"{one.train_images:,}"),
+        ("steps", lambda one: f"{one.steps:,}"),
+        ("seconds", lambda one: f"{one.seconds:.0f}"),
+    ]  # fmt: skip
+    return _markdown(summaries, columns)
 
 
-def _share_plot(found: Mapping[float, list[ArmSummary]], path: Path) -> None:
-    """mAP of every arm against the share of training images, with its deviation over seeds, a panel for every baseline."""
-    baselines = by_baseline(next(iter(found.values())))
-    figure, panels = _figure(len(baselines))
-    for (name, arms), axes in zip(baselines.items(), panels, strict=True):
-        for arm in arms:
-            maps = [next(one for one in summaries if one.key == arm.key).scores["map"] for summaries in found.values()]
-            spread = [0.0 if np.isnan(std) else 100 * std for _, std in maps]
-            shares, means = [100 * share for share in found], [100 * mean for mean, _ in maps]
-            axes.errorbar(shares, means, spread, marker="o", markersize=4, capsize=3, label=arm.arm)
-        axes.set(xlabel="share of training images (%)", ylabel="mAP (%)", title=name)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path)
+def gains_table(summaries: Sequence[ArmSummary]) -> str:
+    """One baseline's gains over `none` as Markdown, in points with 95 % intervals and Holm's p-values; empty without arms."""
+    if not any(one.gains for one in summaries):
+        return ""
+    columns: list[tuple[str, Callable[[ArmSummary], str]]] = []
+    for score, name in TESTED.items():
+        columns += [
+            (f"Δ {name}", lambda one, score=score: points(one.gains[score].over_queries)),
+            ("p", lambda one, score=score: p_text(one.gains[score].query_p)),
+            (f"Δ {name}, trainings too", lambda one, score=score: points(one.gains[score].over_trainings)),
+            ("p", lambda one, score=score: p_text(one.gains[score].training_p)),
+        ]
+    return _markdown([one for one in summaries if one.gains], columns)
+
+
+def _markdown(summaries: Sequence[ArmSummary], columns: Sequence[tuple[str, Callable[[ArmSummary], str]]]) -> str:
+    rows = [["arm", *(head for head, _ in columns)], ["---", *["---:"] * len(columns)]]
+    rows += [[one.arm, *(cell(one) for _, cell in columns)] for one in summaries]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from reid_aug.augmenter import package_version
-from reid_aug.bench.ranking import Ranking
+from generators import replacing
+from reid_aug.baselines.ranking import Ranking
+from reid_aug.synthesis.manifest import package_version
 
 RESULTS = "results.jsonl"
 
@@ -26,10 +27,9 @@ def scores_file(folder: Path, arm: str, digest: str, seed: int) -> Path:
 
 def save_scores(path: Path, ranking: Ranking) -> None:
     """Keep what paired statistics need: average precision and first correct rank of every query, and the CMC."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")  # ends in .npz, which numpy would add otherwise
-    np.savez_compressed(temporary, ap=ranking.ap, first_rank=ranking.first_rank, inp=ranking.inp, valid=ranking.valid, cmc=ranking.cmc)
-    os.replace(temporary, path)
+    kept = {name: getattr(ranking, name) for name in ("ap", "first_rank", "inp", "valid", "cmc")}
+    with replacing(path) as temporary, open(temporary, "xb") as file:  # numpy would add a suffix to a name
+        np.savez_compressed(file, **kept)
 
 
 def append(path: Path, line: dict[str, Any]) -> None:

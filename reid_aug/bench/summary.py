@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reid_aug.bench.arms import COPIES, ERASING, parted
 from reid_aug.bench.arms import NONE as BASE
-from reid_aug.bench.harness import Result
 from reid_aug.bench.results import scores_file
+from reid_aug.bench.run import Result
 from reid_aug.bench.statistics import Interval, SeedTest, holm, mean_std, over_seeds, paired_bootstrap, sign_flip_test
 
 SCORES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "map": "mAP", "minp": "mINP"}
@@ -164,39 +164,6 @@ def _equals(p_value: float | None) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def scores_table(summaries: Sequence[ArmSummary]) -> str:
-    """One baseline's arms as Markdown: scores in percent (mean ± std over seeds), images, steps and seconds."""
-    names = {score: name for score, name in {**SCORES, **RERANKED}.items() if score in summaries[0].scores}
-    columns: list[tuple[str, Callable[[ArmSummary], str]]] = [
-        *((name, lambda one, score=score: percent(*one.scores[score])) for score, name in names.items()),
-        ("images", lambda one: f"{one.train_images:,}"),
-        ("steps", lambda one: f"{one.steps:,}"),
-        ("seconds", lambda one: f"{one.seconds:.0f}"),
-    ]  # fmt: skip
-    return _markdown(summaries, columns)
-
-
-def gains_table(summaries: Sequence[ArmSummary]) -> str:
-    """One baseline's gains over `none` as Markdown, in points with 95 % intervals and Holm's p-values; empty without arms."""
-    if not any(one.gains for one in summaries):
-        return ""
-    columns: list[tuple[str, Callable[[ArmSummary], str]]] = []
-    for score, name in TESTED.items():
-        columns += [
-            (f"Δ {name}", lambda one, score=score: points(one.gains[score].over_queries)),
-            ("p", lambda one, score=score: p_text(one.gains[score].query_p)),
-            (f"Δ {name}, trainings too", lambda one, score=score: points(one.gains[score].over_trainings)),
-            ("p", lambda one, score=score: p_text(one.gains[score].training_p)),
-        ]
-    return _markdown([one for one in summaries if one.gains], columns)
-
-
-def _markdown(summaries: Sequence[ArmSummary], columns: Sequence[tuple[str, Callable[[ArmSummary], str]]]) -> str:
-    rows = [["arm", *(head for head, _ in columns)], ["---", *["---:"] * len(columns)]]
-    rows += [[one.arm, *(cell(one) for _, cell in columns)] for one in summaries]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
 def percent(mean: float, std: float) -> str:
     """A score in percent, with its deviation where there is one."""
     return f"{100 * mean:.1f}" if np.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
@@ -210,3 +177,9 @@ def points(gain: Interval | None) -> str:
 def p_text(value: float | None) -> str:
     """A p-value as tables print it."""
     return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def by_baseline(summaries: Sequence[ArmSummary]) -> dict[str, list[ArmSummary]]:
+    """Summaries of each baseline, in the order of the results."""
+    names = dict.fromkeys(one.baseline for one in summaries)
+    return {name: [one for one in summaries if one.baseline == name] for name in names}

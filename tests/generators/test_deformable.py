@@ -11,13 +11,12 @@ from torch.nn import functional as F
 
 import generators
 from generators import Pose, PosePair
-from generators.losses import nearest_neighbour_l1
 from generators.maps import gaussian_maps
-from generators.models.deformable import KERAS_SCALE, DeformableGAN, JointNorm, without_person
+from generators.models.deformable import DeformableGAN, JointNorm, nearest_neighbour_l1, without_person
 from generators.parts import body_parts
-from generators.perceptual import VGG19
+from generators.perceptual import KERAS_SCALE, VGG19
 from generators.pose import openpose_18
-from generators.warp import carry, warp
+from generators.warp import carry, warp_images
 
 MakePair = Callable[..., PosePair]
 MakePose = Callable[..., Pose]
@@ -124,7 +123,7 @@ def test_deformed_features_are_the_parts_put_together(aggregate: str, a_pose: Ma
     features = torch.randn(2, 3, 64, 32)
     out = carry(features, transforms, masks, aggregate)
     for b in range(2):
-        stack = torch.stack([warp(features[b : b + 1], transforms[b : b + 1, p])[0] * masks[b, p] for p in range(10)])
+        stack = torch.stack([warp_images(features[b : b + 1], transforms[b : b + 1, p])[0] * masks[b, p] for p in range(10)])
         covered = masks[b].sum(0)
         expected = stack.amax(0) if aggregate == "max" else torch.where(covered > 0, stack.sum(0) / covered.clamp(min=1), torch.zeros(()))
         assert torch.allclose(out[b], expected, atol=1e-6)

@@ -25,7 +25,7 @@ MakePair = Callable[..., PosePair]
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs" / "generators"
 # Beside the package's own, those of folders that a user named (see CONTRIBUTING.md).
-YAMLS = [*sorted(CONFIGS.glob("*.yaml")), *(p for folder in generators.registry.folders() for p in sorted(folder.glob("*.yaml")))]
+YAMLS = [*sorted(CONFIGS.glob("*.yaml")), *(p for folder in generators.folders() for p in sorted(folder.glob("*.yaml")))]
 FORBIDDEN = {"reid_aug", "benchmarks", "torchreid", "pydantic", "omegaconf", "faiss", "sklearn"}
 
 # Built small. A generator that is not listed is built with its constructor's `size` and `width`, as far as it has them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from generators.losses import nearest_neighbour_l1
+from generators.models.deformable import nearest_neighbour_l1
 
 
 def slow(image: torch.Tensor, target: torch.Tensor, side: int) -> torch.Tensor:

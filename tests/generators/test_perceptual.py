@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torchvision.models import VGG19_Weights, vgg19
 
-from generators.perceptual import VGG19, Features, compare, load
+from generators.perceptual import VGG19, Features, compare, load_perceptual
 
 NarrowVGG = Callable[..., dict[str, torch.Tensor]]
 
@@ -58,7 +58,7 @@ def test_layers_come_in_the_order_asked_for_and_unknown_ones_are_refused(narrow_
 def test_weights_from_a_file(suffix: str, tmp_path: Path, narrow_vgg: NarrowVGG) -> None:
     state, file = narrow_vgg(), tmp_path / f"vgg{suffix}"
     torch.save(state, file) if suffix == ".pth" else safetensors.torch.save_file(state, file)
-    network = load(str(file), Features(("conv3_1",)))
+    network = load_perceptual(str(file), Features(("conv3_1",)))
     assert network is not None and network.name == f"vgg19:vgg{suffix}"
     images = torch.rand(1, 3, 16, 8)
     assert torch.equal(network(images)[0], VGG19(state, Features(("conv3_1",)))(images)[0])
@@ -70,18 +70,18 @@ def test_files_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     for name, said in (("text.pth", "no file of weights"), ("half.pth", "features.0.bias"), ("list.pth", "no table of tensors")):
         with pytest.raises(ValueError, match=said) as error:
-            load(str(tmp_path / name), Features(("conv1_1",)))
+            load_perceptual(str(tmp_path / name), Features(("conv1_1",)))
         assert name in str(error.value)
     with pytest.raises(FileNotFoundError, match="perceptual.weights=PATH"):
-        load(str(tmp_path / "absent.pth"), Features(("conv1_1",)))
+        load_perceptual(str(tmp_path / "absent.pth"), Features(("conv1_1",)))
     with pytest.raises(ValueError, match="reid_aug"):
-        load("reid:x", Features(("conv1_1",)))
-    assert load("none", Features(("conv1_1",))) is None
+        load_perceptual("reid:x", Features(("conv1_1",)))
+    assert load_perceptual("none", Features(("conv1_1",))) is None
 
 
 def test_imagenet_weights_come_from_torchvisions_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, narrow_vgg: NarrowVGG) -> None:
     monkeypatch.setattr(VGG19_Weights, "get_state_dict", lambda self, **_: narrow_vgg())
-    network = load("imagenet", Features(("conv1_2",)))
+    network = load_perceptual("imagenet", Features(("conv1_2",)))
     assert network is not None and network.name == "vgg19:imagenet"
 
 
@@ -92,7 +92,7 @@ def test_missing_imagenet_weights_name_the_file_the_folder_and_the_option(tmp_pa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(FileNotFoundError) as error:
-        load("imagenet", Features(("conv1_2",)))
+        load_perceptual("imagenet", Features(("conv1_2",)))
     for part in ("vgg19-dcbb9e9d.pth", str(tmp_path / "hub" / "checkpoints"), "perceptual.weights=", "none"):
         assert part in str(error.value)
 

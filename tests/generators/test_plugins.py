@@ -106,7 +106,7 @@ def test_the_benchmark_takes_it_up(folder: Path, tmp_path: Path) -> None:
 
 def test_the_speed_benchmark_takes_it_up(folder: Path, tmp_path: Path) -> None:
     words = ("sixth", "--batch", "2", "--skip", "parts", "--quick", "--out", str(tmp_path / "speed.json"))
-    done = run(folder, str(ROOT / "benchmarks" / "generators.py"), *words)
+    done = run(folder, str(ROOT / "benchmarks" / "generator_speed.py"), *words)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "sixth [64, 32]" in done.stdout and (tmp_path / "speed.json").exists()
 

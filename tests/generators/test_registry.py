@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 import generators
-from generators import PosePair, registry
+from generators import PosePair, checkpoints, registry
 from generators.models.pg2 import PG2
 
 MakePair = Callable[..., PosePair]
@@ -122,10 +122,10 @@ def test_saving_leaves_the_umask_alone(model: PG2, tmp_path: Path) -> None:
 
 
 def test_the_header_says_what_was_saved(model: PG2, saved: Path) -> None:
-    header = generators.registry.read_header(saved)
+    header = checkpoints.read_header(saved)
     assert header == {
         "generator": "pg2", "options": json.loads(json.dumps(model.options)), "size": [32, 16], "skeleton": "openpose_18",
-        "digest": registry.digest(model), "torch": torch.__version__,
+        "digest": checkpoints.digest(model), "torch": torch.__version__,
     }  # fmt: skip
     assert header["options"]["l1_weight"] == 50.0
 
@@ -148,7 +148,7 @@ def test_a_channels_last_model_saves_like_any_other(model: PG2, saved: Path, tmp
     generators.save(strided, tmp_path / "strided.safetensors")
     ours, theirs = (safetensors.torch.load_file(path) for path in (tmp_path / "strided.safetensors", saved))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert registry.read_header(tmp_path / "strided.safetensors") == registry.read_header(saved)
+    assert checkpoints.read_header(tmp_path / "strided.safetensors") == checkpoints.read_header(saved)
 
 
 class Crash(Exception):
@@ -204,7 +204,7 @@ def test_a_rename_that_fails_leaves_the_old_file_whole(model: PG2, saved: Path, 
 def test_no_file_is_said_so(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(FileNotFoundError, match=f"no checkpoint at {path}"):
-            registry.read_header(path)
+            checkpoints.read_header(path)
         with pytest.raises(FileNotFoundError, match="no checkpoint at"):
             generators.load(path)
 
@@ -213,7 +213,7 @@ def test_no_file_is_said_so(tmp_path: Path) -> None:
 def test_junk_is_no_checkpoint(junk: bytes, tmp_path: Path) -> None:
     path = tmp_path / "junk.safetensors"
     path.write_bytes(junk)
-    for read in (registry.read_header, generators.load):
+    for read in (checkpoints.read_header, generators.load):
         with pytest.raises(ValueError, match="junk.safetensors is no "):
             read(path)
 
@@ -222,7 +222,7 @@ def test_junk_is_no_checkpoint(junk: bytes, tmp_path: Path) -> None:
 def test_a_cut_off_checkpoint_is_no_checkpoint(keep: float, saved: Path) -> None:
     whole = saved.read_bytes()
     saved.write_bytes(whole[: -1 if keep == -1 else int(len(whole) * keep)])
-    for read in (registry.read_header, generators.load):
+    for read in (checkpoints.read_header, generators.load):
         with pytest.raises(ValueError, match="is no whole safetensors file"):
             read(saved)
 
@@ -232,8 +232,8 @@ def test_another_tools_safetensors_is_no_checkpoint(metadata: dict[str, str] | N
     path = tmp_path / "foreign.safetensors"
     safetensors.torch.save_file({"weight": torch.ones(2)}, path, metadata)
     said = (metadata or {}).get("format")
-    for read in (registry.read_header, generators.load):
-        with pytest.raises(ValueError, match=f"is no generator checkpoint: its header says format {said!r}, not '{registry.FORMAT}'"):
+    for read in (checkpoints.read_header, generators.load):
+        with pytest.raises(ValueError, match=f"is no generator checkpoint: its header says format {said!r}, not '{checkpoints.FORMAT}'"):
             read(path)
 
 
@@ -298,18 +298,18 @@ def test_options_a_newer_version_does_not_know_are_refused(saved: Path) -> None:
 
 def test_the_digest_is_of_the_weights_and_of_nothing_else(model: PG2) -> None:
     twin = copy.deepcopy(model)
-    assert registry.digest(twin) == registry.digest(model) and len(registry.digest(model)) == 64
-    assert registry.digest(twin.eval().to(memory_format=torch.channels_last)) == registry.digest(model)  # type: ignore[call-overload]
-    assert registry.digest(twin.double()) != registry.digest(model), "equal values of another type"
+    assert checkpoints.digest(twin) == checkpoints.digest(model) and len(checkpoints.digest(model)) == 64
+    assert checkpoints.digest(twin.eval().to(memory_format=torch.channels_last)) == checkpoints.digest(model)  # type: ignore[call-overload]
+    assert checkpoints.digest(twin.double()) != checkpoints.digest(model), "equal values of another type"
 
 
 @pytest.mark.parametrize("key", ["stage1.end.bias", "discriminator.features.3.num_batches_tracked", "stage2.end.weight"])
 def test_one_changed_number_changes_the_digest(key: str, model: PG2) -> None:
-    before = registry.digest(model)
+    before = checkpoints.digest(model)
     tensor = model.state_dict()[key]
     with torch.no_grad():
         tensor.view(-1)[-1] += 1
-    assert registry.digest(model) != before
+    assert checkpoints.digest(model) != before
     with torch.no_grad():
         tensor.view(-1)[-1] -= 1
 
@@ -320,12 +320,12 @@ def test_the_digest_sees_names_shapes_and_types() -> None:
         {"a": torch.zeros(3, 2), "b": torch.ones(1)}, {"c": torch.zeros(2, 3), "b": torch.ones(1)},
         {"a": torch.zeros(2, 3, dtype=torch.int32), "b": torch.ones(1)}, {"a": torch.zeros(2, 3)}, {"b": base["a"], "a": base["b"]},
     ]  # fmt: skip
-    digests = [registry.tensors_digest(tensors) for tensors in (base, *others)]
+    digests = [checkpoints.tensors_digest(tensors) for tensors in (base, *others)]
     assert len(set(digests)) == len(digests)
-    assert registry.tensors_digest(dict(reversed(base.items()))) == digests[0]
+    assert checkpoints.tensors_digest(dict(reversed(base.items()))) == digests[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.bool, torch.uint8, torch.int64])
 def test_every_type_has_a_digest(dtype: torch.dtype) -> None:
     tensors = {"x": torch.ones(3, dtype=dtype), "empty": torch.empty(0, dtype=dtype), "scalar": torch.tensor(1).to(dtype)}
-    assert registry.tensors_digest(tensors) != registry.tensors_digest(tensors | {"scalar": torch.tensor(0).to(dtype)})
+    assert checkpoints.tensors_digest(tensors) != checkpoints.tensors_digest(tensors | {"scalar": torch.tensor(0).to(dtype)})

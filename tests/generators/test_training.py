@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import generators
-from generators import Generator, PosePair, registry
+from generators import Generator, PosePair, checkpoints, registry
 from generators.models.pg2 import PG2
 from generators.training import CHECKPOINT, Seekable, Trained, train
 
@@ -78,7 +78,7 @@ def assert_equal_checkpoints(a: Path, b: Path) -> None:
     ours, theirs = load_file(a / CHECKPOINT), load_file(b / CHECKPOINT)
     assert ours.keys() == theirs.keys() and any(key.startswith("optimizer/") for key in ours) and "rng/cpu" in ours
     assert not [key for key in ours if not torch.equal(ours[key], theirs[key])]
-    assert registry.read_header(a / CHECKPOINT) == registry.read_header(b / CHECKPOINT)
+    assert checkpoints.read_header(a / CHECKPOINT) == checkpoints.read_header(b / CHECKPOINT)
 
 
 # --- a sixth generator: one file, one YAML ---
@@ -378,7 +378,7 @@ def test_a_signal_saves_and_stops_after_the_step_under_way(
     whole, parts = tiny(), tiny()
     trained = run(parts, interrupted(), tmp_path / "parts", 6)
     assert (trained.step, trained.stopped) == (at + 1, True)
-    assert registry.read_header(trained.checkpoint)["step"] == at + 1
+    assert checkpoints.read_header(trained.checkpoint)["step"] == at + 1
     assert_equal_weights(generators.load(trained.checkpoint), parts)
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert not run(parts, stream(), tmp_path / "parts", 6).stopped
@@ -398,7 +398,7 @@ def test_a_second_interrupt_does_not_wait(stream: Callable[..., Iterator[PosePai
     with pytest.raises(KeyboardInterrupt):
         run(tiny(), impatient(), tmp_path, 6, save_every_steps=2)
     assert signal.getsignal(signal.SIGINT) == handler
-    assert registry.read_header(tmp_path / CHECKPOINT)["step"] == 2
+    assert checkpoints.read_header(tmp_path / CHECKPOINT)["step"] == 2
 
 
 def test_a_stop_on_the_last_step_is_no_stop(stream: Callable[..., Iterator[PosePair]], tmp_path: Path) -> None:
@@ -506,7 +506,7 @@ def test_a_process_told_to_stop_saves_and_goes(script: Path, tmp_path: Path) -> 
     there = runpy.run_path(str(script))
     assert len(ended) == 2
     for name, end in zip(("SIGTERM", "SIGINT"), ended, strict=True):
-        assert end["stopped"] and 6 <= end["step"] < 100_000 and registry.read_header(end["checkpoint"])["step"] == end["step"]
+        assert end["stopped"] and 6 <= end["step"] < 100_000 and checkpoints.read_header(end["checkpoint"])["step"] == end["step"]
         assert [p.name for p in (tmp_path / name).iterdir() if p.name.startswith(".")] == [], "no half-written file"
         whole, parts = there["model"](), generators.load(end["checkpoint"])
         steps = end["step"] + 2
@@ -531,7 +531,7 @@ def test_two_processes_train_as_one(script: Path, tmp_path: Path) -> None:
         first, second = (generators.load(tmp_path / f"{name}-{rank}.safetensors") for rank in (0, 1))
         for (key, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
             assert torch.equal(a, b), f"{name}: {key} differs between the processes"
-    assert registry.read_header(tmp_path / "two" / CHECKPOINT)["step"] == 4
+    assert checkpoints.read_header(tmp_path / "two" / CHECKPOINT)["step"] == 4
 
 
 # --- what goes wrong ---
@@ -553,7 +553,7 @@ def test_a_loss_that_is_not_finite_is_named_and_not_saved(
     with pytest.raises(FloatingPointError, match=rf"loss '{term}' of player '{player}' is (nan|inf) at step {at}; ") as caught:
         run(tiny(), poisoned(), tmp_path / "parts", 7, save_every_steps=2, log_every_steps=log_every_steps)
     assert str(tmp_path / "parts") in str(caught.value)
-    header = registry.read_header(tmp_path / "parts" / CHECKPOINT)
+    header = checkpoints.read_header(tmp_path / "parts" / CHECKPOINT)
     assert header["step"] == at // 2 * 2, "the last one saved before it"
     assert all(p.isfinite().all() for p in generators.load(tmp_path / "parts" / CHECKPOINT).parameters())
     whole, parts = tiny(), tiny(seed=3)
@@ -725,11 +725,11 @@ def test_a_checkpoint_is_there_every_so_often(stream: Callable[..., Iterator[Pos
     def watching() -> Iterator[PosePair]:
         for pair in stream():
             path = tmp_path / CHECKPOINT
-            seen.append(registry.read_header(path)["step"] if path.exists() else None)
+            seen.append(checkpoints.read_header(path)["step"] if path.exists() else None)
             yield pair
 
     run(tiny(), watching(), tmp_path, 6, save_every_steps=2)
-    assert seen == [None, None, 2, 2, 4, 4] and registry.read_header(tmp_path / CHECKPOINT)["step"] == 6
+    assert seen == [None, None, 2, 2, 4, 4] and checkpoints.read_header(tmp_path / CHECKPOINT)["step"] == 6
 
 
 def test_stage_one_learns_a_pair_by_heart(a_pair: MakePair, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from generators import Generator, PosePair, train
+from generators.checkpoints import read_header
 from generators.perceptual import VGG19, Features
-from generators.registry import read_header
 
 MakePair = Callable[..., PosePair]
 NarrowVGG = Callable[..., dict[str, Tensor]]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators import Generator, Pose, PosePair, create
-from generators.losses import fake_loss, masked_l1, real_loss, ssim
+from generators.losses import fake_loss, masked_l1, real_loss
 from generators.maps import body_mask, gaussian_maps
-from generators.models.vdg import VDG, Reconstruction, Refinement, mask_ssim_loss
+from generators.models.vdg import VDG, Reconstruction, Refinement, mask_ssim_loss, ssim
 from generators.pose import mpii_14
 
 MakePose = Callable[..., Pose]

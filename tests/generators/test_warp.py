@@ -17,7 +17,7 @@ from torch import Tensor
 import generators.warp as warps
 from generators import Pose
 from generators.pose import mpii_14, openpose_18
-from generators.warp import FAR_PX, at_scale, fit_affine, fit_similarity, no_point, warp
+from generators.warp import FAR_PX, at_scale, fit_affine, fit_similarity, no_point, warp_images
 
 MakePose = Callable[..., Pose]
 
@@ -116,7 +116,7 @@ def test_warps_are_scipys(padding: str, dtype: torch.dtype, size: tuple[int, int
     image = torch.rand(4, 2, 17, 11, generator=draw, dtype=torch.float64).to(dtype)
     noise = torch.randn(4, 2, 3, generator=draw, dtype=torch.float64) * torch.tensor([0.3, 0.3, 4.0])
     transform = torch.eye(2, 3, dtype=torch.float64) + noise
-    moved = warp(image, transform.to(dtype), padding, size)
+    moved = warp_images(image, transform.to(dtype), padding, size)
     assert moved.shape == (4, 2, *size) and moved.dtype == dtype
     rows, columns = np.mgrid[: size[0], : size[1]]
     mode = {"zeros": "grid-constant", "border": "nearest"}[padding]
@@ -150,14 +150,14 @@ def test_both_ways_to_warp_are_scipys(way: Callable[..., Tensor], size: tuple[in
 def test_warp_by_whole_pixels_and_by_nothing() -> None:
     image = torch.arange(12.0).view(1, 1, 3, 4)
     stay = torch.eye(2, 3)[None]
-    assert torch.equal(warp(image, stay), image)
+    assert torch.equal(warp_images(image, stay), image)
     shift = stay.clone()
     shift[0, 0, 2] = 1  # looks one to the right
-    assert warp(image, shift)[0, 0, 0].tolist() == [1, 2, 3, 0]
-    assert warp(image, shift, "border")[0, 0, 0].tolist() == [1, 2, 3, 3]
-    assert not warp(image, no_point(image)[None]).any()
+    assert warp_images(image, shift)[0, 0, 0].tolist() == [1, 2, 3, 0]
+    assert warp_images(image, shift, "border")[0, 0, 0].tolist() == [1, 2, 3, 3]
+    assert not warp_images(image, no_point(image)[None]).any()
     with pytest.raises(ValueError, match="zeros or border"):
-        warp(image, shift, "reflect")
+        warp_images(image, shift, "reflect")
 
 
 @pytest.mark.parametrize("padding", ["zeros", "border"])
@@ -165,7 +165,7 @@ def test_warps_have_the_gradients_they_should(padding: str) -> None:
     image = torch.rand(2, 2, 5, 4, dtype=torch.float64, requires_grad=True)
     transform = torch.tensor([[[0.9, 0.2, 0.37], [-0.1, 1.1, -0.41]], [[1.2, -0.3, 0.61], [0.2, 0.8, 0.13]]], dtype=torch.float64)
     mask = torch.rand(2, 5, 4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda i, t: warp(i, t, padding, mask=mask), (image, transform.requires_grad_()))
+    assert torch.autograd.gradcheck(lambda i, t: warp_images(i, t, padding, mask=mask), (image, transform.requires_grad_()))
 
 
 def test_a_transform_at_half_the_size_moves_half_as_far() -> None:

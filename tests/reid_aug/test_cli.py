@@ -16,8 +16,8 @@ import pytest
 import generators
 from reid_aug import Manifest
 from reid_aug.cli import main
-from reid_aug.people import read_market_folder
-from reid_aug.rendered import RenderedSet, read_rendered
+from reid_aug.data.market import read_market_folder
+from reid_aug.rendered.dataset import RenderedSet, read_rendered
 
 SMALL = ["generator.name=pg2", "generator.size=[32,16]", "generator.width=4", "generator.stage1_steps=3", "generator.stage2_steps=2",
          "batch_size=4", "samples=2"]  # fmt: skip
@@ -239,7 +239,7 @@ def test_a_signal_saves_and_stops(rendered: RenderedSet, tmp_path: Path) -> None
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopped at step" in out, (out, err)
-    from generators.registry import read_header
+    from generators.checkpoints import read_header
 
     assert read_header(tmp_path / "run" / "last.safetensors")["step"] == int(out.split("step ")[1].split(":")[0])
 

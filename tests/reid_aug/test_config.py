@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from reid_aug import config
-from reid_aug.config import DumpConfig, TrainConfig
+from reid_aug.synthesis.dump import DumpConfig
+from reid_aug.synthesis.train import TrainConfig
 
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:

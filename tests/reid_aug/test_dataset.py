@@ -19,11 +19,10 @@ from torchreid import optim as torchreid_optim
 
 import generators
 from reid_aug import PoseAugmentedDataset, register
-from reid_aug.config import DataConfig
+from reid_aug.data.keypoints import read_keypoints
+from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.images import ImageError
-from reid_aug.loading import load_people
-from reid_aug.poses import read_keypoints
-from reid_aug.rendered import RenderedSet
+from reid_aug.rendered.dataset import RenderedSet
 
 SIZE = (32, 16)
 
@@ -123,7 +122,7 @@ class TestCache:
     def test_second_construction_draws_nothing(
         self, posed: PoseAugmentedDataset, root: Path, keypoints: Path, checkpoint: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("reid_aug.augmenter.Augmenter._draw", lambda *_: pytest.fail("drawn again"))
+        monkeypatch.setattr("reid_aug.synthesis.augmenter.Augmenter._draw", lambda *_: pytest.fail("drawn again"))
         began = time.perf_counter()
         again = PoseAugmentedDataset(market(root), generator=checkpoint, poses=keypoints, cache_dir=cache, verbose=False)
         assert again.train == posed.train
@@ -156,9 +155,9 @@ class TestCache:
 
 
 def posed_bank(posed: PoseAugmentedDataset, keypoints: Path):
-    from reid_aug.bank import PoseBank
-    from reid_aug.loading import with_keypoints
-    from reid_aug.people import from_torchreid
+    from reid_aug.data.loading import with_keypoints
+    from reid_aug.data.torchreid_sets import from_torchreid
+    from reid_aug.synthesis.bank import PoseBank
 
     people = [p for p in from_torchreid(posed.base) if p.split == "train"]
     return PoseBank.collect(with_keypoints(people, keypoints, ("train",)), SIZE).thin(3)

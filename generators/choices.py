@@ -1,0 +1,30 @@
+"""Refusing an unknown choice: what there is, and the nearest to what was given."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Give " (did you mean 'x'?)" when something is close, else nothing.
+
+    >>> nearest("pg3", ["deformable", "pg2"])
+    " (did you mean 'pg2'?)"
+    """
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def one_of(what: str, value: Any, allowed: Iterable[Any]) -> None:
+    """Raise ValueError, which names them all and the nearest, unless `value` is one of those `allowed`.
+
+    >>> one_of("vdg's loss", "mask-l2", ("l1", "mask-l1"))
+    Traceback (most recent call last):
+    ValueError: vdg's loss is one of l1, mask-l1, got 'mask-l2' (did you mean 'mask-l1'?)
+    """
+    allowed = list(allowed)
+    if value not in allowed:
+        hint = nearest(value, [choice for choice in allowed if isinstance(choice, str)]) if isinstance(value, str) else ""
+        raise ValueError(f"{what} is one of {', '.join(map(str, allowed))}, got {value!r}{hint}")

@@ -1,0 +1,287 @@
+"""Ranking a gallery for every query: CMC, mAP and mINP as torchreid defines them, without its full argsort.
+
+A score needs the places of the correct matches only. They are found by a plain sort of each row of distances
+(vectorised in numpy, and free of Python's lock, so on all cores) and a binary search for the few matches in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generators import nearest
+
+_BLOCK_ELEMENTS = 2**22  # distances held at a time: 16 MiB, and as much again for their sorted copy
+_LARGEST_SQUARED_NORM = 8e37  # |q|² + |g|² + 2|q||g| of two such vectors is still finite in float32
+
+Array = np.ndarray | Tensor
+Labels = Sequence[int] | np.ndarray | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Scores of Q queries, as fractions; `cmc[k]` is rank-(k + 1); queries that are not `valid` count in no mean.
+
+    `first_rank` is the 0-based place of the first correct match once junk is left out, −1 where not valid;
+    `ap` (average precision) and `inp` (inverse negative penalty) are nan there.
+    """
+
+    cmc: np.ndarray  # (min(max_rank, G),)
+    map: float
+    minp: float
+    ap: np.ndarray  # (Q,)
+    inp: np.ndarray  # (Q,)
+    first_rank: np.ndarray  # (Q,) int
+    valid: np.ndarray  # (Q,) bool: the identity is in the gallery under another camera
+
+
+def rank_gallery(
+    query_features: Array,
+    gallery_features: Array,
+    query_pids: Labels,
+    gallery_pids: Labels,
+    query_camids: Labels,
+    gallery_camids: Labels,
+    metric: str = "euclidean",
+    max_rank: int = 50,
+) -> Ranking:
+    """Rank (G, D) gallery features for (Q, D) query features by "euclidean" or "cosine" distance, in float32.
+
+    Equal distances keep the gallery's order, and gallery rows that are equal bit for bit are always at equal
+    distance. Junk (the query's pid and camid) is left out. ValueError: shapes or lengths that do not fit, features
+    that are not finite, an unknown metric, no valid query. Definitions: torchreid (CMC, mAP), fast-reid (mINP).
+    """
+    with torch.inference_mode():
+        blocks = distance_blocks(query_features, gallery_features, metric)
+        shape = len(query_features), len(gallery_features)
+        matches = _Matches.of(query_pids, gallery_pids, query_camids, gallery_camids, shape)
+        return _rank((block.cpu().numpy().T for block in blocks), matches, max_rank)
+
+
+def rank_distances(
+    distances: Array,
+    query_pids: Labels,
+    gallery_pids: Labels,
+    query_camids: Labels,
+    gallery_camids: Labels,
+    max_rank: int = 50,
+) -> Ranking:
+    """As `rank_gallery`, from (Q, G) finite distances, smaller is nearer; they are not changed."""
+    array = np.asarray(distances.detach().cpu() if isinstance(distances, Tensor) else distances)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"distances are (Q, G), neither of them 0, got {array.shape}")
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64)
+    matches = _Matches.of(query_pids, gallery_pids, query_camids, gallery_camids, array.shape)
+    step = _block_rows(array.shape[1])
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, len(array), step):
+            block = array[start : start + step].copy()  # junk is about to be overwritten
+            if bad := block.size - np.count_nonzero(np.isfinite(block)):
+                raise ValueError(f"distances are finite, got {bad} that are not in rows {start}..{start + len(block) - 1}")
+            yield block
+
+    return _rank(blocks(), matches, max_rank)
+
+
+def distance_blocks(query_features: Array, gallery_features: Array, metric: str = "euclidean") -> Iterator[Tensor]:
+    """Distances (G, B), float32, of one block of queries after another, on the gallery's device; the next overwrites them.
+
+    "euclidean" is squared, "cosine" is 1 − cosine, as in torchreid. ValueError at once, before the first block:
+    shapes that do not fit, features that are not finite, an unknown metric.
+    """
+    if metric not in _DISTANCES:
+        known = sorted(_DISTANCES)
+        raise ValueError(f"no metric named {metric!r}; there are {', '.join(known)}{nearest(metric, known)}")
+    gallery, gallery_norms = float32_features(gallery_features, "gallery")
+    query, query_norms = float32_features(query_features, "query", gallery.device)
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(f"query and gallery features have one width D, got {query.shape[1]} and {gallery.shape[1]}")
+    return _DISTANCES[metric](query, query_norms, gallery, gallery_norms)
+
+
+def float32_features(features: Array, role: str, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """Features (N, D) as contiguous float32 (no copy of what is), and their squared norms (N,); ValueError names the role."""
+    matrix = torch.as_tensor(features).detach()
+    if matrix.ndim != 2 or not matrix.numel():
+        raise ValueError(f"{role} features are a matrix (rows, D), neither of them 0, got {tuple(matrix.shape)}")
+    matrix = matrix.to(device, torch.float32).contiguous()
+    norms = torch.cat([part.pow(2).sum(dim=1) for part in _slices(matrix)])
+    # The norms show nan and infinity in the features as well as numbers whose squares would overflow.
+    if not bool((norms <= _LARGEST_SQUARED_NORM).all()):
+        bad = int((~matrix.isfinite()).sum())
+        what = f"{bad} of {matrix.numel()} numbers that are not" if bad else f"a row too large (|x|² > {_LARGEST_SQUARED_NORM})"
+        raise ValueError(f"{role} features are finite in float32, got {what}")
+    return matrix, norms
+
+
+def _slices(matrix: Tensor) -> tuple[Tensor, ...]:
+    """The matrix in slices of rows, for work that would need a second matrix at once."""
+    return matrix.split(max(1, _BLOCK_ELEMENTS // matrix.shape[1]))
+
+
+def _labels(values: Labels, name: str, length: int) -> np.ndarray:
+    """Labels as an integer array (length,); ValueError names them."""
+    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    if array.shape != (length,) or array.dtype.kind not in "iu":
+        raise ValueError(f"{name} are {length} integers, one for each row of features, got {array.dtype} {array.shape}")
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class _Matches:
+    """Where in the gallery each query's identity is: `members[start[i]:end[i]]` for query i, in gallery order."""
+
+    members: np.ndarray  # (G,)
+    start: np.ndarray  # (Q,)
+    end: np.ndarray  # (Q,)
+    query_camids: np.ndarray  # (Q,)
+    gallery_camids: np.ndarray  # (G,)
+
+    @classmethod
+    def of(cls, q_pids: Labels, g_pids: Labels, q_camids: Labels, g_camids: Labels, shape: tuple[int, ...]) -> _Matches:
+        queries, gallery = _labels(q_pids, "query_pids", shape[0]), _labels(g_pids, "gallery_pids", shape[1])
+        members = np.argsort(gallery, kind="stable")
+        start, end = (np.searchsorted(gallery[members], queries, side) for side in ("left", "right"))
+        cameras = _labels(q_camids, "query_camids", shape[0]), _labels(g_camids, "gallery_camids", shape[1])
+        return cls(members, start, end, *cameras)
+
+    def rows(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gallery indices (B, P) with the query's pid for queries first..stop, which are positives, which are junk.
+
+        Rows are padded to the longest; padding is neither positive nor junk.
+        """
+        start, end = self.start[first:stop, None], self.end[first:stop, None]
+        place = start + np.arange(max(1, int((end - start).max())))
+        same_pid = place < end
+        index = self.members[np.minimum(place, len(self.members) - 1)]
+        same_camera = self.gallery_camids[index] == self.query_camids[first:stop, None]
+        return index, same_pid & ~same_camera, same_pid & same_camera
+
+
+def _block_rows(columns: int) -> int:
+    """Queries ranked at a time; 16 at least, or the matrix product turns slow."""
+    return max(16, _BLOCK_ELEMENTS // columns // 16 * 16)
+
+
+def _euclidean(query: Tensor, query_norms: Tensor, gallery: Tensor, gallery_norms: Tensor) -> Iterator[Tensor]:
+    """Blocks of squared distances, by torchreid's own steps so that they round as its do."""
+
+    def fill(block: Tensor, rows: slice) -> None:
+        torch.add(gallery_norms[:, None], query_norms[rows], out=block)
+        block.addmm_(gallery, query[rows].t(), beta=1, alpha=-2)
+
+    return _distance_blocks(fill, len(query), gallery)
+
+
+def _cosine(query: Tensor, _: Tensor, gallery: Tensor, __: Tensor) -> Iterator[Tensor]:
+    """Blocks of 1 − cosine; a vector of zeros is at distance 1 from everything, as in torchreid."""
+    query, gallery = (torch.nn.functional.normalize(features, p=2.0, dim=1) for features in (query, gallery))
+
+    def fill(block: Tensor, rows: slice) -> None:
+        torch.mm(gallery, query[rows].t(), out=block)
+        block.neg_().add_(1)
+
+    return _distance_blocks(fill, len(query), gallery)
+
+
+_DISTANCES = {"euclidean": _euclidean, "cosine": _cosine}
+
+
+def _distance_blocks(fill: Callable[[Tensor, slice], None], queries: int, gallery: Tensor) -> Iterator[Tensor]:
+    """Distances (G, B) of one block of queries after another, each good until the next is asked for."""
+    repeats, firsts = _repeated_rows(gallery)
+    step = min(queries, _block_rows(len(gallery)))
+    product = torch.empty(step * len(gallery), device=gallery.device)
+    for start in range(0, queries, step):
+        rows = slice(start, min(start + step, queries))
+        size = rows.stop - start
+        # MKL is a third faster with the long side first, and who sorts or searches a row turns it back.
+        block = product[: len(gallery) * size].view(len(gallery), size)
+        fill(block, rows)
+        # A matrix product may round one gallery row differently from another, so equal rows are made equal again.
+        if len(repeats):
+            block[repeats] = block[firsts]
+        yield block
+
+
+def _repeated_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that equal an earlier row bit for bit, and for each the first such row."""
+    # An integer sum of the bits is exact in any order, so equal rows have equal sums: most rows are done here.
+    wide = matrix.shape[1] % 2 == 0 and matrix.storage_offset() % 2 == 0  # two numbers at a time
+    bits = [part.view(torch.int64 if wide else torch.int32) for part in _slices(matrix)]
+    sums = torch.cat([part.sum(dim=1) for part in bits]).cpu().numpy()
+    _, inverse, counts = np.unique(sums, return_inverse=True, return_counts=True)
+    suspects = np.flatnonzero(counts[inverse] > 1)
+    rows = np.ascontiguousarray(matrix[torch.from_numpy(suspects).to(matrix.device)].cpu().numpy())
+    rows = rows.view(np.dtype((np.void, rows.dtype.itemsize * matrix.shape[1]))).ravel()
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    firsts = suspects[first[inverse]]
+    repeated = firsts != suspects
+    return (torch.from_numpy(a[repeated]).to(matrix.device) for a in (suspects, firsts))  # type: ignore[return-value]
+
+
+def _rank(blocks: Iterator[np.ndarray], matches: _Matches, max_rank: int) -> Ranking:
+    """Scores from blocks of distances that together hold every query's row; the blocks are overwritten."""
+    if max_rank < 1:
+        raise ValueError(f"max_rank is 1 at least, got {max_rank}")
+    parts, first, scratch = [], 0, np.empty((0, 0))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for block in blocks:
+            index, positive, junk = matches.rows(first, first + len(block))
+            first += len(block)
+            scratch = scratch if len(scratch) >= len(block) else np.empty(block.shape, block.dtype)
+            ranks = _positive_ranks(block, index, positive, junk, scratch[: len(block)], pool)
+            parts.append(_scores(ranks, positive.sum(axis=1)))
+    ap, inp, first_rank = (np.concatenate(column) for column in zip(*parts, strict=True))
+    valid = first_rank >= 0
+    if not valid.any():
+        raise ValueError(f"a valid query's identity is in the gallery under another camera; none of {len(valid)} queries is")
+    length = min(max_rank, len(matches.members))
+    # A gallery's end is no miss: every valid query has found its match by then, however many junk images it lost.
+    found = np.bincount(first_rank[valid], minlength=length)[:length]
+    return Ranking(found.cumsum() / valid.sum(), float(ap[valid].mean()), float(inp[valid].mean()), ap, inp, first_rank, valid)
+
+
+def _positive_ranks(
+    block: np.ndarray, index: np.ndarray, positive: np.ndarray, junk: np.ndarray, ordered: np.ndarray, pool: ThreadPoolExecutor
+) -> np.ndarray:
+    """0-based ranks (B, P) of the positives among all but junk, ascending, then padding; `ordered` is room to sort in."""
+    query, member = np.nonzero(junk)
+    block[query, index[query, member]] = np.inf  # behind every distance, which are finite
+
+    torch.from_numpy(ordered).copy_(torch.from_numpy(block))
+
+    def sort_rows(rows: slice) -> None:
+        ordered[rows].sort(axis=1)
+
+    step = -(-len(block) // torch.get_num_threads())
+    list(pool.map(sort_rows, (slice(start, start + step) for start in range(0, len(block), step))))
+    value = np.take_along_axis(block, index, axis=1)
+    ranks = torch.searchsorted(torch.from_numpy(ordered), torch.from_numpy(value)).numpy()
+    # What follows the first of its kind in the sorted row is either larger, or a tie that gallery order breaks.
+    after = np.take_along_axis(ordered, np.minimum(ranks + 1, block.shape[1] - 1), axis=1)
+    tied = positive & (after == value) & (ranks + 1 < block.shape[1])
+    for i, k in zip(*np.nonzero(tied), strict=True):
+        ranks[i, k] += np.count_nonzero(block[i, : index[i, k]] == value[i, k])
+    ranks[~positive] = block.shape[1]
+    ranks.sort(axis=1)
+    return ranks
+
+
+def _scores(ranks: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Average precision, inverse negative penalty and first rank (B,) from ascending ranks (B, P) of positives (B,)."""
+    valid = positives > 0
+    nth = np.arange(1, ranks.shape[1] + 1)
+    precision = np.where(nth <= positives[:, None], nth / (ranks + 1), 0.0)
+    last = np.take_along_axis(ranks, np.maximum(positives - 1, 0)[:, None], axis=1)[:, 0]
+    count = np.where(valid, positives, 1)
+    ap = np.where(valid, precision.sum(axis=1) / count, np.nan)
+    inp = np.where(valid, count / (last + 1), np.nan)
+    return ap, inp, np.where(valid, ranks[:, 0], -1)

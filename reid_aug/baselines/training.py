@@ -1,0 +1,248 @@
+"""The training loop of Re-ID baselines: the same steps for every arm, everything random from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from generators import Pose
+from reid_aug.baselines.losses import batch_hard_triplet, smoothed_cross_entropy
+from reid_aug.baselines.mixing import Mixing, check_batches, most_synthetic
+from reid_aug.baselines.network import build, fill_in, initial_weights, prepare
+from reid_aug.baselines.recipes import BaselineConfig
+from reid_aug.baselines.samplers import pk_batches, replaced, shuffled_batches
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """Images uint8 (N, 3, H, W) in memory, and labels (N,) from 0 without gaps.
+
+    `source` (N,) is the row of the real image that a synthetic one was drawn from, and −1 for real images; None when
+    all are real. `poses` (N,) are in the images' pixels, for online augmentation.
+    """
+
+    images: Tensor
+    labels: Tensor
+    source: Tensor | None = None
+    poses: Pose | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels) or not len(self.labels):
+            raise ValueError(f"a training set has as many labels as images, got {len(self.labels)} and {len(self.images)}")
+        if not torch.equal(self.labels.unique(), torch.arange(int(self.labels.max()) + 1)):
+            raise ValueError("labels run from 0 without gaps: they size the classifier")
+        for name, part in (("sources", self.source), ("poses", self.poses)):
+            if part is not None and len(part) != len(self.labels):
+                raise ValueError(f"a training set has as many {name} as images, got {len(part)} and {len(self.labels)}")
+
+    @property
+    def classes(self) -> int:
+        return int(self.labels.max()) + 1
+
+    @property
+    def synthetic(self) -> np.ndarray:
+        """Which images are synthetic, (N,) bool."""
+        return np.zeros(len(self.labels), dtype=bool) if self.source is None else self.source.numpy() >= 0
+
+
+def train_baseline(
+    config: BaselineConfig, data: TrainingSet, seed: int,
+    *, mixing: Mixing | None = None, online: nn.Module | None = None,
+    device: str = "auto", label: str = "", start: Mapping[str, Tensor] | None = None,
+) -> nn.Module:  # fmt: skip
+    """Train for `config.steps` steps from the configured weights, or from `start`; everything random comes from `seed`.
+
+    A classifier of other identities is left out of `start`. `variant` says how synthetic images enter; `online` draws
+    images of every batch anew, before flip and crop. The model in eval mode. FloatingPointError when it diverged;
+    ValueError for a mixing that contradicts itself or lets no synthetic image into a batch.
+    """
+    from lightning_fabric import Fabric
+
+    mixing = mixing or Mixing()
+    check_batches(mixing, config)
+    fabric = Fabric(accelerator="auto" if device == "auto" else device, devices=1, precision=config.precision)
+    torch.manual_seed(seed)
+    model = build(config, data.classes)
+    state = initial_weights(config).state if start is None else start
+    if state is not None:
+        fill_in(model, state, config.weights if start is None else "start")
+    model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = torch.compile(model) if config.compile else model
+    optimizer, schedule = optimizer_and_schedule(config, model)
+    frozen_steps = int(config.frozen * config.steps) if state is not None else 0
+    images, labels = _resident(data.images, fabric.device), data.labels.to(fabric.device)
+    smoothing, weight, known = (part.to(fabric.device) for part in _per_image(config, mixing, data))
+    noise = torch.Generator().manual_seed(seed)
+    if online is not None:
+        online.to(fabric.device)
+    model.train()
+    loss = torch.zeros(())
+    said = f"train {config.model} {label}".strip()
+    batches = tqdm(_batches(config, mixing, data, seed), said, config.steps, unit="step", disable=None, leave=False)
+    for step, batch in enumerate(batches):
+        if frozen_steps and step in (0, frozen_steps):
+            _freeze(model, step == 0)
+        index = torch.from_numpy(batch)
+        inputs = _inputs(config, mixing, images, index, data, online, noise, fabric.device)
+        index = index.to(fabric.device)
+        with fabric.autocast():
+            logits, features = network(inputs)
+        loss = smoothed_cross_entropy(logits.float(), labels[index], smoothing[index], weight[index])
+        if config.triplet_weight:
+            hard = batch_hard_triplet(features.float(), labels[index], config.triplet_margin, known=known[index], weight=weight[index])
+            loss = loss + config.triplet_weight * hard
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        if config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+        schedule.step()
+    if not bool(torch.isfinite(loss)):
+        raise FloatingPointError(f"{config.model} ({label}) ended with loss {float(loss)} after {config.steps} steps")
+    return model.eval()
+
+
+def _inputs(
+    config: BaselineConfig, mixing: Mixing, images: Tensor, index: Tensor, data: TrainingSet,
+    online: nn.Module | None, noise: torch.Generator, device: torch.device,
+) -> Tensor:  # fmt: skip
+    """A batch as the network takes it: drawn anew where that is asked for, then flipped, cropped, normalised, erased."""
+    pixels = images[index.to(images.device)].to(device, non_blocking=True)
+    if online is not None:
+        assert data.poses is not None
+        pixels = online(pixels.float() / 255, data.poses[index], data.labels[index]) * 255
+    inputs = prepare(augment(pixels, config, noise))
+    erasing = config.erasing if mixing.erasing is None else mixing.erasing
+    return erase(inputs, erasing, noise) if erasing else inputs
+
+
+def _batches(config: BaselineConfig, mixing: Mixing, data: TrainingSet, seed: int) -> Iterator[np.ndarray]:
+    """Indices of every step's images, as the mixing lets synthetic ones in."""
+    synthetic, labels, share = data.synthetic, data.labels.numpy(), mixing.share
+    replace = mixing.enter == "replace" and bool(synthetic.any())
+    # Real images come first, so that their rows are the same with and without synthetic ones behind them.
+    pool = labels[~synthetic] if replace else labels
+    drawn = None if replace else synthetic
+    if config.sampler == "pk":
+        most = None if share is None else most_synthetic(share, config.instances)
+        dealt = pk_batches(pool, config.identities, config.instances, config.steps, seed, synthetic=drawn, most_synthetic=most)
+    else:
+        dealt = shuffled_batches(len(pool), config.batch, config.steps, seed, synthetic=drawn, share=share)
+    if not replace:
+        yield from dealt
+        return
+    assert data.source is not None
+    order = np.argsort(data.source.numpy(), kind="stable")
+    bounds = np.searchsorted(data.source.numpy()[order], np.arange(len(pool) + 1))
+    stand_ins = [order[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    rng = np.random.default_rng((seed, 1))
+    yield from (replaced(batch, stand_ins, mixing.probability, rng) for batch in dealt)
+
+
+def _per_image(config: BaselineConfig, mixing: Mixing, data: TrainingSet) -> tuple[Tensor, Tensor, Tensor]:
+    """Label smoothing (N,), weight of the loss (N,), and whether the identity is known (N,), which LSRO says it is not."""
+    synthetic = torch.from_numpy(data.synthetic)
+    own = {"smoothed": mixing.smoothing, "uniform": 1.0}.get(mixing.label, config.label_smoothing)
+    real = config.label_smoothing if mixing.real_smoothing is None else mixing.real_smoothing
+    smoothing = torch.where(synthetic, own, real)
+    weight = torch.where(synthetic, mixing.weight, 1.0)
+    return smoothing, weight, ~synthetic if mixing.label == "uniform" else torch.ones_like(synthetic)
+
+
+def optimizer_and_schedule(config: BaselineConfig, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
+    """What moves the weights, and what moves its learning rate after every step.
+
+    One-cycle moves momentum, too, against the rate, from 0.95 to 0.85 and back (Smith and Topin 2019): sgd's, in place of
+    the configured `momentum` (0 included), and the first beta of the Adams.
+    """
+    head: Any = model.classifier
+    ids = {id(p) for p in head.parameters()}
+    body = [p for p in model.parameters() if id(p) not in ids and p.requires_grad]
+    ends = [p for p in head.parameters() if p.requires_grad]
+    rate = config.learning_rate
+    groups: Any = [{"params": body, "lr": rate}, {"params": ends, "lr": rate * config.head_rate}]
+    if config.head_rate == 1:
+        groups = [p for p in model.parameters() if p.requires_grad]
+    options: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        optimizer: Any = torch.optim.SGD(groups, **options, momentum=config.momentum, nesterov=config.momentum > 0)
+    elif config.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(groups, **options)
+    else:
+        optimizer = torch.optim.Adam(groups, **options, amsgrad=config.optimizer == "amsgrad")
+    if config.schedule == "one-cycle":
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, config.steps, pct_start=0.15)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_at(config, step))
+
+
+def rate_at(config: BaselineConfig, step: int) -> float:
+    """The learning rate of a step (0-based) as a multiple of the configured one, of schedules other than one-cycle."""
+    done = step / config.steps
+    rise = 1.0
+    if config.warmup and done < config.warmup:
+        rise = config.warmup_from + (1 - config.warmup_from) * done / config.warmup
+    if config.schedule == "cosine":
+        return rise * 0.5 * (1 + float(np.cos(np.pi * done)))
+    return rise * config.gamma ** sum(done >= milestone for milestone in config.milestones)
+
+
+def _freeze(model: nn.Module, frozen: bool) -> None:
+    """Let only the classifier learn, its inputs' statistics standing still, or all again (the neck's bias never does)."""
+    head: Any = model.classifier
+    own = {id(p) for p in head.parameters()}
+    model.train()
+    for parameter in model.parameters():
+        if id(parameter) not in own:
+            parameter.requires_grad_(not frozen)
+    for child in model.children():
+        child.train(not frozen or child is head)
+
+
+def _resident(images: Tensor, device: torch.device) -> Tensor:
+    """Images on the device where they take less than half of its free memory; otherwise where they are, batches follow."""
+    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return images
+    return images.to(device)
+
+
+def augment(images: Tensor, config: BaselineConfig, noise: torch.Generator) -> Tensor:
+    """Flip left to right with probability ½ and crop back from `crop_px` of zero padding; (B, 3, H, W), 0 to 255."""
+    size, pad = len(images), config.crop_px
+    height, width = images.shape[-2:]
+    if config.flip:
+        flipped = torch.rand(size, generator=noise) < 0.5
+        images = torch.where(flipped[:, None, None, None].to(images.device), images.flip(-1), images)
+    if pad:
+        padded = F.pad(images, (pad, pad, pad, pad))
+        down = torch.randint(2 * pad + 1, (size, 1), generator=noise) + torch.arange(height)
+        across = torch.randint(2 * pad + 1, (size, 1), generator=noise) + torch.arange(width)
+        rows = torch.arange(size)[:, None, None, None]
+        index = [t.to(images.device) for t in (rows, torch.arange(3)[:, None, None], down[:, None, :, None], across[:, None, None, :])]
+        images = padded[tuple(index)]
+    return images
+
+
+def erase(inputs: Tensor, probability: float, noise: torch.Generator) -> Tensor:
+    """Random erasing of normalised images (B, 3, H, W): a rectangle of each, with some probability, becomes ImageNet's mean, 0.
+
+    Its area is 2 to 40 % of the image's, its height over its width 0.3 to 3.3 (Zhong et al. 2020); what would not fit is cut.
+    """
+    size, (height, width) = len(inputs), inputs.shape[-2:]
+    chosen, area, shape, top, left = torch.rand(5, size, generator=noise)
+    pixels = (0.02 + 0.38 * area) * height * width
+    ratio = torch.exp(np.log(0.3) + shape * (np.log(3.3) - np.log(0.3)))  # even over log, so that none lies down more than stands
+    tall, wide = (pixels * ratio).sqrt().clamp(max=height).round(), (pixels / ratio).sqrt().clamp(max=width).round()
+    rows, columns = torch.arange(height), torch.arange(width)
+    first_row, first_column = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
+    down = (rows >= first_row[:, None]) & (rows < (first_row + tall)[:, None])
+    across = (columns >= first_column[:, None]) & (columns < (first_column + wide)[:, None])
+    gone = down[:, :, None] & across[:, None, :] & (chosen < probability)[:, None, None]
+    return inputs.masked_fill(gone[:, None].to(inputs.device), 0.0)

@@ -1,0 +1,182 @@
+"""Keypoint files in the field's format, `name:keypoints_y:keypoints_x`, as Deformable GAN's authors publish them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from generators import Pose, Skeleton, openpose_18
+from reid_aug.images import atomic_write_text
+
+HEADER = "name:keypoints_y:keypoints_x"
+MISSING = -1
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+_PLAIN = re.compile(r"[-+0-9eE., \[\]]*")
+
+
+@dataclass(frozen=True, eq=False)
+class Keypoints(Mapping[str, Pose]):
+    """Poses by image name, in file order: `names` (N) and one batched `pose` (N, K, 2), of which each value is a row."""
+
+    names: tuple[str, ...]
+    pose: Pose
+
+    def __post_init__(self) -> None:
+        if self.pose.batch_shape != (len(self.names),):
+            raise ValueError(f"{len(self.names)} names take a pose ({len(self.names)}, K, 2), got {tuple(self.pose.xy.shape)}")
+
+    @cached_property
+    def row(self) -> dict[str, int]:
+        """The row of each name."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    def __getitem__(self, name: str) -> Pose:
+        return self.pose[self.row[name]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.row  # Mapping's own would build the pose to find out
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def read_keypoints(path: str | os.PathLike[str], *, size: tuple[int, int], skeleton: Skeleton = openpose_18) -> Keypoints:
+    """Poses by image name from a keypoint file; `size` (H, W) is that of the images its pixels refer to.
+
+    A joint with a negative coordinate is not visible. ValueError names the file, the line and what is wrong, also
+    when more than half of the rows leave `size`.
+    """
+    names, yx = read_columns(path, len(skeleton))
+    visible = (yx >= 0).all(-1)
+    outside = int((visible & (yx >= np.asarray(size)).any(-1)).any(-1).sum())
+    if outside * 2 > len(names):
+        raise ValueError(
+            f"{os.fspath(path)}: {outside} of {len(names)} rows have joints outside (H, W) {tuple(size)}: wrong size?"
+        )
+    xy = torch.from_numpy(yx[..., ::-1].astype(np.float32))
+    return Keypoints(tuple(names), Pose(xy, torch.from_numpy(visible), skeleton, (int(size[0]), int(size[1]))))
+
+
+def read_columns(path: str | os.PathLike[str], joints: int = 18) -> tuple[list[str], np.ndarray]:
+    """A keypoint file as it stands: N names, and float64 (N, joints, 2) of y and x with its -1s; ValueError as read_keypoints."""
+    where = os.fspath(path)
+    lines = _lines(where)
+    if not lines:
+        raise ValueError(f"{where}: the file is empty; a keypoint file begins with {HEADER!r}")
+    number, header = lines[0]
+    if header != HEADER:
+        raise ValueError(f"{where}, line {number}: the header is {HEADER!r}, got {_short(header)}")
+    if len(lines) == 1:
+        raise ValueError(f"{where}: no rows after the header")
+    rows = [(n, line.split(":")) for n, line in lines[1:]]
+    for n, fields in rows:
+        if len(fields) != 3:
+            got = f"{len(fields)} field(s): {_short(':'.join(fields))}"
+            raise ValueError(f"{where}, line {n}: a row is name:[y, …]:[x, …], got {got}")
+    names = [fields[0].strip() for _, fields in rows]
+    _check_names(where, names, [n for n, _ in rows])
+    lists = [field.strip() for _, fields in rows for field in fields[1:]]
+    numbers = _parse_fast(lists, joints)
+    if numbers is None:
+        numbers = np.array([_parse_row(f"{where}, line {n}", fields, joints) for n, fields in rows])
+    return names, numbers.reshape(len(names), 2, joints).transpose(0, 2, 1)
+
+
+def _lines(where: str) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers from 1."""
+    try:
+        text = Path(where).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not a UTF-8 text file (byte {error.start})") from None
+    return [(i, line) for i, line in enumerate((line.strip() for line in text.split("\n")), start=1) if line]
+
+
+def _check_names(where: str, names: list[str], numbers: list[int]) -> None:
+    """ValueError unless every name is there and there once."""
+    first: dict[str, int] = {}
+    for name, number in zip(names, numbers, strict=True):
+        if not name:
+            raise ValueError(f"{where}, line {number}: the name is empty")
+        if name in first:
+            raise ValueError(f"{where}, line {number}: the name {_short(name)} is already on line {first[name]}")
+        first[name] = number
+
+
+def _parse_fast(lists: list[str], joints: int) -> np.ndarray | None:
+    """All lists at once as float64 (2N, joints), or None where a row must be looked at by itself."""
+    text = ",".join(lists)
+    # One bracket of each kind per list, at its ends, leaves no way for two broken rows to pass as two whole ones.
+    ends = all(s.startswith("[") and s.endswith("]") for s in lists)
+    if not (ends and text.count("[") == text.count("]") == len(lists) and _PLAIN.fullmatch(text)):
+        return None
+    if any(s.count(",") != joints - 1 for s in lists):
+        return None
+    tokens = text.replace("[", "").replace("]", "").split(",")
+    try:
+        numbers = np.array(tokens, dtype=np.float64).reshape(len(lists), joints)
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _parse_row(at: str, fields: Sequence[str], joints: int) -> list[list[float]]:
+    """One row's y and x lists, or a ValueError that says what is wrong with it."""
+    name = _short(fields[0].strip())
+    ys, xs = (_parse_list(f"{at} ({name})", field.strip()) for field in fields[1:])
+    if len(ys) != len(xs):
+        raise ValueError(f"{at} ({name}): y and x lists are equally long, got {len(ys)} and {len(xs)}")
+    if len(ys) != joints:
+        raise ValueError(f"{at} ({name}): the skeleton has {joints} joints, got {len(ys)}")
+    return [ys, xs]
+
+
+def _parse_list(at: str, text: str) -> list[float]:
+    if not (len(text) >= 2 and text[0] == "[" and text[-1] == "]"):
+        raise ValueError(f"{at}: a list of coordinates is in brackets, got {_short(text)}")
+    tokens = [token.strip() for token in text[1:-1].split(",")]
+    for token in tokens:
+        if not _NUMBER.fullmatch(token) or not np.isfinite(float(token)):
+            raise ValueError(f"{at}: a coordinate is a finite number, got {_short(token)}")
+    return [float(token) for token in tokens]
+
+
+def _short(text: str) -> str:
+    """repr on one line and of bearable length, for messages."""
+    return repr(text if len(text) <= 60 else text[:57] + "…")
+
+
+def write_keypoints(path: str | os.PathLike[str], names: Sequence[str], pose: Pose) -> None:
+    """Write `pose` (N, K, 2) under `names` (N), atomically, in the format read_keypoints reads; float32 comes back exactly.
+
+    The format can't tell a joint left of or above the image: within half a pixel it is moved onto the edge, further
+    out it is written as missing. ValueError for names that would not come back, or coordinates that are not finite.
+    """
+    Keypoints(tuple(names), pose)  # refuses unequal lengths
+    _check_names("keypoints to write", list(names), list(range(1, len(names) + 1)))
+    for name in names:
+        if ":" in name or "\n" in name or "\r" in name or name != name.strip():
+            raise ValueError(f"a name in a keypoint file has no ':', line break or outer space, got {_short(name)}")
+    xy = pose.xy.detach().cpu()
+    yx = (xy if xy.dtype == torch.float64 else xy.float()).numpy()[..., ::-1]
+    finite = np.isfinite(yx).all((1, 2))
+    if not finite.all():
+        raise ValueError(f"keypoints to write are finite, those of {_short(names[int(finite.argmin())])} are not")
+    yx = np.where((yx < 0) & (yx >= -0.5), 0, yx)
+    yx = np.where((pose.visible.cpu().numpy() & (yx >= 0).all(-1))[..., None], yx, MISSING)
+    rows = [f"{name}: {_list(points[:, 0])}: {_list(points[:, 1])}" for name, points in zip(names, yx, strict=True)]
+    atomic_write_text(path, "\n".join([HEADER, *rows]) + "\n")
+
+
+def _list(values: np.ndarray) -> str:
+    """Numbers as the field's tools read them: whole ones as ints, others in the fewest digits of their dtype."""
+    return "[" + ", ".join(str(int(v)) if v == int(v) else str(v) for v in values) + "]"

@@ -1,0 +1,122 @@
+"""From what a configuration names to people with poses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from generators import Pose, openpose_18
+from reid_aug import images
+from reid_aug.config import Config
+from reid_aug.data.keypoints import read_columns, read_keypoints
+from reid_aug.data.market import read_market_folder
+from reid_aug.data.people import PersonImage, attach_poses
+from reid_aug.data.people_csv import read_csv
+from reid_aug.data.youtube_pose import read_vgg_pose
+
+
+class DataConfig(Config):
+    """People: a Market-style folder or a CSV and the keypoint files that go with it, or YouTube Pose's .mat.
+
+    `torchreid:NAME:ROOT` reads one of torchreid's data sets, e.g. torchreid:market1501:reid-data.
+    """
+
+    root: str
+    keypoints: str | None = None  # of the training split; default: annotation-train.csv in the folder
+    test_keypoints: str | None = None  # of query and gallery; default: annotation-test.csv, when it is there
+    on_bad_image: Literal["raise", "skip"] = "raise"
+
+
+def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool = False) -> list[PersonImage]:
+    """Everybody a configuration names, training images with their poses (test images too, when asked for and there).
+
+    FileNotFoundError or ValueError, in one line, for anything that is missing or does not fit.
+    """
+    root = Path(data.root)
+    if root.suffix == ".mat":  # YouTube Pose: its joints are in the file
+        return read_vgg_pose(root)
+    people, folder = _read(data.root)
+    if data.on_bad_image == "skip":
+        people = without_bad_images(people)
+    if not train_poses:
+        return people
+    people = with_keypoints(people, _keypoints(data.keypoints, folder, "annotation-train.csv", "data.keypoints"), ("train",))
+    default = folder / "annotation-test.csv"
+    if test_poses and (data.test_keypoints or default.exists()):
+        path = _keypoints(data.test_keypoints, folder, default.name, "data.test_keypoints")
+        people = with_keypoints(people, path, ("query", "gallery"))
+    return people
+
+
+def _read(root: str) -> tuple[list[PersonImage], Path]:
+    """People without poses, and the folder where their keypoint files are looked for."""
+    if root.startswith("torchreid:"):
+        from reid_aug.data.torchreid_sets import torchreid_people  # slow to import, and seldom needed
+
+        _, name, *folder = root.split(":", 2)
+        return torchreid_people(name, *folder), Path(folder[0] if folder else ".")
+    path = Path(root)
+    people = read_csv(path) if path.suffix == ".csv" else read_market_folder(path)
+    return people, path if path.is_dir() else path.parent
+
+
+def _keypoints(given: str | None, folder: Path, usual: str, key: str) -> Path:
+    path = Path(given) if given else folder / usual
+    if not path.is_file():
+        wanted = f"no keypoint file at {path}"
+        raise FileNotFoundError(wanted if given else f"{wanted}: name one with {key}=FILE (name:keypoints_y:keypoints_x)")
+    return path
+
+
+def with_keypoints(people: Sequence[PersonImage], path: str | os.PathLike[str], splits: Sequence[str]) -> list[PersonImage]:
+    """The people with the poses that a keypoint file has for images of `splits`, each in its own image's pixels."""
+    concerned = [p for p in people if p.split in splits]
+    with ThreadPoolExecutor(8) as pool:
+        sizes = list(pool.map(_size, (p.path for p in concerned)))
+    if len(set(sizes)) == 1:
+        return attach_poses(people, read_keypoints(path, size=sizes[0]), splits=splits)
+    names, yx = read_columns(path, len(openpose_18))
+    row = {name: i for i, name in enumerate(names)}
+    poses = {
+        p.path: _pose(yx[row[p.name]], size) for p, size in zip(concerned, sizes, strict=True) if p.name in row
+    }
+    return attach_poses(people, poses, splits=splits)
+
+
+def _size(path: str) -> tuple[int, int]:
+    """(H, W) from the file's header alone; an unreadable one gets the refusal that reading it would."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except OSError:
+        return images.read(path).shape[:2]  # type: ignore[return-value]
+
+
+def _pose(yx: np.ndarray, size: tuple[int, int]) -> Pose:
+    xy = torch.from_numpy(yx[:, ::-1].astype(np.float32))
+    return Pose(xy, torch.from_numpy((yx >= 0).all(-1)), openpose_18, size)
+
+
+def without_bad_images(people: Sequence[PersonImage]) -> list[PersonImage]:
+    """The people whose files can be decoded; the others are named on standard error."""
+
+    def complaint(person: PersonImage) -> str | None:
+        try:
+            images.read(person.path)
+        except images.ImageError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(8) as pool:
+        complaints = list(pool.map(complaint, people))
+    for line in filter(None, complaints):
+        print(f"skipped: {line}", file=sys.stderr)
+    return [person for person, bad in zip(people, complaints, strict=True) if bad is None]

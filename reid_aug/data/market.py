@@ -1,0 +1,107 @@
+"""Market-1501's layout: folders, and names such as 0002_c1s1_000451_03.jpg."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from reid_aug.data.people import JUNK, PersonImage, _few, _refuse_overlap
+
+
+def market_named(people: Sequence[PersonImage]) -> list[PersonImage]:
+    """The same people under names like 0002_c1s1_000451_03.jpg: their own where those say so, new ones elsewhere."""
+    named, taken = [], set()
+    for number, person in enumerate(people):
+        base = os.path.basename(person.path)
+        try:
+            fits = parse_name(base) == (person.pid, person.camid)
+        except ValueError:
+            fits = False
+        name = base if fits else f"{person.pid:04d}_c{person.camid + 1}s1_{number:06d}_00{Path(base).suffix.lower()}"
+        if (person.split, name) in taken:
+            raise ValueError(f"two {person.split} images are named {name}: a dump has one folder a split")
+        taken.add((person.split, name))
+        named.append(replace(person, alias=name))
+    return named
+
+
+MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+SUFFIXES = (".jpg", ".jpeg", ".png")
+_MARKET_NAME = re.compile(r"(-1|\d+)_c(\d+)", re.ASCII)
+
+
+def parse_name(name: str) -> tuple[int, int]:
+    """(pid, camid from 0) of a Market-style name such as 0002_c1s1_000451_03.jpg; ValueError for any other."""
+    found = _MARKET_NAME.match(name)
+    if found is None:
+        raise ValueError(f"a Market-style name begins like 0002_c1, got {name!r}")
+    pid, camera = int(found[1]), int(found[2])
+    if camera < 1:
+        raise ValueError(f"cameras in Market-style names count from 1, got {name!r}")
+    return pid, camera - 1
+
+
+def read_market_folder(root: str | os.PathLike[str], *, allow_overlap: bool = False) -> list[PersonImage]:
+    """Images of a folder laid out as Market-1501, sorted by name within train, query, gallery.
+
+    Identity -1 (junk) is left out, and 0 (background) is kept in the gallery only; `market_junk` lists what was left
+    out. FileNotFoundError for a missing folder; ValueError for another layout, an empty split, a name that can't be
+    parsed, or an identity both in train and in the test splits unless `allow_overlap`.
+    """
+    people = [p for p in _market_rows(Path(root)) if not _left_out(p)]
+    for split, folder in MARKET_FOLDERS.items():
+        if not any(p.split == split for p in people):
+            raise ValueError(f"{Path(root) / folder} holds no images ({', '.join(SUFFIXES)}) of people")
+    if not allow_overlap:
+        _refuse_overlap(os.fspath(root), people)
+    return people
+
+
+def market_junk(root: str | os.PathLike[str]) -> list[str]:
+    """Paths that read_market_folder leaves out: junk (-1) anywhere, background (0) in train or query."""
+    return [p.path for p in _market_rows(Path(root)) if _left_out(p)]
+
+
+def _left_out(person: PersonImage) -> bool:
+    return person.pid == JUNK or (person.pid == 0 and person.split != "gallery")
+
+
+def _market_rows(root: Path) -> list[PersonImage]:
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {os.fspath(root)!r} to read a Market-style data set from")
+    there = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    missing = [folder for folder in MARKET_FOLDERS.values() if folder not in there]
+    if missing:
+        raise ValueError(
+            f"a Market-style folder holds {', '.join(MARKET_FOLDERS.values())}; {os.fspath(root)!r} lacks {', '.join(missing)} "
+            f"and holds {_few(there) or 'no folder'}{_nearest_layout(root, there, missing)}"
+        )
+    return [row for split, folder in MARKET_FOLDERS.items() for row in _market_split(root / folder, split)]
+
+
+def _nearest_layout(root: Path, there: Sequence[str], missing: Sequence[str]) -> str:
+    """What the caller may have meant: the data set one folder further down, or a misspelt name."""
+    for name in there:
+        if all((root / name / folder).is_dir() for folder in MARKET_FOLDERS.values()):
+            return f" (did you mean {os.fspath(root / name)!r}?)"
+    near = [n for folder in missing for n in difflib.get_close_matches(folder, there, 1)]
+    return f" (is {near[0]!r} meant?)" if near else ""
+
+
+def _market_split(folder: Path, split: str) -> list[PersonImage]:
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(SUFFIXES) and entry.is_file())
+    rows, bad = [], []
+    for name in names:
+        try:
+            pid, camid = parse_name(name)
+        except ValueError as error:
+            bad.append(str(error))
+        else:
+            rows.append(PersonImage(os.path.join(folder, name), pid, camid, split))
+    if bad:
+        raise ValueError(f"{folder}: {len(bad)} of {len(names)} image names can't be read; {bad[0]}")
+    return rows

@@ -1,0 +1,103 @@
+"""People listed in a CSV: path, pid, camid, split."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+from reid_aug.data.people import JUNK, SPLITS, PersonImage, _did_you_mean, _refuse_overlap, tell_apart
+
+_COLUMNS = ("path", "pid", "camid", "split")
+
+
+def read_csv(path: str | os.PathLike[str], *, allow_overlap: bool = False) -> list[PersonImage]:
+    """Images listed in a CSV with columns path, pid, split and, if known, camid (from 0), in file order.
+
+    Paths are relative to the CSV's folder. Whole numbers stay as identities, with -1 (junk) left out; if any pid is
+    another string, all are numbered from 0 in sorted order. Without camid, train and query are camera 0 and the
+    gallery camera 1, so that no gallery image counts as junk. ValueError names the line and what is wrong there;
+    FileNotFoundError an image that is not there.
+    """
+    where = os.fspath(path)
+    rows = _csv_rows(where)
+    pids = _numbered([fields["pid"] for _, fields in rows], where, [line for line, _ in rows])
+    people = [_csv_person(where, line, fields, pid) for (line, fields), pid in zip(rows, pids, strict=True)]
+    _refuse_twice(where, people, [line for line, _ in rows])
+    people = [p for p in people if p.pid != JUNK]
+    if not people:
+        raise ValueError(f"{where}: no images in it")
+    if not allow_overlap:
+        _refuse_overlap(where, people)
+    return tell_apart(people)
+
+
+def _csv_rows(where: str) -> list[tuple[int, dict[str, str]]]:
+    """Each row that is not blank as (line number, column → text), all columns there."""
+    rows: list[tuple[int, dict[str, str]]] = []
+    try:
+        with open(where, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [column.strip() for column in next(reader, [])]
+            _check_header(where, header)
+            for fields in reader:
+                at = f"{where}, line {reader.line_num}"
+                if fields and len(fields) != len(header):
+                    raise ValueError(f"{at}: {len(header)} columns in the header, got {len(fields)} in {fields!r}")
+                if fields:
+                    rows.append((reader.line_num, {c: f.strip() for c, f in zip(header, fields, strict=True)}))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not a UTF-8 text file (byte {error.start})") from None
+    except csv.Error as error:
+        raise ValueError(f"{where}: not a CSV file: {error}") from None
+    return rows
+
+
+def _check_header(where: str, header: Sequence[str]) -> None:
+    for column in header:
+        if column not in _COLUMNS:
+            near = _did_you_mean(column, _COLUMNS)
+            raise ValueError(f"{where}, line 1: columns are {', '.join(_COLUMNS)}, got {column!r}{near}")
+    missing = [c for c in _COLUMNS if c not in header and c != "camid"]
+    if missing:
+        raise ValueError(f"{where}, line 1: columns path, pid and split are needed, there is no {', no '.join(missing)}")
+    if len(set(header)) != len(header):
+        raise ValueError(f"{where}, line 1: each column is named once, got {list(header)!r}")
+
+
+def _numbered(pids: Sequence[str], where: str, lines: Sequence[int]) -> list[int]:
+    for pid, line in zip(pids, lines, strict=True):
+        if not pid:
+            raise ValueError(f"{where}, line {line}: the pid is empty")
+    if all(re.fullmatch(r"-?\d{1,18}", pid, re.ASCII) for pid in pids):
+        for pid, line in zip(pids, lines, strict=True):
+            if int(pid) < JUNK:
+                raise ValueError(f"{where}, line {line}: a pid is 0 or more, or -1 for junk, got {pid}")
+        return [int(pid) for pid in pids]
+    order = {pid: i for i, pid in enumerate(sorted(set(pids)))}
+    return [order[pid] for pid in pids]
+
+
+def _csv_person(where: str, line: int, fields: Mapping[str, str], pid: int) -> PersonImage:
+    at, split, camera = f"{where}, line {line}", fields["split"], fields.get("camid")
+    if split not in SPLITS:
+        raise ValueError(f"{at}: a split is one of {', '.join(SPLITS)}, got {split!r}{_did_you_mean(split, SPLITS)}")
+    if camera is None:
+        camera = "1" if split == "gallery" else "0"
+    if not re.fullmatch(r"\d{1,9}", camera, re.ASCII):
+        raise ValueError(f"{at}: a camid is a whole number from 0, got {camera!r}")
+    if not fields["path"]:
+        raise ValueError(f"{at}: the path is empty")
+    path = os.path.join(os.path.dirname(where), fields["path"])
+    if "\0" in path or not os.path.isfile(path):
+        raise FileNotFoundError(f"{at}: no image file {path!r}")
+    return PersonImage(path, pid, int(camera), split)
+
+
+def _refuse_twice(where: str, people: Sequence[PersonImage], lines: Sequence[int]) -> None:
+    first: dict[tuple[str, str], int] = {}
+    for person, line in zip(people, lines, strict=True):
+        before = first.setdefault((person.path, person.split), line)
+        if before != line:
+            raise ValueError(f"{where}, line {line}: {person.path!r} is already in {person.split} on line {before}")

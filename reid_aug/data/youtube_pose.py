@@ -1,0 +1,125 @@
+"""YouTube Pose (VGG Human Pose Estimation datasets): 50 videos of 100 frames with seven upper-body joints each.
+
+Charles, Pfister, Magee, Hogg, Zisserman, Personalizing Human Video Pose Estimation, CVPR 2016;
+https://www.robots.ox.ac.uk/~vgg/data/pose/ has YouTube_Pose_dataset.mat and GT_frames.zip.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from generators import Pose, upper_7
+from reid_aug import images
+from reid_aug.data.people import PersonImage, tell_apart
+
+FRAMES = "GT_frames"
+FIELDS = ("videoname", "locs", "imgPath")
+
+
+def read_vgg_pose(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[PersonImage]:
+    """Every annotated frame of YouTube Pose's .mat file, in its order: a video is an identity (from 1), all of them train.
+
+    `root` (default: the file's folder) holds the unpacked GT_frames. Those frames are already cropped and scaled and the
+    joints are in their pixels, so the file's `crop`, `scale` and `origRes`, which lead there from the original video,
+    are not used. MATLAB's pixels count from 1, poses' from 0; a joint that is not a number above 0 is not visible.
+    ValueError names the file, the video and what is missing or wrong; FileNotFoundError a frame that is not there.
+    """
+    where = os.fspath(path)
+    folder = Path(where).parent if root is None else Path(root)
+    people = []
+    for number, video in enumerate(_videos(where), start=1):
+        name, locs, frames = _video(f"{where}, video {number}", video)
+        rows = [
+            PersonImage(file, number, 0, "train", _pose(locs[..., i], file))
+            for i, file in enumerate(_frame(where, folder, name, frame) for frame in frames)
+        ]
+        _refuse_other_frames(f"{where}, video {number} ({name})", rows)
+        people += rows
+    return tell_apart(people)
+
+
+def _videos(where: str) -> list[np.void]:
+    """The elements of the file's structure array `data`."""
+    from scipy.io import loadmat
+
+    if not os.path.isfile(where):
+        raise FileNotFoundError(f"no file {where}: YouTube Pose comes as YouTube_Pose_dataset.mat and GT_frames.zip")
+    try:
+        held: Mapping[str, Any] = loadmat(where)
+    except Exception as error:  # scipy raises many kinds for what is no MATLAB file, NotImplementedError for version 7.3
+        raise ValueError(f"{where} can't be read as a MATLAB file: {' '.join(str(error).split()) or type(error).__name__}") from None
+    data = held.get("data")
+    if data is None or data.dtype.names is None:
+        there = ", ".join(sorted(key for key in held if not key.startswith("__"))) or "nothing"
+        raise ValueError(f"{where}: a structure array 'data' is needed, the file holds {there}")
+    missing = [field for field in FIELDS if field not in data.dtype.names]
+    if missing:
+        raise ValueError(f"{where}: data has {', '.join(data.dtype.names)}, there is no {', no '.join(missing)}")
+    if not data.size:
+        raise ValueError(f"{where}: data holds no video")
+    return list(data.ravel())
+
+
+def _video(at: str, video: np.void) -> tuple[str, np.ndarray, list[str]]:
+    """A video's name, its joints (2, 7, frames) and its frames' paths."""
+    name, paths, locs = _text(video["videoname"]), [_text(cell) for cell in np.ravel(video["imgPath"])], np.asarray(video["locs"])
+    if not name:
+        raise ValueError(f"{at}: the videoname is empty")
+    if locs.ndim == 2:  # MATLAB drops a last axis of one
+        locs = locs[..., None]
+    if locs.ndim != 3 or locs.shape[:2] != (2, len(upper_7)) or locs.dtype.kind not in "iuf":
+        raise ValueError(f"{at} ({name}): locs are numbers (2, {len(upper_7)}, frames), got {locs.dtype} {locs.shape}")
+    if locs.shape[2] != len(paths) or not all(paths):
+        raise ValueError(f"{at} ({name}): every frame has a path, got locs of {locs.shape[2]} frames and {sum(map(bool, paths))} paths")
+    return name, locs.astype(np.float64), paths
+
+
+def _text(value: Any) -> str:
+    """What MATLAB keeps as a string, which SciPy wraps in arrays."""
+    while isinstance(value, np.ndarray):
+        value = value.ravel()[0] if value.size else ""
+    return str(value).strip()
+
+
+def _frame(where: str, folder: Path, video: str, path: str) -> str:
+    """Where a frame lies: as the file names it, or under GT_frames, or in the video's own folder."""
+    parts = path.replace("\\", "/")
+    base = parts.rsplit("/", 1)[-1]
+    for place in (folder / parts, folder / FRAMES / video / base, folder / video / base):
+        if place.is_file():
+            return os.fspath(place)
+    raise FileNotFoundError(
+        f"{where}: no frame {base} of video {video} in {folder / FRAMES / video}: unpack GT_frames.zip into {folder}"
+    )
+
+
+def _pose(xy: np.ndarray, file: str) -> Pose:
+    """One frame's joints (2, 7) as a pose in the pixels of its image."""
+    visible = (np.isfinite(xy) & (xy > 0)).all(0)
+    places = np.where(visible, xy - 1, 0).T.astype(np.float32)
+    return Pose(torch.from_numpy(places), torch.from_numpy(visible), upper_7, _size(file))
+
+
+def _size(file: str) -> tuple[int, int]:
+    """(H, W) from the file's header; an unreadable one gets the refusal that reading it would."""
+    try:
+        with Image.open(file) as image:
+            return image.height, image.width
+    except OSError:
+        return images.read(file).shape[:2]  # type: ignore[return-value]
+
+
+def _refuse_other_frames(at: str, rows: list[PersonImage]) -> None:
+    """ValueError when most frames are too small for their joints: those of the original video, or shrunk ones."""
+    poses = [row.pose for row in rows if row.pose is not None]
+    limits = [torch.tensor([pose.size[1], pose.size[0]]) for pose in poses]
+    outside = sum(bool((pose.xy >= limit).any()) for pose, limit in zip(poses, limits, strict=True))
+    if 2 * outside > len(rows):
+        raise ValueError(f"{at}: {outside} of {len(rows)} frames have joints outside their image: are they the ones of GT_frames.zip?")

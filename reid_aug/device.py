@@ -1,0 +1,42 @@
+"""The device of a name, refused by name where it is not here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator
+
+from generators import nearest
+from reid_aug.config import SHOWN
+
+if TYPE_CHECKING:
+    import torch
+
+
+def torch_device(device: str | torch.device) -> torch.device:
+    """The device of that name, "auto" a GPU when there is one; ValueError names it and what there is."""
+    import torch
+
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if device == "auto":
+        device = "cuda" if gpus else "cpu"
+    try:
+        found = torch.device(device)
+        if found.type == "cuda":
+            there = bool(gpus) and (found.index or 0) < len(gpus)
+        else:  # a number that comes back: "meta" parses, and keeps none
+            there = found.type == "cpu" or torch.ones(1, device=found).item() == 1
+    except (RuntimeError, AssertionError, ImportError):
+        there = False
+    if not there:
+        known = ["auto", "cpu", *gpus]
+        raise ValueError(f"no device {str(device)[:SHOWN]!r} here; there are {', '.join(known)}{nearest(str(device), known)}")
+    return torch.device(device)
+
+
+def _known_device(device: str) -> str:
+    torch_device(device)
+    return device
+
+
+Device = Annotated[str, AfterValidator(_known_device)]

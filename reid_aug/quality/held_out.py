@@ -1,0 +1,199 @@
+"""What image quality is measured on: pairs of people a generator never saw, or the rows of a dump."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from generators import Generator, Pose, PosePair, body_mask, rescale, sample_sheet
+from reid_aug import images
+from reid_aug.data.pairs import held_out_pairs, pairs_from_keypoints, read_pairs, unpaired
+from reid_aug.data.people import PersonImage
+from reid_aug.quality.metrics import Batch
+from reid_aug.quality.protocols import MaskConfig, PairsConfig
+from reid_aug.synthesis.manifest import SyntheticRow
+
+Pair = tuple[PersonImage, PersonImage]
+
+
+def pairs_to_measure(people: Sequence[PersonImage], asked: PairsConfig, keypoints: Path | None = None) -> list[Pair]:
+    """The pairs image quality is measured on; ValueError says what is missing for that many.
+
+    `keypoints` is the keypoint file of query and gallery, which `order: keypoints` draws from.
+    """
+    try:
+        if asked.file is not None:
+            found = listed(people, read_pairs(asked.file), asked.file, asked.kind)
+            if "count" in asked.model_fields_set and asked.count != len(found):
+                raise ValueError(f"{asked.file} lists {len(found)} pairs, pairs.count is {asked.count}: give pairs.count={len(found)}")
+            return found
+        if asked.order == "keypoints":
+            if keypoints is None:
+                raise ValueError("pairs.order=keypoints draws from a keypoint file: give data.test_keypoints=FILE, or pairs.order=name")
+            return listed(people, pairs_from_keypoints(keypoints, asked.count, asked.seed), str(keypoints), asked.kind)
+        if asked.kind == "unpaired":
+            return unpaired(people, asked.count, asked.seed, asked.source_identities, asked.target_identities)
+        return held_out_pairs(people, asked.count, asked.seed)
+    except ValueError as error:
+        if not any(p.pose is not None for p in people if p.split != "train"):
+            raise ValueError("image quality needs poses of query and gallery: data.test_keypoints=FILE, or quality.pairs=0") from error
+        raise
+
+
+def listed(people: Sequence[PersonImage], names: Sequence[tuple[str, str]], where: str, kind: str = "paired") -> list[Pair]:
+    """Query and gallery images of (source, target) names; a name that both splits have is the gallery's.
+
+    ValueError names `where` they stand and the name that is not there or has no pose, or the pair that is not of `kind`.
+    """
+    splits = ("query", "gallery")
+    known = {p.name: p for split in splits for p in people if p.split == split}
+    if not names:
+        raise ValueError(f"{where} lists no pair")
+    for name in dict.fromkeys(name for pair in names for name in pair):
+        person = known.get(name)
+        if person is None:
+            raise ValueError(f"{where} names {name}, which is no image of {' or '.join(splits)}")
+        if person.pose is None or not bool(person.pose.visible.any()):
+            raise ValueError(f"{where} names {name}, which has no pose")
+    pairs = [(known[source], known[target]) for source, target in names]
+    for source, target in pairs:
+        if (source.pid == target.pid) != (kind == "paired"):
+            people_are = "different people" if kind == "paired" else "one person"
+            raise ValueError(f"{where}: {source.name} and {target.name} show {people_are}, and pairs.kind is {kind}")
+    return pairs
+
+
+def content_digest(pairs: Sequence[Pair]) -> str:
+    """Sixteen hex digits that change with all that images of these pairs are drawn from: names, poses, and sources' bytes."""
+    sha = hashlib.sha256()
+    for source, target in pairs:
+        for person in (source, target):
+            sha.update(repr((person.name, person.pid, person.camid)).encode() + _pose_bytes(person.pose))
+    for path in tqdm(sorted({source.path for source, _ in pairs}), "reading sources", delay=2, disable=None, leave=False):
+        sha.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    return sha.hexdigest()[:16]
+
+
+def _pose_bytes(pose: Pose | None) -> bytes:
+    if pose is None:
+        return b""
+    return repr((pose.skeleton.name, tuple(pose.size))).encode() + pose.xy.numpy().tobytes() + pose.visible.numpy().tobytes()
+
+
+def drawn(
+    model: Generator, pairs: Sequence[Pair], mask: MaskConfig, *, jpeg: int | None = None, device: torch.device | None = None,
+    batch_size: int = 64, sheet: Path | None = None, keep: Path | None = None,
+) -> Iterator[Batch]:  # fmt: skip
+    """A generator's images of pairs, in batches, as `Augmenter` would draw them; a sheet of the first eight.
+
+    `keep` is a folder of the images as they are measured, PNGs or the JPEGs of quality `jpeg`, for estimators elsewhere
+    to see the same pixels: images found there are not drawn again, so that killed work goes on.
+    """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device).eval()
+    size: tuple[int, int] = tuple(model.size)  # type: ignore[assignment]
+    for start in range(0, len(pairs), batch_size):
+        part = pairs[start : start + batch_size]
+        sources, targets = zip(*part, strict=True)
+        batch = _pose_pairs(sources, targets, size)
+        wanted = sheet is not None and start == 0
+        names = [f"{_stem(s)}__{_stem(t)}{'.png' if jpeg is None else '.jpg'}" for s, t in part]
+        files = [] if keep is None else [keep / name for name in names]
+        if files and not wanted and all(file.is_file() for file in files):
+            generated = images.read_many(files, size, progress=False)
+        else:
+            pixels = _draw(model, batch, device)
+            if wanted:
+                assert sheet is not None
+                sheet.parent.mkdir(parents=True, exist_ok=True)
+                sample_sheet(batch[:8], images.to_float(pixels[:8])).save(sheet)
+            for file, image in zip(files, pixels, strict=False):
+                images.write(image.permute(1, 2, 0).numpy(), file, quality=jpeg or 95)
+            generated = pixels if jpeg is None else reencode(pixels, jpeg)
+        paired = all(s.pid == t.pid for s, t in part)
+        yield Batch(
+            generated, images.to_uint8(batch.source), images.to_uint8(batch.target) if paired else None, batch.target_pose,
+            protocol_mask(batch.target_pose, mask),
+            [(s.name, t.name) for s, t in part], [s.pid for s in sources], [s.camid for s in sources], names,
+        )  # fmt: skip
+
+
+@torch.inference_mode()
+def _draw(model: Generator, batch: PosePair, device: torch.device) -> Tensor:
+    there = batch.on(model.skeleton).to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # as the augmenter draws
+        return images.to_uint8(model(there.source, there.source_pose, there.target_pose).float()).cpu()
+
+
+def dumped(
+    root: Path, rows: Sequence[SyntheticRow], people: Sequence[PersonImage], size: tuple[int, int], mask: MaskConfig,
+    *, jpeg: int | None = None, batch_size: int = 64,
+) -> Iterator[Batch]:  # fmt: skip
+    """A dump's synthetic images in batches; poses and sources are those of `people`, KeyError for a name they lack."""
+    train = {p.name: p for p in people if p.split == "train"}
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        for row in part:
+            for name in (row.source, row.target):
+                if name not in train:
+                    raise KeyError(f"{root}: the manifest names {name}, which is no training image of the data set")
+        sources, targets = [train[row.source] for row in part], [train[row.target] for row in part]
+        if bare := next((t for t in targets if t.pose is None), None):
+            raise ValueError(f"{root}: the target pose {bare.name} has no keypoints")
+        generated = _of_size([root / row.path for row in part], size)
+        pose = Pose.stack([rescale(t.pose, size) for t in targets])  # type: ignore[arg-type]
+        yield Batch(
+            generated if jpeg is None else reencode(generated, jpeg),
+            images.read_many([s.path for s in sources], size, progress=False), None, pose, protocol_mask(pose, mask),
+            [(row.source, row.target) for row in part], [row.pid for row in part], [row.camid for row in part],
+            [Path(row.path).name for row in part],
+        )  # fmt: skip
+
+
+def _of_size(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
+    """Images uint8 (N, 3, H, W) as they are: ValueError for one of another size, which resizing would make another image."""
+    pixels = [images.read(path) for path in paths]
+    for path, image in zip(paths, pixels, strict=True):
+        if image.shape[:2] != size:
+            raise ValueError(f"images to measure have one size, {size}: {path} is {image.shape[:2]}")
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+
+
+def protocol_mask(pose: Pose, mask: MaskConfig | None = None) -> Tensor:
+    """The papers' body mask, bool (B, 1, H, W), in proportion to 128 rows."""
+    mask = mask or MaskConfig()
+    scale = pose.size[0] / 128
+    return body_mask(pose, mask.limb_px * scale, closing_px=2 * round((mask.closing_px - 1) / 2 * scale) + 1).bool()
+
+
+def reencode(pixels: Tensor, quality: int) -> Tensor:
+    """What a JPEG file of this quality leaves of uint8 images (B, 3, H, W)."""
+
+    def through(image: np.ndarray) -> np.ndarray:
+        data = images.encode(image, ".jpg", quality=quality)
+        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    return torch.from_numpy(np.stack([through(image) for image in pixels.permute(0, 2, 3, 1).numpy()])).permute(0, 3, 1, 2)
+
+
+def _stem(person: PersonImage) -> str:
+    """A file name for an image, as long as two images of one name are told apart."""
+    return f"{Path(person.name).stem}-{hashlib.sha256(person.path.encode()).hexdigest()[:6]}"
+
+
+def _pose_pairs(sources: Sequence[PersonImage], targets: Sequence[PersonImage], size: tuple[int, int]) -> PosePair:
+    def pixels(people: Sequence[PersonImage]) -> Tensor:
+        return images.to_float(images.read_many([p.path for p in people], size, progress=False))
+
+    def poses(people: Sequence[PersonImage]) -> Pose:
+        return Pose.stack([rescale(p.pose, size) for p in people])  # type: ignore[arg-type]
+
+    return PosePair(pixels(sources), pixels(targets), poses(sources), poses(targets), torch.tensor([p.pid for p in sources]))

@@ -1,0 +1,152 @@
+"""Augmenter: decide what to draw (`plan`, pure), then draw it (`render`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+
+from generators import Generator, Pose, convert, digest, name_of, rescale
+from reid_aug import images
+from reid_aug.data.body import valid_for_pairs
+from reid_aug.data.people import PersonImage
+from reid_aug.device import torch_device
+from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.manifest import SyntheticRow, package_version
+from reid_aug.synthesis.target_poses import cameras_digest, check_draw, drawing, hash64, poses_by_camera
+
+
+def plan(
+    people: Iterable[PersonImage], bank: PoseBank, per_image: int, seed: int, folder: str = "", draw: str = "whole"
+) -> list[SyntheticRow]:
+    """What to draw: for every usable training image, `per_image` target poses of the bank. Pure: the same everywhere.
+
+    Which pose a row gets is a hash of (seed, source name, index), so neither order nor sharding changes it; `draw`
+    names the strategy (DRAWS; `drawing.drawing` describes them), of which "missing-views" looks at all images of an
+    identity, so that shards must not part them. An image is usable when shoulders and hips are seen (the Deformable GAN
+    protocol); one outside train is refused: its identity would leak.
+    """
+    if per_image < 1:
+        raise ValueError(f"per_image is at least 1, got {per_image}")
+    people = list(people)
+    choose = drawing(draw, people, bank, seed)
+    rows: dict[str, SyntheticRow] = {}
+    for person in people:
+        if person.split != "train":
+            raise ValueError(f"only training images may be augmented, got {person.name} of {person.split}")
+        if person.pose is None or not bool(valid_for_pairs(person.pose)):
+            continue
+        for index in range(per_image):
+            bits = hash64(seed, person.name, index)
+            stem = PurePath(person.name).with_suffix("").as_posix().replace("/", "_")
+            path = PurePath(folder, f"{stem}_p{index}.jpg").as_posix()
+            if path in rows:
+                raise ValueError(f"two training images are named {person.name}: synthetic images need names of their own")
+            target = bank.names[choose(person, index, bits)]
+            rows[path] = SyntheticRow(path, person.name, target, person.pid, person.camid, bits >> 32)
+    return list(rows.values())
+
+
+class Augmenter:
+    """A generator, a bank, how many poses per image, and a seed: what turns people into synthetic rows.
+
+    `draw` names how target poses are chosen: "whole" (uniformly), "missing-views", "canonical" or "camera-aware".
+    `device` is "auto" (a GPU when there is one), or any torch device.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        bank: PoseBank,
+        per_image: int = 2,
+        seed: int = 0,
+        *,
+        draw: str = "whole",
+        batch_size: int = 64,
+        device: str | torch.device = "auto",
+    ) -> None:
+        if bank.pose.size != tuple(generator.size):
+            raise ValueError(f"the generator draws images of {tuple(generator.size)}, the bank's poses are of {bank.pose.size}")
+        if check_draw(draw) == "camera-aware":
+            poses_by_camera(bank)  # refuses a bank without them now, not when it is asked for
+        self.generator, self.bank, self.per_image, self.seed, self.draw = generator, bank, per_image, seed, draw
+        self.batch_size, self.device = batch_size, torch_device(device)
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What decides what is drawn: the manifest's first line. Only rounding may differ between devices."""
+        return self._made_by
+
+    @cached_property
+    def _made_by(self) -> dict[str, Any]:
+        return {
+            "reid-aug": package_version(),
+            "generator": name_of(self.generator),
+            "generator_digest": digest(self.generator),
+            "options": {k: list(v) if isinstance(v, tuple) else v for k, v in self.generator.options.items()},
+            "bank_digest": self.bank.digest,
+            "per_image": self.per_image,
+            "seed": self.seed,
+            "size": list(self.generator.size),
+            **self._drawn_how,
+        }
+
+    @property
+    def _drawn_how(self) -> dict[str, str]:
+        """Empty for "whole": folders are named by what made them, and those drawn before there was a choice stay found."""
+        said = {} if self.draw == "whole" else {"draw": self.draw}
+        return said | ({"cameras_digest": cameras_digest(self.bank)} if self.draw == "camera-aware" else {})
+
+    def plan(self, people: Iterable[PersonImage], folder: str = "") -> list[SyntheticRow]:
+        """As `plan` with this bank and seed; ValueError when the generator was made for images of quite another shape."""
+        people = list(people)
+        self._check_shape([p.pose.size for p in people if p.pose is not None])
+        return plan(people, self.bank, self.per_image, self.seed, folder, self.draw)
+
+    def _check_shape(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Crops vary, and a resize is harmless; a full-body 2 : 1 crop squeezed to a square is not."""
+        height, width = self.generator.size
+        if sizes and not 1 / 1.5 < (height / width) / float(np.median([h / w for h, w in sizes])) < 1.5:
+            raise ValueError(f"the generator draws {height} × {width} images, these people's are {sizes[0][0]} × {sizes[0][1]}")
+
+    @torch.inference_mode()
+    def render(
+        self, rows: Sequence[SyntheticRow], people: Iterable[PersonImage]
+    ) -> Iterator[tuple[SyntheticRow, np.ndarray]]:
+        """Draw rows in batches: each row with its image, uint8 (H, W, 3), in the rows' order."""
+        if not rows:
+            return
+        by_name = {person.name: person for person in people}
+        where = {name: i for i, name in enumerate(self.bank.names)}
+        self.generator.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        with ThreadPoolExecutor(1) as ahead:  # decodes the next batch while this one is drawn
+            coming = ahead.submit(self._sources, batches[0], by_name)
+            for number, batch in enumerate(batches):
+                sources, poses = coming.result()
+                if number + 1 < len(batches):
+                    coming = ahead.submit(self._sources, batches[number + 1], by_name)
+                targets = self.bank.pose[torch.tensor([where[row.target] for row in batch])]
+                pixels = images.to_uint8(self._draw(sources, poses, targets)).permute(0, 2, 3, 1).cpu().numpy()
+                yield from zip(batch, pixels, strict=True)
+
+    def _sources(self, rows: Sequence[SyntheticRow], by_name: dict[str, PersonImage]) -> tuple[torch.Tensor, Pose]:
+        people = [by_name[row.source] for row in rows]
+        pixels = torch.from_numpy(np.stack([images.read(p.path, self.generator.size) for p in people]))
+        poses = [rescale(p.pose, self.generator.size) for p in people if p.pose is not None]
+        return pixels.permute(0, 3, 1, 2), Pose.stack(poses)
+
+    def _draw(self, sources: torch.Tensor, source_pose: Pose, target_pose: Pose) -> torch.Tensor:
+        device = self.device
+        skeleton = self.generator.skeleton
+        sources = sources.to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            drawn = self.generator(
+                images.to_float(sources), convert(source_pose, skeleton).to(device), convert(target_pose, skeleton).to(device)
+            )
+        return drawn.float()

@@ -1,0 +1,76 @@
+"""PoseBank: the target poses there are to draw from, and where each came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from generators import Pose, rescale
+from reid_aug.data.body import valid_for_pairs
+from reid_aug.data.people import PersonImage
+
+
+@dataclass(frozen=True, eq=False)
+class PoseBank:
+    """N target poses (N, K, 2) of one size, the names of the images they came from and, if known, the cameras (from 0)."""
+
+    names: tuple[str, ...]
+    pose: Pose
+    camids: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.names or len(self.names) != len(self.pose):
+            raise ValueError(f"a pose bank holds at least one pose and a name for each, got {len(self.names)} names")
+        if self.camids is not None and len(self.camids) != len(self.names):
+            raise ValueError(f"a pose bank has a camera for each of its {len(self.names)} poses or none, got {len(self.camids)}")
+
+    @classmethod
+    def collect(cls, people: Iterable[PersonImage], size: tuple[int, int]) -> PoseBank:
+        """Every usable pose of `people` (shoulders and hips seen), by name, brought to images of `size` (H, W)."""
+        # Sorted: a folder's own order differs between machines, and what is drawn must not.
+        usable = sorted((p for p in people if p.pose is not None and bool(valid_for_pairs(p.pose))), key=lambda p: p.name)
+        if not usable:
+            raise ValueError("no image has a pose with both shoulders and both hips: nothing to draw target poses from")
+        poses = Pose.stack([rescale(p.pose, size) for p in usable])  # type: ignore[arg-type]
+        return cls(tuple(p.name for p in usable), poses, tuple(p.camid for p in usable))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pick(self, indices: Sequence[int]) -> PoseBank:
+        """The bank of these rows alone."""
+        camids = None if self.camids is None else tuple(self.camids[i] for i in indices)
+        return PoseBank(tuple(self.names[i] for i in indices), self.pose[torch.as_tensor(list(indices))], camids)
+
+    def draw(self, n: int, seed: int) -> np.ndarray:
+        """Indices (n,) of poses drawn uniformly with replacement."""
+        return np.random.default_rng(seed).integers(0, len(self), n)
+
+    def thin(self, n: int, seed: int = 0) -> PoseBank:
+        """The bank of `n` typical poses: k-means on body-centred joints, and of each cluster the pose nearest its centre.
+
+        Missing joints count as the mean of that joint. PN-GAN's canonical poses are such centres.
+        """
+        if not 1 <= n <= len(self):
+            raise ValueError(f"a bank of {len(self)} poses can be thinned to 1..{len(self)}, got {n}")
+        from sklearn.cluster import KMeans
+
+        xy = torch.where(self.pose.visible[..., None], self.pose.xy, torch.nan)
+        centred = xy - xy.nanmean(dim=1, keepdim=True)
+        filled = torch.where(centred.isnan(), centred.nanmean(dim=0, keepdim=True).nan_to_num(), centred)
+        points = filled.flatten(1).numpy()
+        means = KMeans(n, random_state=seed, n_init=4).fit(points)  # pyright: ignore[reportArgumentType] - numbers are allowed
+        distance = means.transform(points)
+        return self.pick(sorted({int(distance[:, k].argmin()) for k in range(n)}))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names, joints, visibility, skeleton and size; cameras do not count, they change no pixel."""
+        sha = hashlib.sha256(f"{self.pose.skeleton.name} {self.pose.size} {self.names}".encode())
+        sha.update(self.pose.xy.to(torch.float32).contiguous().numpy().tobytes())
+        sha.update(self.pose.visible.contiguous().numpy().tobytes())
+        return sha.hexdigest()

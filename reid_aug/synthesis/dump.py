@@ -1,0 +1,202 @@
+"""Rendered rows on disk: files first, each written atomically, then the manifest that says they are all there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+from tqdm import tqdm
+
+from generators import Pose, openpose_18
+from reid_aug import images
+from reid_aug.baselines.network import load_reid
+from reid_aug.config import Config
+from reid_aug.data.keypoints import read_columns, write_keypoints
+from reid_aug.data.loading import DataConfig, load_people
+from reid_aug.data.market import MARKET_FOLDERS, market_named
+from reid_aug.data.people import PersonImage
+from reid_aug.device import Device
+from reid_aug.synthesis.augmenter import Augmenter
+from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.gates import GateConfig, keep, passing, score
+from reid_aug.synthesis.manifest import NAME, Manifest, SyntheticRow
+from reid_aug.synthesis.store import fill, finish, opened
+from reid_aug.synthesis.target_poses import Draw
+
+
+class DumpConfig(Config):
+    """`reid-aug dump`: which checkpoint draws how many new poses of which people, to which folder."""
+
+    checkpoint: str
+    data: DataConfig
+    out: str
+    per_image: PositiveInt = 2
+    draw: Draw = "whole"  # how target poses are chosen: whole, missing-views, canonical, camera-aware
+    seed: int = 0
+    batch_size: PositiveInt = 64
+    device: Device = "auto"
+    copy_real: bool = True
+
+
+class GateRun(GateConfig):
+    """`reid-aug gate DUMP`: the gate, who judges identity, and where to write the dump of what it keeps."""
+
+    reid: str | None = None  # a Re-ID network of the benchmark's, trained on the real images alone
+    out: str | None = None
+    data: DataConfig | None = None  # the real images, where the dump holds none
+    device: Device = "auto"
+
+    @property
+    def gate(self) -> GateConfig:
+        return GateConfig(identity=self.identity, novelty=self.novelty)
+
+
+def dump(people: Sequence[PersonImage], augmenter: Augmenter, out: str | os.PathLike[str], *, copy_real: bool = True) -> Manifest:
+    """A Market-style folder of real and synthetic images, with keypoint files of both, and last of all its manifest.
+
+    Any Re-ID tool reads it; `annotation-train.csv` makes it fit for training generators again. Images whose names do
+    not say identity and camera as Market-1501's do get names that do. Every image is decoded before anything is
+    written: ImageError names the first that can't be.
+    """
+    out, people = Path(out), market_named(people)
+    _check_readable(people)
+    train = [p for p in people if p.split == "train"]
+    rows = augmenter.plan(train, folder=MARKET_FOLDERS["train"])
+
+    def also() -> dict[str, str]:
+        """Real images and keypoints, by path; called when the synthetic images are there."""
+        kept = people if copy_real else []
+        there = {f"{MARKET_FOLDERS[p.split]}/{p.name}": copy_file(Path(p.path), out / MARKET_FOLDERS[p.split] / p.name)
+                 for p in tqdm(kept, desc="copy real images", unit="image", disable=None)}  # fmt: skip
+        targets = {Path(row.path).name: augmenter.bank.pose[i] for row, i in zip(rows, _indices(augmenter, rows), strict=True)}
+        there |= _keypoints(out / "annotation-train.csv", {**_poses(kept, ("train",)), **targets})
+        return there | _keypoints(out / "annotation-test.csv", _poses(kept, ("query", "gallery")))
+
+    return fill(out, augmenter, rows, train, also)
+
+
+def _check_readable(people: Sequence[PersonImage]) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for _ in tqdm(pool.map(lambda p: images.read(p.path) is not None, people), "check images", len(people), disable=None, delay=2):
+            pass
+
+
+def _indices(augmenter: Augmenter, rows: Sequence[SyntheticRow]) -> list[int]:
+    where = {name: i for i, name in enumerate(augmenter.bank.names)}
+    return [where[row.target] for row in rows]
+
+
+def _poses(people: Sequence[PersonImage], splits: Sequence[str]) -> dict[str, Pose]:
+    return {p.name: p.pose for p in people if p.pose is not None and p.split in splits}
+
+
+def _keypoints(path: Path, poses: dict[str, Pose]) -> dict[str, str]:
+    """Write each pose in its own image's pixels, whatever its size; the file's digest by its name."""
+    if not poses:
+        return {}
+    xy, visible = (torch.stack([getattr(pose, part) for pose in poses.values()]) for part in ("xy", "visible"))
+    write_keypoints(path, list(poses), replace(next(iter(poses.values())), xy=xy, visible=visible))
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def copy_file(source: Path, target: Path) -> str:
+    """Copy one file, atomically, and give its digest."""
+    data = source.read_bytes()
+    if not target.exists() or target.read_bytes() != data:
+        images.atomic_write_bytes(target, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A dump's manifest with its scores, how many images pass each gate, and the manifest of those kept, if written."""
+
+    manifest: Manifest
+    passed: dict[str, int]
+    kept: int
+    written: Manifest | None
+
+
+def gate_dump(folder: str | os.PathLike[str], settings: GateRun) -> Gated:
+    """Record the scores of a dump's images in its manifest and, with `out`, write those the gate keeps as a dump.
+
+    Identity is judged when `reid` names a network; a score that is there already is not settings for again. FileNotFoundError
+    or ValueError, in one line, for a folder that is no dump, a missing score, or a gate that keeps nothing.
+    """
+    folder = Path(folder)
+    manifest = Manifest.load(folder / NAME)
+    if not manifest.rows:
+        raise ValueError(f"{folder}: its manifest lists no synthetic image")
+    if settings.out is not None and settings.gate == GateConfig():
+        raise ValueError("out= takes the images that a gate keeps: give identity= or novelty= too")
+    if settings.out is not None and Path(settings.out).resolve() == folder.resolve():
+        raise ValueError(f"out={settings.out} is the dump itself: give another folder")
+    bank = targets(folder, manifest.rows)
+    reid = None if settings.reid is None else load_reid(settings.reid, settings.device)
+    people = _people(folder, manifest, settings.data)
+    manifest = score(folder, manifest, people, bank, reid)
+    passed = {name: int(rows.sum()) for name, rows in passing(manifest.rows, settings.gate).items()}
+    kept = keep(manifest.rows, settings.gate)
+    written = write_kept(folder, manifest, kept, settings.gate, settings.out) if settings.out is not None else None
+    return Gated(manifest, passed, int(kept.sum()), written)
+
+
+def targets(folder: Path, rows: Sequence[SyntheticRow]) -> PoseBank:
+    """The target poses of a dump's images: each is the pose its keypoint file gives to an image drawn in it."""
+    path = folder / "annotation-train.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"no keypoint file at {path}: {folder} is no dump of reid-aug dump")
+    names, yx = read_columns(path, len(openpose_18))
+    line = {name: i for i, name in enumerate(names)}
+    of = {row.target: Path(row.path).name for row in rows}
+    if lost := [name for name in of.values() if name not in line]:
+        raise ValueError(f"{path} has no pose of {lost[0]}")
+    yx = yx[[line[name] for name in of.values()]]
+    height, width = images.read(folder / rows[0].path).shape[:2]
+    xy = torch.from_numpy(yx[..., ::-1].astype(np.float32))
+    return PoseBank(tuple(of), Pose(xy, torch.from_numpy((yx >= 0).all(-1)), openpose_18, (height, width)))
+
+
+def _people(folder: Path, manifest: Manifest, data: DataConfig | None) -> list[PersonImage]:
+    """The real images under their names in the dump."""
+    if data is None and not any(path.startswith(f"{MARKET_FOLDERS['train']}/") for path in manifest.files):
+        raise ValueError(f"{folder} holds no real images: name those it was drawn from with data.root=DIR")
+    made = {Path(row.path).name for row in manifest.rows}
+    return [p for p in market_named(load_people(data or DataConfig(root=str(folder)))) if p.name not in made]
+
+
+def write_kept(
+    folder: Path, manifest: Manifest, kept: np.ndarray, gate: GateConfig, out: str | os.PathLike[str]
+) -> Manifest:
+    """Copy a dump without the rows that are not `kept` (N,) to `out`, each file atomically and the manifest last.
+
+    The same again completes what is missing. ValueError or FileExistsError when `out` holds anything else, or a file
+    to copy is not as it was written.
+    """
+    out, rows = Path(out), tuple(row for row, stays in zip(manifest.rows, kept, strict=True) if stays)
+    said = json.dumps([manifest.made_by.get("plan"), [row.path for row in rows]])
+    made_by = {**manifest.made_by, "gate": gate.model_dump(mode="json"), "plan": hashlib.sha256(said.encode()).hexdigest()}
+    opened(out, made_by["plan"])
+    gone = {Path(row.path).name for row in manifest.rows} - {Path(row.path).name for row in rows}
+    digests = {row.path: row.sha256 for row in rows} | {path: d for path, d in manifest.files.items() if not path.endswith(".csv")}
+    for path, sha256 in tqdm(digests.items(), desc=f"copy to {out.name}", unit="image", disable=None, delay=2):
+        if copy_file(folder / path, out / path) != sha256:
+            raise ValueError(f"{folder / path} changed since it was written: draw it again with reid-aug dump")
+    files = {}
+    for path, sha256 in manifest.files.items():
+        if path.endswith(".csv"):
+            lines = (folder / path).read_text(encoding="utf-8").split("\n")
+            images.atomic_write_text(out / path, "\n".join(line for line in lines if line.split(":", 1)[0] not in gone))
+            sha256 = hashlib.sha256((out / path).read_bytes()).hexdigest()
+        files[path] = sha256
+    written = replace(manifest, rows=rows, made_by=made_by, files=files)
+    finish(written, out)
+    return written

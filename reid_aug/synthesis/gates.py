@@ -1,0 +1,275 @@
+"""Gates: which synthetic images enter training. Scores are kept in the manifest, so that gating again draws nothing."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError, field_validator
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from generators import Pose, convert, rescale
+from reid_aug import images
+from reid_aug.baselines.network import ReidNetwork
+from reid_aug.config import Config, explain
+from reid_aug.data.body import TORSO, valid_for_pairs
+from reid_aug.data.people import PersonImage
+from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.manifest import NAME, SCORED_BY, Manifest, SyntheticRow
+
+
+class GateConfig(Config):
+    """Which synthetic images enter training; what is None is not asked. Both together: what passes both.
+
+    `identity`: "found" keeps images whose person a Re-ID network finds again, a number in [0, 1) drops that share of
+    the lowest scores. `novelty` keeps images whose pose is at least so many torso lengths from any of the identity's own.
+    """
+
+    identity: Literal["found"] | float | None = None
+    novelty: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+    @field_validator("identity", mode="before")
+    @classmethod
+    def _share(cls, identity: Any) -> Any:
+        is_share = isinstance(identity, int | float) and not isinstance(identity, bool) and 0 <= identity < 1
+        if identity not in (None, "found") and not is_share:
+            raise ValueError(f"'found', or the share in [0, 1) of lowest scores to drop, got {identity!r}")
+        return identity
+
+
+BATCH = 256
+BLOCK_ELEMENTS = 1 << 22  # numbers in one block of a distance matrix
+RECORDS = {
+    "identity": "reid-aug gate DUMP reid=FILE, or reid_aug.synthesis.gates.score with a Re-ID network",
+    "novelty": "reid-aug gate DUMP, or reid_aug.synthesis.gates.score",
+}
+
+
+# ------------------------------------------------------------------------------------------------------- scores
+
+
+def pose_novelty(rows: Sequence[SyntheticRow], people: Sequence[PersonImage], bank: PoseBank) -> np.ndarray:
+    """How far each row's target pose is from its identity's own: float64 (N,), in torso lengths.
+
+    The distance of two poses is the mean over the joints visible in both of the joints' Euclidean distance, once both
+    are brought to the bank's image size, centred on the middle of shoulders and hips, and divided by the torso's
+    length (for a skeleton without hips, by the body's visible height); the novelty is that to the nearest pose of the
+    identity's training images in `people`. 0: the person has been photographed in just this pose. Like everything
+    here it takes poses with both shoulders and hips only, so that any two can be compared. ValueError for a target
+    that is not in the bank or lacks them, and for an identity that has no such pose.
+    """
+    where = {name: i for i, name in enumerate(bank.names)}
+    own: dict[int, list[Pose]] = defaultdict(list)
+    for person in people:
+        if person.split == "train" and person.pose is not None and bool(valid_for_pairs(person.pose)):
+            own[person.pid].append(rescale(convert(person.pose, bank.pose.skeleton), bank.pose.size))
+    asked: dict[int, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        if row.target not in where:
+            raise ValueError(f"{row.path}: its target pose {row.target!r} is not in the bank of {len(bank)} poses")
+        if row.pid not in own:
+            raise ValueError(f"{row.path}: identity {row.pid} has no training image with both shoulders and both hips to compare with")
+        asked[row.pid].append(i)
+    targets = np.array([where[row.target] for row in rows], dtype=int)
+    usable = valid_for_pairs(bank.pose).numpy()
+    if len(bad := np.flatnonzero(~usable[targets])):
+        raise ValueError(f"{rows[bad[0]].path}: its target pose {rows[bad[0]].target!r} lacks a shoulder or hip")
+    bodies, found = _bodies(bank.pose), np.zeros(len(rows))
+    for pid, mine in tqdm(asked.items(), "pose novelty", unit="identity", disable=None, delay=2, leave=False):
+        found[mine] = _nearest(bodies[torch.from_numpy(targets[mine])], _bodies(Pose.stack(own[pid])))
+    return found
+
+
+def _bodies(pose: Pose) -> Tensor:
+    """Joints (N, K, 2), float64, from the torso's middle in torso lengths; NaN where not visible."""
+    xy, skeleton = pose.xy.double(), pose.skeleton
+    shoulders, hips = ([skeleton.index(j) for j in TORSO[side] if j in skeleton.joints] for side in (slice(2), slice(2, 4)))
+    if hips:
+        length = (xy[:, shoulders].mean(1) - xy[:, hips].mean(1)).norm(dim=-1)
+    else:
+        up, down = (torch.where(pose.visible, xy[..., 1], far) for far in (torch.inf, -torch.inf))
+        length = down.amax(1) - up.amin(1)
+    body = (xy - xy[:, shoulders + hips].mean(1, keepdim=True)) / length.clamp(min=1)[:, None, None]  # a pixel at least
+    return torch.where(pose.visible[..., None], body, torch.nan)
+
+
+def _nearest(targets: Tensor, own: Tensor) -> np.ndarray:
+    """Distance (R,) from each of R bodies (R, K, 2) to the nearest of M (M, K, 2)."""
+    block = max(1, BLOCK_ELEMENTS // own.numel())
+    # A joint seen in one alone is NaN and does not count.
+    parts = [(part[:, None] - own[None]).norm(dim=-1).nanmean(-1).amin(1) for part in targets.split(block)]  # (r, M, K) → (r, M) → (r,)
+    return torch.cat(parts).numpy()
+
+
+def identity_scores(
+    synthetic: Tensor, pids: Sequence[int], real: Tensor, real_pids: Sequence[int], source: Sequence[int] | None = None
+) -> np.ndarray:
+    """Is the person found again? Best cosine with the own identity's real images − best with anybody else's; float64 (N,).
+
+    `synthetic` (N, D) and `real` (M, D) are features by a Re-ID network that was trained on the real images alone;
+    `source` (N,) are rows of `real` that the images were drawn from: a source does not count, where its identity has
+    other images, or a generator that merely copies would pass. Above 0 the nearest real image is of the right person.
+    ValueError where an identity has no real image, there is no other, or features are not finite.
+    """
+    mine, theirs = torch.as_tensor(np.asarray(pids, dtype=np.int64)), torch.as_tensor(np.asarray(real_pids, dtype=np.int64))
+    _check_features(synthetic, mine, real, theirs)
+    skip = None
+    if source is not None:
+        skip = torch.as_tensor(np.asarray(source, dtype=np.int64))
+        if len(skip) != len(mine):
+            raise ValueError(f"sources are as many as synthetic images, got {len(skip)} and {len(mine)}")
+        if not torch.equal(theirs[skip], mine):
+            wrong = int((theirs[skip] != mine).nonzero()[0])
+            raise ValueError(f"row {wrong} is of identity {mine[wrong]}, its source of identity {theirs[skip[wrong]]}")
+        count = Counter(theirs.tolist())
+        skip = torch.where(torch.tensor([count[pid] > 1 for pid in mine.tolist()], dtype=torch.bool), skip, -1)
+    synthetic, real = F.normalize(synthetic.float(), dim=1), F.normalize(real.float(), dim=1)
+    columns, out, block = torch.arange(len(real)), [], max(1, BLOCK_ELEMENTS // len(real))
+    for start in tqdm(range(0, len(synthetic), block), "identity scores", unit="block", disable=None, delay=2, leave=False):
+        part = slice(start, start + block)
+        cosine = (synthetic[part] @ real.T).cpu()  # (b, M)
+        own = mine[part, None] == theirs
+        counted = own if skip is None else own & (columns != skip[part, None])
+        best_own, best_other = (cosine.masked_fill(~mask, -torch.inf).amax(1) for mask in (counted, ~own))
+        out.append(best_own.double() - best_other.double())
+    return torch.cat(out).numpy() if out else np.zeros(0)
+
+
+def _check_features(synthetic: Tensor, pids: Tensor, real: Tensor, real_pids: Tensor) -> None:
+    if len(synthetic) != len(pids) or len(real) != len(real_pids):
+        raise ValueError(f"features and identities are as many, got {len(synthetic)} and {len(pids)}, {len(real)} and {len(real_pids)}")
+    if len(real_pids.unique()) < 2:
+        raise ValueError(f"whether a person is found needs two identities or more among the real images, got {len(real_pids.unique())}")
+    if lost := sorted(set(pids.tolist()) - set(real_pids.tolist())):
+        raise ValueError(f"identity {lost[0]} has no real image to be found by")
+    if not bool(synthetic.isfinite().all() & real.isfinite().all()):
+        raise ValueError("features are finite numbers; the Re-ID network gave others")
+
+
+# --------------------------------------------------------------------------------------------------------- gates
+
+
+def passing(rows: Sequence[SyntheticRow], gate: GateConfig) -> dict[str, np.ndarray]:
+    """By each gate that is set, in words, which rows it lets through, bool (N,); ValueError where a score is not recorded."""
+    found = {}
+    if gate.identity is not None:
+        scores = _recorded(rows, "identity_score", "identity")
+        if gate.identity == "found":
+            found["identity found"] = scores > 0
+        else:
+            lowest = np.quantile(scores, gate.identity) if rows else 0.0
+            found[f"identity without the lowest {100 * gate.identity:g} %"] = scores >= lowest
+    if gate.novelty is not None:
+        found[f"novelty at least {gate.novelty:g}"] = _recorded(rows, "pose_novelty", "novelty") >= gate.novelty
+    return found
+
+
+def keep(rows: Sequence[SyntheticRow], gate: GateConfig) -> np.ndarray:
+    """Which rows every gate lets through, bool (N,), all where none is set.
+
+    ValueError where a score that is needed is not recorded, and, with the counts, when no row is left.
+    """
+    by_gate = passing(rows, gate)
+    kept = np.logical_and.reduce([np.ones(len(rows), dtype=bool), *by_gate.values()])
+    if not kept.any():
+        counts = ", ".join(f"{name}: {passed.sum()}" for name, passed in by_gate.items())
+        raise ValueError(f"the gate keeps none of {len(rows)} synthetic images{f' ({counts})' if counts else ''}")
+    return kept
+
+
+def _recorded(rows: Sequence[SyntheticRow], name: str, gate: str) -> np.ndarray:
+    scores = [getattr(row, name) for row in rows]
+    if missing := scores.count(None):
+        raise ValueError(f"the gate {gate!r} needs {name}, which {missing} of {len(rows)} rows lack: record it with {RECORDS[gate]}")
+    return np.array(scores, dtype=np.float64)
+
+
+def as_gate(values: GateConfig | dict[str, Any]) -> GateConfig:
+    """A gate from its settings; ValueError in one line for what does not fit."""
+    try:
+        return values if isinstance(values, GateConfig) else GateConfig.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"gate: {explain(GateConfig, error)}") from None
+
+
+# -------------------------------------------------------------------------------------------------------- record
+
+
+def record_scores(
+    folder: str | os.PathLike[str], manifest: Manifest,
+    *, novelty: np.ndarray | None = None, identity: np.ndarray | None = None, scored_by: str | None = None,
+) -> Manifest:  # fmt: skip
+    """Write scores, one a row, into the manifest of `folder`, atomically; the manifest with them.
+
+    `scored_by` names the network the identity scores are from: those of another are replaced, all at once. ValueError
+    without it, for another number of scores than rows, or for one that is not finite.
+    """
+    if identity is not None and not scored_by:
+        raise ValueError("identity scores are recorded with scored_by: which network gave them")
+    rows, made_by = manifest.rows, dict(manifest.made_by)
+    for name, scores in (("pose_novelty", novelty), ("identity_score", identity)):
+        if scores is None:
+            continue
+        if len(scores) != len(rows):
+            raise ValueError(f"{name} is one number a row, got {len(scores)} for {len(rows)} rows")
+        if not (finite := np.isfinite(scores)).all():
+            raise ValueError(f"{name} is a finite number, that of {rows[int(finite.argmin())].path} is not")
+        rows = tuple(replace(row, **{name: float(score)}) for row, score in zip(rows, scores, strict=True))
+    if identity is not None:
+        made_by[SCORED_BY] = scored_by
+    scored = replace(manifest, rows=rows, made_by=made_by)
+    if scored != manifest:
+        scored.save(Path(folder) / NAME)
+    return scored
+
+
+def score(
+    folder: str | os.PathLike[str], manifest: Manifest, people: Sequence[PersonImage], bank: PoseBank, reid: ReidNetwork | None = None
+) -> Manifest:
+    """Record what gates go by in the manifest of `folder`, as far as it is not recorded; the manifest with it.
+
+    Always the pose novelty; with a Re-ID network identity scores too, against the training images among `people`: what
+    another network said is replaced. ValueError when a row's source is not among them.
+    """
+    novelty = identity = None
+    rows = manifest.rows
+    if todo := [row for row in rows if row.pose_novelty is None]:
+        novelty = _filled([row.pose_novelty for row in rows], pose_novelty(todo, people, bank))
+    if reid is not None:
+        known = [row.identity_score if manifest.made_by.get(SCORED_BY) == reid.name else None for row in rows]
+        if unscored := [row for row, score in zip(rows, known, strict=True) if score is None]:
+            identity = _filled(known, _identity(Path(folder), unscored, people, reid))
+    return record_scores(folder, manifest, novelty=novelty, identity=identity, scored_by=reid and reid.name)
+
+
+def _filled(known: Sequence[float | None], new: np.ndarray) -> np.ndarray:
+    """What is known, and in the gaps, in order, what is new."""
+    scores = np.array([np.nan if value is None else value for value in known], dtype=np.float64)
+    scores[[value is None for value in known]] = new
+    return scores
+
+
+def _identity(folder: Path, rows: Sequence[SyntheticRow], people: Sequence[PersonImage], reid: ReidNetwork) -> np.ndarray:
+    train = [p for p in people if p.split == "train"]
+    where = {person.name: i for i, person in enumerate(train)}
+    if lost := [row for row in rows if row.source not in where]:
+        raise ValueError(f"{lost[0].path}: its source {lost[0].source} is not among the {len(train)} training images given")
+    real = torch.cat(list(_features([p.path for p in train], reid, "features of real images")))
+    synthetic = torch.cat(list(_features([folder / row.path for row in rows], reid, "features of synthetic images")))
+    return identity_scores(synthetic, [r.pid for r in rows], real, [p.pid for p in train], [where[r.source] for r in rows])
+
+
+def _features(paths: Sequence[str | Path], reid: ReidNetwork, title: str) -> Iterator[Tensor]:
+    with tqdm(total=len(paths), desc=title, unit="image", disable=None, delay=2, leave=False) as bar:
+        for start in range(0, len(paths), BATCH):
+            batch = images.read_many(paths[start : start + BATCH], reid.size, progress=False)
+            yield reid.features(batch).detach().cpu()
+            bar.update(len(batch))

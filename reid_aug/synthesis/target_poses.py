@@ -1,0 +1,144 @@
+"""Drawing: which target pose of the bank each synthetic image gets. Strategies by name; each a pure function."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import AfterValidator
+
+from generators import Pose, nearest, rescale
+from reid_aug.data.body import UNKNOWN, VIEWS, view
+from reid_aug.data.people import PersonImage
+from reid_aug.synthesis.bank import PoseBank
+
+DRAWS = ("whole", "missing-views", "canonical", "camera-aware")
+CANONICAL_POSES = 8  # as PN-GAN has
+_CANONICAL = re.compile(r"canonical-([1-9][0-9]{0,5})")  # of another number
+
+# (source, index of its synthetic image, 64 random bits that are theirs) → row of the bank
+Drawing = Callable[[PersonImage, int, int], int]
+
+
+def check_draw(draw: str) -> str:
+    """`draw` when there is such a strategy; ValueError names those there are and the nearest."""
+    if draw not in DRAWS and not _CANONICAL.fullmatch(draw):
+        raise ValueError(f"no way of drawing poses named {draw!r}; there are {', '.join(DRAWS)}{nearest(draw, list(DRAWS))}")
+    return draw
+
+
+Draw = Annotated[str, AfterValidator(check_draw)]
+
+
+def drawing(draw: str, people: Sequence[PersonImage], bank: PoseBank, seed: int) -> Drawing:
+    """The strategy named `draw`, ready to draw for `people`; ValueError when the bank does not fit it or the name is unknown.
+
+    * whole: uniform over the bank.
+    * missing-views: uniform over the bank's poses in views (`views.view`) that no image of the identity shows, so that
+      it is learnt from all sides, whose lack in training costs accuracy (Sun and Zheng, "Dissecting person
+      re-identification from the viewpoint of viewpoint", CVPR 2019). An identity that shows all of them, or lacks only
+      what the bank lacks too, draws from the whole bank. Its images are those among `people`: a shard holds all or none of them.
+    * canonical: the bank's eight typical poses ("canonical-12": twelve), in an order of the source's own, so that eight
+      images show each once (PN-GAN: Qian et al., "Pose-normalized image generation for person re-identification", ECCV
+      2018). Typical are the poses nearest the centres of k-means over joints (`PoseBank.thin`); a bank of fewer is taken
+      whole.
+    * camera-aware: uniform over the other cameras than the source's, then over the poses seen by that one: what CamStyle
+      (Zhong et al., "Camera style adaptation for person re-identification", CVPR 2018) does for the cameras' style,
+      here for the viewpoints and gaits each camera sees.
+
+    Each depends on seed, source name and index, on the bank, and (missing-views) on the identity's images: not on order or machine.
+    """
+    check_draw(draw)
+    if draw == "missing-views":
+        return _missing_views(people, bank)
+    if draw.startswith("canonical"):
+        asked = _CANONICAL.fullmatch(draw)
+        return _canonical(bank, seed, int(asked[1]) if asked else CANONICAL_POSES)
+    if draw == "camera-aware":
+        return _camera_aware(bank)
+    return lambda person, index, bits: bits % len(bank)
+
+
+def hash64(*of: Hashable) -> int:
+    """64 bits that depend on these values and on nothing else."""
+    return int.from_bytes(hashlib.sha256("\n".join(map(str, of)).encode()).digest()[:8], "little")
+
+
+def _missing_views(people: Sequence[PersonImage], bank: PoseBank) -> Drawing:
+    in_bank = view(bank.pose).numpy()
+    if (in_bank == UNKNOWN).all():
+        raise ValueError(f"missing-views tells views from shoulders and hips, which no pose of the bank ({bank.pose.skeleton.name}) shows")
+    posed = [p for p in people if p.pose is not None]
+    shown: dict[int, set[int]] = defaultdict(set)
+    for person, seen in zip(posed, _views([p.pose for p in posed if p.pose is not None], bank.pose.size), strict=True):
+        shown[person.pid].add(seen)
+    choices: dict[frozenset[int], np.ndarray] = {}
+
+    def draw(person: PersonImage, index: int, bits: int) -> int:
+        missing = frozenset(range(len(VIEWS))) - shown[person.pid]
+        if missing not in choices:
+            found = np.flatnonzero(np.isin(in_bank, list(missing)))
+            choices[missing] = found if len(found) else np.arange(len(bank))
+        return int(choices[missing][bits % len(choices[missing])])
+
+    return draw
+
+
+def _views(poses: Sequence[Pose], size: tuple[int, int]) -> list[int]:
+    """The view of each pose once its image has the bank's size: a squeezed body looks narrower."""
+    alike: dict[Hashable, list[int]] = defaultdict(list)
+    for i, pose in enumerate(poses):
+        alike[pose.skeleton.name, pose.size].append(i)
+    found = np.full(len(poses), UNKNOWN)
+    for rows in alike.values():
+        found[rows] = view(rescale(Pose.stack([poses[i] for i in rows]), size)).numpy()
+    return found.tolist()
+
+
+def _canonical(bank: PoseBank, seed: int, poses: int) -> Drawing:
+    typical = bank.thin(min(poses, len(bank)))
+    where = {name: i for i, name in enumerate(bank.names)}
+    orders: dict[str, list[str]] = {}
+
+    def draw(person: PersonImage, index: int, bits: int) -> int:
+        if person.name not in orders:
+            orders[person.name] = sorted(typical.names, key=lambda name: hash64(seed, person.name, "canonical", name))
+        order = orders[person.name]
+        return where[order[index % len(order)]]
+
+    return draw
+
+
+def _camera_aware(bank: PoseBank) -> Drawing:
+    seen_by = poses_by_camera(bank)
+    cameras = sorted(seen_by)
+
+    def draw(person: PersonImage, index: int, bits: int) -> int:
+        others = [camera for camera in cameras if camera != person.camid]
+        rest, chosen = divmod(bits, len(others))
+        poses = seen_by[others[chosen]]
+        return poses[rest % len(poses)]
+
+    return draw
+
+
+def poses_by_camera(bank: PoseBank) -> dict[int, list[int]]:
+    """Rows of the bank by the camera that saw them; ValueError when cameras are not known or there is only one."""
+    if bank.camids is None:
+        raise ValueError("camera-aware drawing needs the bank's cameras: PoseBank(names, pose, camids), or PoseBank.collect")
+    seen_by: dict[int, list[int]] = defaultdict(list)
+    for i, camid in enumerate(bank.camids):
+        seen_by[camid].append(i)
+    if len(seen_by) < 2:
+        raise ValueError(f"camera-aware drawing needs poses that two cameras saw or more; camera {camid} saw all {len(bank)} of the bank")
+    return seen_by
+
+
+def cameras_digest(bank: PoseBank) -> str:
+    """Twelve hex digits that change with any camera of the bank; the bank's own digest is of its poses."""
+    return hashlib.sha256(torch.tensor(bank.camids or ()).numpy().tobytes()).hexdigest()[:12]

@@ -1,0 +1,143 @@
+"""`reid-aug train`: people and a configuration in, a trained generator out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor
+
+from generators import Generator, Perceptual, PosePair, Trained, convert, create, gaussian_maps, load_perceptual, train
+from reid_aug.config import Config
+from reid_aug.data.loading import DataConfig, load_people
+from reid_aug.data.people import PersonImage
+from reid_aug.device import torch_device
+from reid_aug.synthesis.training_pairs import JitterConfig, PairStream
+from reid_aug.weights import find
+
+
+class GeneratorConfig(BaseModel):
+    """A generator's name and the options its constructor takes; the registry refuses unknown ones."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    name: str = "pg2"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class PerceptualConfig(Config):
+    """What a paper's VGG terms compare images on: a PATH to weights, "imagenet", "reid:CHECKPOINT", or "none" to turn them off."""
+
+    weights: str = "imagenet"
+
+
+class LearningConfig(Config):
+    """How a generator learns: from which pairs, with which weights to compare images on, for how long."""
+
+    generator: GeneratorConfig = GeneratorConfig()
+    steps: PositiveInt | None = None  # default: the paper's schedule
+    perceptual: PerceptualConfig = PerceptualConfig()  # unused by papers without such terms
+    batch_size: PositiveInt = 16
+    flip: bool = True
+    jitter: JitterConfig | None = None
+    cross_camera: Literal["any", "prefer"] = "any"
+    min_gap: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a pair's frames lie farther apart than this share of their clip
+    precision: str = "32-true"  # Lightning Fabric's names: 32-true, bf16-mixed, 16-mixed
+    save_every_steps: PositiveInt = 1000
+    sample_every_steps: PositiveInt = 1000
+
+
+class TrainConfig(LearningConfig):
+    """`reid-aug train`: which generator, on which people, for how long, to which folder."""
+
+    data: DataConfig
+    out: str
+    seed: int = 0
+    teacher: Literal["keypoints", "keypoint-rcnn"] = "keypoints"  # whose joints a generator learns that finds poses itself (MOMI-Net)
+    accelerator: str = "auto"
+    devices: int | str = 1
+    compile: bool = False
+    log_every_steps: PositiveInt = 20
+    samples: PositiveInt = 8
+
+
+def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None) -> Trained:
+    """Train what the configuration names on its people; `config.out` holds checkpoint, curves and sample sheets."""
+    torch.manual_seed(config.seed)  # weights are drawn here, before the loop seeds itself
+    model = create(config.generator.name, **config.generator.options)
+    # What may be missing is asked for before images are read.
+    perceptual = _perceptual(model, config.perceptual.weights)
+    taught_by = _teach(model, config.teacher)
+    people = load_people(config.data) if people is None else people
+    stream = PairStream(
+        people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
+        min_gap=config.min_gap, jitter=config.jitter,
+    )  # fmt: skip
+    about = {"batch_size": config.batch_size, "flip": config.flip, "cross_camera": config.cross_camera, "people": stream.digest}
+    if taught_by is not None:
+        about["teacher"] = taught_by
+    if config.min_gap:
+        about["min_gap"] = config.min_gap
+    if config.jitter is not None:
+        about["jitter"] = config.jitter.model_dump()
+    return train(
+        model, stream, config.out,
+        steps=config.steps, samples=first_pairs(stream, config.samples),
+        save_every_steps=config.save_every_steps, sample_every_steps=config.sample_every_steps,
+        log_every_steps=config.log_every_steps, seed=config.seed, precision=config.precision,
+        accelerator=config.accelerator, devices=config.devices, compile=config.compile,
+        perceptual=perceptual, about=about,
+    )  # fmt: skip
+
+
+def _teach(model: Generator, teacher: str) -> str | None:
+    """Set an estimator as the model's teacher; its name, or None where the people's keypoints are the teacher.
+
+    ValueError for a generator that learns no poses, FileNotFoundError where the estimator's weights can't be had.
+    """
+    if teacher == "keypoints":
+        return None
+    if not hasattr(model, "teacher"):
+        raise ValueError(f"teacher={teacher} is for generators that learn to find poses, as momi does, {type(model).__name__} does not")
+    from reid_aug.data.estimator import KeypointRcnn  # slow to import, and seldom needed here
+
+    estimate = KeypointRcnn(partial(find, download=True), torch_device("auto"))
+
+    def heatmaps(images: Tensor) -> Tensor:
+        pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return gaussian_maps(convert(estimate(pixels), model.skeleton).to(images.device), model.teacher_sigma_px)  # type: ignore[arg-type]
+
+    model.teacher = heatmaps  # type: ignore[assignment]
+    return estimate.name
+
+
+def first_pairs(stream: PairStream, count: int) -> PosePair:
+    """`count` pairs of the stream's first batches: the same on every sheet."""
+    batches, have, step = [], 0, 0
+    while have < count:
+        batches.append(stream[step])
+        have, step = have + len(batches[-1]), step + 1
+    return PosePair.cat(batches)[:count]
+
+
+def check_perceptual(generator: GeneratorConfig, perceptual: PerceptualConfig) -> None:
+    """FileNotFoundError or ValueError when the weights that a generator's training would ask for can't be had."""
+    model = create(generator.name, **generator.options)
+    features, weights = model.features(), _perceptual(model, perceptual.weights)
+    if features is not None and isinstance(weights, str):
+        load_perceptual(weights, features)
+
+
+def _perceptual(model: Generator, weights: str) -> str | Perceptual:
+    """`weights`, or the Re-ID network it names: what the training loop can't know."""
+    features = model.features()
+    if features is None or not weights.startswith("reid:"):
+        return weights
+    from reid_aug.baselines.perceptual import load_reid_features  # torchreid is slow to import, and seldom needed here
+
+    return load_reid_features(weights.removeprefix("reid:"), features)

@@ -1,0 +1,212 @@
+"""The endless stream of training pairs that generators learn from, flipped and jittered."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from generators import Pose, PosePair, convert, openpose_18, rescale, warp_images
+from reid_aug.config import Config
+from reid_aug.data.pairs import _usable, pair_population
+from reid_aug.data.people import JUNK, PersonImage
+from reid_aug.images import read_many, to_float
+
+
+def _from_low_to_high(interval: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < interval[0] <= interval[1] < float("inf"):
+        raise ValueError(f"from low to high, both above 0, got {list(interval)}")
+    return interval
+
+
+Interval = Annotated[tuple[float, float], AfterValidator(_from_low_to_high)]
+
+
+class JitterConfig(Config):
+    """How far training pairs may be turned, scaled, shifted and (de)saturated at random, both images of a pair alike."""
+
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Interval = (1.0, 1.0)
+    shift_px: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    saturation: Interval = (1.0, 1.0)
+
+
+NUMBERS = 5  # numbers that a pair's change is made of
+_GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601's luma
+
+
+def jittered(pair: PosePair, draws: Tensor, config: JitterConfig) -> PosePair:
+    """The pairs changed as the numbers `draws (B, 5)` in [0, 1) say: angle, scale, shifts in x and y, saturation.
+
+    Both images of a pair change alike, as posewarp's released code has it: a background seen in one can be learnt from
+    the other. Pixels from outside the image repeat its edge; a joint that leaves the image, or was outside it before, is not visible.
+    """
+    transform = _transforms(draws, config, (pair.source.shape[-2], pair.source.shape[-1]))
+    low, high = config.saturation
+    saturation = (low + draws[:, 4] * (high - low)).to(pair.source.dtype)
+    back = _inverse(transform)
+    source, target = (_saturated(warp_images(image, back.to(image.dtype), "border"), saturation) for image in (pair.source, pair.target))
+    source_pose, target_pose = (_moved(pose, transform) for pose in (pair.source_pose, pair.target_pose))
+    return replace(pair, source=source, target=target, source_pose=source_pose, target_pose=target_pose)
+
+
+def _transforms(draws: Tensor, config: JitterConfig, size: tuple[int, int]) -> Tensor:
+    """Transforms (B, 2, 3) from old to new pixels: about the image's middle, then shifted."""
+    both_ways = 2 * draws - 1
+    angle = torch.deg2rad(both_ways[:, 0] * config.degrees)
+    scale = config.scale[0] + draws[:, 1] * (config.scale[1] - config.scale[0])
+    across, along = scale * angle.cos(), scale * angle.sin()
+    linear = torch.stack((across, -along, along, across), -1).view(-1, 2, 2)
+    middle = torch.tensor([(size[1] - 1) / 2, (size[0] - 1) / 2], dtype=draws.dtype)
+    shift = middle + both_ways[:, 2:4] * config.shift_px - linear @ middle
+    return torch.cat((linear, shift[..., None]), -1)
+
+
+def _inverse(transform: Tensor) -> Tensor:
+    linear = torch.linalg.inv(transform[..., :2])
+    return torch.cat((linear, -linear @ transform[..., 2:]), -1)
+
+
+def _saturated(images: Tensor, factor: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1], blended with their own greys (1 − factor) to 1, as torchvision's adjust_saturation."""
+    grey = (images * torch.tensor(_GREY, dtype=images.dtype)[:, None, None]).sum(1, keepdim=True)
+    return (grey + factor[:, None, None, None] * (images - grey)).clamp(-1, 1)
+
+
+def _moved(pose: Pose, transform: Tensor) -> Pose:
+    xy = (pose.xy.to(transform.dtype) @ transform[..., :2].mT + transform[..., 2].unsqueeze(-2)).to(pose.xy.dtype)
+    edge = torch.tensor([pose.size[1], pose.size[0]], dtype=xy.dtype) - 0.5
+    return replace(pose, xy=xy, visible=pose.visible & ((xy >= -0.5) & (xy < edge)).all(-1))
+
+
+CAMERAS = ("any", "prefer")
+
+
+class PairStream:
+    """Endless batches of training pairs: batch `step` is a function of (seed, step) and the people, of nothing else.
+
+    Pairs are drawn uniformly from all ordered pairs of one identity's train images; `cross_camera="prefer"` takes a
+    target from another camera where there is one (as PG2 does); `min_gap` takes frames that lie farther apart than this
+    share of their clip, in the order of their names (as posewarp does). `flip` mirrors each pair with probability one
+    half, then `jitter` changes it. Images are decoded once, at first use, into memory (24 KiB each at 128 × 64).
+    ValueError when there is no pair.
+    """
+
+    def __init__(
+        self,
+        people: Sequence[PersonImage],
+        size: tuple[int, int],
+        batch_size: int,
+        seed: int = 0,
+        *,
+        flip: bool = True,
+        cross_camera: Literal["any", "prefer"] = "any",
+        min_gap: float = 0.0,
+        jitter: JitterConfig | None = None,
+    ) -> None:
+        if cross_camera not in CAMERAS:
+            raise ValueError(f"cross_camera is one of {', '.join(CAMERAS)}, got {cross_camera!r}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is at least 1, got {batch_size}")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"a seed is in 0..2**64 - 1, got {seed}")
+        if not 0 <= min_gap < 1:
+            raise ValueError(f"min_gap is a share of a clip's frames in [0, 1), got {min_gap}")
+        self.size, self.batch_size, self.seed, self.flip = (int(size[0]), int(size[1])), batch_size, seed, flip
+        self.jitter = jitter
+        self.people = _in_pairs(_usable(people, lambda p: p.split == "train" and p.pid != JUNK), people)
+        if min_gap:
+            self.people.sort(key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)])
+        camids = [p.camid for p in self.people] if cross_camera == "prefer" else None
+        self.population = pair_population([p.pid for p in self.people], camids, min_gap)
+        if not self.population.count:
+            raise ValueError(f"no training pairs: no identity has two images farther apart than min_gap, {min_gap} of its images")
+        self.pose = _batched([p.pose for p in self.people if p.pose is not None], self.size)
+        self._pids = torch.tensor([p.pid for p in self.people], dtype=torch.int64)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Every image of `people` as uint8 (N, 3, H, W)."""
+        return read_many([p.path for p in self.people], self.size)
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits that change with the images' names, identities and poses: what batches are drawn from."""
+        sha = hashlib.sha256(repr([(p.name, p.pid, p.camid) for p in self.people]).encode())
+        sha.update(self.pose.xy.contiguous().numpy().tobytes() + self.pose.visible.contiguous().numpy().tobytes())
+        return sha.hexdigest()[:16]
+
+    def __getitem__(self, step: int) -> PosePair:
+        """The batch of one step, counted from 0."""
+        pairs, flipped, draws = self._draw(step)
+        source, target = torch.from_numpy(pairs).unbind(1)
+        batch = PosePair(self.images[source], self.images[target], self.pose[source], self.pose[target], self._pids[source])
+        if self.flip:
+            batch = batch.mirrored(torch.from_numpy(flipped))  # as bytes, a quarter of the work
+        batch = replace(batch, source=to_float(batch.source), target=to_float(batch.target))
+        return batch if self.jitter is None else jittered(batch, torch.from_numpy(draws), self.jitter)
+
+    def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Indices (B, 2) of the step's pairs, which to mirror (B), and numbers (B, 5) in [0, 1) for what jitters them.
+
+        A pure function of (seed, step).
+        """
+        if step < 0:
+            raise ValueError(f"steps count from 0, got {step}")
+        # Raw bits of a counter-based generator: unlike numpy's distributions, they may never change between versions.
+        # Taking them modulo the count is uneven by less than count / 2**64.
+        source = np.random.Philox(key=np.array([self.seed, step], dtype=np.uint64))
+        bits = source.random_raw((2, self.batch_size))
+        numbers = (bits[0] % np.uint64(self.population.count)).astype(np.int64)
+        draws = (source.random_raw((self.batch_size, NUMBERS)) >> np.uint64(11)) * 2.0**-53  # a float64 holds 53 bits
+        return self.population.pair(numbers), (bits[1] >> np.uint64(63)).astype(bool), draws
+
+    def starting_at(self, step: int) -> Iterator[PosePair]:
+        """Batches from `step` on, without end: what a resumed training reads."""
+        while True:
+            yield self[step]
+            step += 1
+
+    def __iter__(self) -> Iterator[PosePair]:
+        return self.starting_at(0)
+
+
+def _in_pairs(usable: Sequence[PersonImage], people: Sequence[PersonImage]) -> list[PersonImage]:
+    """Those whose identity has two images or more; ValueError with the reckoning when there are none."""
+    numbers: dict[int, int] = {}
+    for person in usable:
+        numbers[person.pid] = numbers.get(person.pid, 0) + 1
+    paired = [p for p in usable if numbers[p.pid] > 1]
+    if not paired:
+        train = [p for p in people if p.split == "train"]
+        posed = sum(p.pose is not None for p in train)
+        raise ValueError(
+            f"no training pairs: of {len(train)} train images {posed} have a pose, {len(usable)} of these show shoulders and "
+            f"hips, of {len(numbers)} identities, none with two such images"
+        )
+    return paired
+
+
+def _batched(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:
+    """Single poses of any size as one batch (N, K, 2) at `size`, on the skeleton they share, else on openpose_18."""
+    names = {pose.skeleton.name for pose in poses}
+    skeleton = poses[0].skeleton if len(names) == 1 else openpose_18
+    kinds: dict[tuple[str, tuple[int, int]], list[int]] = {}
+    for i, pose in enumerate(poses):
+        kinds.setdefault((pose.skeleton.name, pose.size), []).append(i)
+    parts = []
+    for rows in kinds.values():
+        some = [poses[i] for i in rows]
+        xy = torch.stack([p.xy for p in some]).float()
+        batch = convert(replace(some[0], xy=xy, visible=torch.stack([p.visible for p in some])), skeleton)
+        parts.append(batch if tuple(batch.size) == size else rescale(batch, size))
+    back = torch.tensor([i for rows in kinds.values() for i in rows]).argsort()
+    return Pose.cat(parts)[back]

@@ -1,0 +1,119 @@
+"""Nearest rows against a brute-force sort in float64, by torch and by faiss."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reid_aug.baselines import ranking
+from reid_aug.baselines.neighbours import smallest, top_k
+
+
+def brute_force(query, gallery, metric):
+    """All distances (Q, G), and the order of each row; ties in the gallery's order."""
+    query, gallery = np.asarray(query, np.float64), np.asarray(gallery, np.float64)
+    if metric == "cosine":
+        lengths = (np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery))
+        query, gallery = (x / np.where(n > 0, n, 1) for x, n in zip((query, gallery), lengths, strict=True))
+        distances = 1 - query @ gallery.T
+    else:
+        distances = ((query[:, None] - gallery[None]) ** 2).sum(-1)
+    return distances, distances.argsort(axis=1, kind="stable")
+
+
+@pytest.mark.parametrize("backend", ["torch", "faiss"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("k", [1, 7, 300])
+def test_nearest_rows_equal_brute_force(backend, metric, k):
+    rng = np.random.default_rng(0)
+    query, gallery = (rng.standard_normal((n, 24), dtype=np.float32) for n in (61, 300))
+    distances, order = brute_force(query, gallery, metric)
+    found, indices = top_k(query, gallery, k, metric, backend)
+    assert found.dtype == torch.float32 and indices.dtype == torch.int64
+    np.testing.assert_allclose(found.numpy(), np.take_along_axis(distances, order[:, :k], 1), rtol=1e-5, atol=1e-5)
+    # Rows whose distances differ by a last bit may change places, so the rows are judged by theirs.
+    np.testing.assert_allclose(found.numpy(), np.take_along_axis(distances, indices.numpy(), 1), rtol=1e-5, atol=1e-5)
+    assert all(len(set(row)) == k for row in indices.tolist())
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 12), st.integers(1, 3), st.data())
+def test_ties_keep_the_gallerys_order(seed, queries, gallery, width, data):
+    rng = np.random.default_rng(seed)
+    query, gallery = (rng.integers(0, 2, (n, width)) for n in (queries, gallery))  # exact in float32
+    k = data.draw(st.integers(1, len(gallery)))
+    distances, order = brute_force(query, gallery, "euclidean")
+    found, indices = top_k(query, gallery, k)
+    np.testing.assert_array_equal(indices.numpy(), order[:, :k])
+    np.testing.assert_array_equal(found.numpy(), np.take_along_axis(distances, order[:, :k], 1))
+    # faiss breaks ties as it likes: the distances are the same, and each is that of its row.
+    found, indices = top_k(query, gallery, k, backend="faiss")
+    np.testing.assert_array_equal(found.numpy(), np.sort(distances, axis=1)[:, :k])
+    np.testing.assert_array_equal(np.take_along_axis(distances, indices.numpy(), 1), found.numpy())
+    assert all(len(set(row)) == k for row in indices.tolist())
+
+
+def test_a_block_worked_by_hand():
+    # Column 0 has its two smallest tied with a third, column 1 has no tie.
+    block = torch.tensor([[2.0, 9.0], [1.0, 3.0], [5.0, 1.0], [1.0, 2.0], [1.0, 8.0]])
+    values, rows = smallest(block, 2)
+    assert values.tolist() == [[1.0, 1.0], [1.0, 2.0]]
+    assert rows.tolist() == [[1, 3], [2, 3]]
+
+
+@pytest.mark.parametrize("elements", [1, 40 * 16, 40 * 33])
+def test_neighbours_do_not_depend_on_the_block(monkeypatch, elements):
+    rng = np.random.default_rng(1)
+    query, gallery = rng.integers(0, 3, (100, 4)), rng.integers(0, 3, (40, 4))
+    monkeypatch.setattr(ranking, "_BLOCK_ELEMENTS", elements)
+    np.testing.assert_array_equal(top_k(query, gallery, 9)[1].numpy(), brute_force(query, gallery, "euclidean")[1][:, :9])
+
+
+def test_a_row_is_its_own_nearest_at_no_negative_distance():
+    rows = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)) * 100
+    for backend in ("auto", "faiss"):
+        distances, indices = top_k(rows, rows, 2, backend=backend)
+        assert indices[:, 0].tolist() == list(range(200))
+        assert bool((distances >= 0).all())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0}, "k is between 1 and the gallery's 5 rows, got 0"),
+        ({"k": 6}, "k is between 1 and the gallery's 5 rows, got 6"),
+        ({"metric": "cosin"}, r"no metric named 'cosin'.*did you mean 'cosine'\?"),
+        ({"backend": "fais"}, r"no backend named 'fais'; there are auto, faiss, torch \(did you mean 'faiss'\?\)"),
+        ({"query_features": np.ones((2, 4))}, "one width D, got 4 and 3"),
+        ({"gallery_features": np.full((5, 3), np.nan)}, "gallery features are finite"),
+    ],
+)
+def test_refusals_name_the_thing_the_rule_and_the_value(change, message):
+    good = {"query_features": np.ones((2, 3)), "gallery_features": np.ones((5, 3)), "k": 5}
+    top_k(**good)
+    with pytest.raises(ValueError, match=message):
+        top_k(**(good | change))
+
+
+def test_faiss_is_imported_only_when_asked_for_and_missed_by_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert top_k([[1.0]], [[2.0], [1.0]], 1)[1].tolist() == [[1]]
+    with pytest.raises(ModuleNotFoundError, match="pip install faiss-cpu"):
+        top_k([[1.0]], [[2.0], [1.0]], 1, backend="faiss")
+    code = "import sys, reid_aug.bench.neighbours; print({'torchreid', 'torchvision', 'faiss', 'scipy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("backend", ["torch", "faiss"])
+def test_on_a_gpu_as_on_the_cpu(backend):
+    rng = np.random.default_rng(5)
+    query, gallery = (torch.from_numpy(rng.standard_normal((n, 24), dtype=np.float32)) for n in (40, 300))
+    found, indices = top_k(query.cuda(), gallery.cuda(), 9, backend=backend)
+    assert found.is_cuda and indices.is_cuda
+    torch.testing.assert_close(indices.cpu(), top_k(query, gallery, 9)[1])
