@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from generators import Generator, Pose, convert, digest, name_of, rescale
 from reid_aug import images
@@ -50,6 +51,26 @@ def plan(
             target = bank.names[choose(person, index, bits)]
             rows[path] = SyntheticRow(path, person.name, target, person.pid, person.camid, bits >> 32)
     return list(rows.values())
+
+
+def render(generator: Generator, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
+    """Make images: `source` (B, 3, H, W) in [−1, 1] in the target poses, float32, on the source's device.
+
+    The one place that does: under bfloat16 autocast on a GPU, in float32 elsewhere. Poses (B, K) are of the generator's
+    size, on any skeleton and device that its own can be had from.
+    """
+    device = source.device
+    poses = (convert(pose, generator.skeleton).to(device) for pose in (source_pose, target_pose))
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        return generator(source, *poses).float()
+
+
+def refuse_other_shape(generator: Generator, size: tuple[int, int], what: str) -> None:
+    """Raise ValueError for images of quite another shape than the generator's: crops vary and a resize is harmless,
+    a full-body 2 : 1 crop squeezed to a square is not."""
+    (height, width), (own_height, own_width) = size, generator.size
+    if not 1 / 1.5 < (own_height / own_width) / (height / width) < 1.5:
+        raise ValueError(f"the generator draws {own_height} × {own_width} images, {what} {height} × {width}: of another shape")
 
 
 class Augmenter:
@@ -105,14 +126,10 @@ class Augmenter:
     def plan(self, people: Iterable[PersonImage], folder: str = "") -> list[SyntheticRow]:
         """As `plan` with this bank and seed; ValueError when the generator was made for images of quite another shape."""
         people = list(people)
-        self._check_shape([p.pose.size for p in people if p.pose is not None])
+        sizes = [p.pose.size for p in people if p.pose is not None]
+        if sizes:
+            refuse_other_shape(self.generator, sorted(sizes, key=lambda size: size[0] / size[1])[len(sizes) // 2], "these people's are")
         return plan(people, self.bank, self.per_image, self.seed, folder, self.draw)
-
-    def _check_shape(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Crops vary, and a resize is harmless; a full-body 2 : 1 crop squeezed to a square is not."""
-        height, width = self.generator.size
-        if sizes and not 1 / 1.5 < (height / width) / float(np.median([h / w for h, w in sizes])) < 1.5:
-            raise ValueError(f"the generator draws {height} × {width} images, these people's are {sizes[0][0]} × {sizes[0][1]}")
 
     @torch.inference_mode()
     def render(
@@ -132,21 +149,12 @@ class Augmenter:
                 if number + 1 < len(batches):
                     coming = ahead.submit(self._sources, batches[number + 1], by_name)
                 targets = self.bank.pose[torch.tensor([where[row.target] for row in batch])]
-                pixels = images.to_uint8(self._draw(sources, poses, targets)).permute(0, 2, 3, 1).cpu().numpy()
+                sources = images.to_float(sources.to(self.device, memory_format=torch.channels_last))
+                pixels = images.to_uint8(render(self.generator, sources, poses, targets)).permute(0, 2, 3, 1).cpu().numpy()
                 yield from zip(batch, pixels, strict=True)
 
-    def _sources(self, rows: Sequence[SyntheticRow], by_name: dict[str, PersonImage]) -> tuple[torch.Tensor, Pose]:
+    def _sources(self, rows: Sequence[SyntheticRow], by_name: dict[str, PersonImage]) -> tuple[Tensor, Pose]:
         people = [by_name[row.source] for row in rows]
         pixels = torch.from_numpy(np.stack([images.read(p.path, self.generator.size) for p in people]))
         poses = [rescale(p.pose, self.generator.size) for p in people if p.pose is not None]
         return pixels.permute(0, 3, 1, 2), Pose.stack(poses)
-
-    def _draw(self, sources: torch.Tensor, source_pose: Pose, target_pose: Pose) -> torch.Tensor:
-        device = self.device
-        skeleton = self.generator.skeleton
-        sources = sources.to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            drawn = self.generator(
-                images.to_float(sources), convert(source_pose, skeleton).to(device), convert(target_pose, skeleton).to(device)
-            )
-        return drawn.float()

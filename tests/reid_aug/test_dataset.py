@@ -122,7 +122,7 @@ class TestCache:
     def test_second_construction_draws_nothing(
         self, posed: PoseAugmentedDataset, root: Path, keypoints: Path, checkpoint: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("reid_aug.synthesis.augmenter.Augmenter._draw", lambda *_: pytest.fail("drawn again"))
+        monkeypatch.setattr("reid_aug.synthesis.augmenter.render", lambda *_: pytest.fail("drawn again"))
         began = time.perf_counter()
         again = PoseAugmentedDataset(market(root), generator=checkpoint, poses=keypoints, cache_dir=cache, verbose=False)
         assert again.train == posed.train

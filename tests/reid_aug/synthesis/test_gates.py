@@ -464,7 +464,7 @@ class TestDataset:
 
     def test_gating_again_draws_nothing_and_asks_nobody(self, posed, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = posed()
-        monkeypatch.setattr("reid_aug.synthesis.augmenter.Augmenter._draw", lambda *_: pytest.fail("drawn again"))
+        monkeypatch.setattr("reid_aug.synthesis.augmenter.render", lambda *_: pytest.fail("drawn again"))
         asked = Asked()
         gated = posed(gate={"identity": 0.25, "novelty": 0.05}, reid=asked)
         assert gated.folder == whole.folder and len(gated.manifest.rows) == len(whole.synthetic_paths) == 48
