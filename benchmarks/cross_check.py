@@ -24,10 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-
-# Scripts find what lies beside them first, and generators.py beside this one is a benchmark, not the package.
-sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
-
 from torchreid import data, engine, models, optim
 
 from reid_aug import images

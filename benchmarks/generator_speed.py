@@ -1,12 +1,12 @@
 """Measure every generator at its paper's size: images per second, training step, share of geometry, and of this machine's floor.
 
-    python benchmarks/generators.py [name …] [--batch N] [--skip train|forward|parts] [--quick] [--out FILE]
+    python benchmarks/generator_speed.py [name …] [--batch N] [--skip train|forward|parts] [--quick] [--out FILE]
 
 Each `configs/generators/<name>.yaml` (and those of REID_AUG_GENERATORS) is built as it stands. Forward passes run in
 float32, channels-last, bfloat16 and compiled; a training step is one turn of the loop at the YAML's batch size. FLOPs are
 counted, the machine's rate is that of a 3 × 3 convolution of 256 channels, and their product is the floor. Limb
 transforms, deformed skips and the nearest-neighbour loss are measured against the usual way in the same process.
-Prints tables and writes benchmarks/results/generators.json (on a GPU: results/gpu/generators.json).
+Prints tables and writes benchmarks/results/generator_speed.json (on a GPU: results/gpu/generator_speed.json).
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-
-# Scripts find what lies beside them first, and generators.py beside this one is a benchmark, not the package.
-sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
 
 import generators
 from generators import Generator, Pose, PosePair
@@ -373,7 +370,7 @@ def main() -> None:
     parser.add_argument("--skip", action="append", default=[], choices=["train", "forward", "parts"])
     parser.add_argument("--step-modes", nargs="+", choices=list(STEP_MODES), help="of training steps; default: float32, on a GPU all")
     parser.add_argument("--quick", action="store_true", help="every call once: does it run?")
-    parser.add_argument("--out", type=Path, default=(RESULTS / "gpu" if DEVICE.type == "cuda" else RESULTS) / "generators.json")
+    parser.add_argument("--out", type=Path, default=(RESULTS / "gpu" if DEVICE.type == "cuda" else RESULTS) / "generator_speed.json")
     asked = parser.parse_args()
     if asked.quick:
         best_of.__defaults__ = (0.0, 1)
@@ -384,7 +381,8 @@ def main() -> None:
         "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{_cpu()}, {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "python": platform.python_version()}, "batch": asked.batch,
         "bfloat16_batch": asked.batch if DEVICE.type == "cuda" else 2, "tf32": torch.backends.cudnn.allow_tf32 and DEVICE.type == "cuda",
-        "machine_gflops": rate, "command": shlex.join(["python", "benchmarks/generators.py", *sys.argv[1:]]), "date": str(date.today()),
+        "machine_gflops": rate, "command": shlex.join(["python", "benchmarks/generator_speed.py", *sys.argv[1:]]),
+        "date": str(date.today()),
         "generators": {},
     }  # fmt: skip
     print(f"{result['device']}: {rate['float32']:.0f} GFLOP/s in a 3 × 3 convolution of 256 channels (float32)")

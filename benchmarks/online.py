@@ -31,9 +31,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-# Scripts find what lies beside them first, and generators.py beside this one is a benchmark, not the package.
-sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
-
 import generators
 from generators import Generator
 from generators.pose import convert, rescale
@@ -118,7 +115,7 @@ def measure(augment: PoseAugmentation, step: Callable[[Tensor], None], batch: Po
     images = ((batch.images - mean) / std).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
     draw = augment.draw(batch.poses)
     loop = one_at_a_time(augment.generator, bank, images, batch, draw)
-    differs = float((augment.apply(images, batch.poses, draw) - loop).abs().max()) * max(STD)
+    differs = float((augment.render(images, batch.poses, draw) - loop).abs().max()) * max(STD)
     if differs > (0.1 if DEVICE.type == "cuda" else 1e-3):  # of 1; bfloat16 sums over another batch round otherwise
         raise SystemExit(f"both ways draw different images: {differs}")
     rows: list[int] = []

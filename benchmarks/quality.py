@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,13 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from skimage.metrics import structural_similarity
 from torch import Tensor
 from tqdm import tqdm
-
-# Scripts find what lies beside them first, and generators.py beside this one is a benchmark, not the package.
-sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
-
-from skimage.metrics import structural_similarity
 
 from reid_aug import images
 from reid_aug.bench.results import cpu_name

@@ -35,9 +35,6 @@ from typing import Any
 import numpy as np
 import torch
 
-# Scripts find what lies beside them first, and generators.py beside this one is a benchmark, not the package.
-sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
-
 from reid_aug.baselines.ranking import Ranking, rank_gallery
 from reid_aug.images import atomic_write_text
 

@@ -15,9 +15,6 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-# Scripts find what lies beside them first, and generators.py beside this one is a benchmark, not the package.
-sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
-
 from reid_aug.rendered.dataset import RenderedConfig, write_rendered
 
 RESULT = Path(__file__).parent / "results" / "rendered_speed.json"

@@ -15,25 +15,20 @@ import argparse
 import importlib
 import importlib.util
 import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ranking import CAMERAS, GALLERY, PEOPLE, QUERIES, WIDTH, machine, measured, provenance, torchreid_modules
 
-# Scripts find what lies beside them first, and generators.py beside this one is a benchmark, not the package.
-HERE = Path(__file__).resolve().parent
-sys.path[:] = [str(HERE.parent), *(place for place in sys.path if Path(place).resolve() != HERE)]
-
-from benchmarks.ranking import CAMERAS, GALLERY, PEOPLE, QUERIES, WIDTH, machine, measured, provenance, torchreid_modules
 from reid_aug.baselines.ranking import Ranking, rank_distances
 from reid_aug.baselines.reranking import rerank
 from reid_aug.images import atomic_write_text
 
 K1, K2, LAMBDA = 20, 6, 0.3
-RESULT = HERE / "results" / "reranking.json"
+RESULT = Path(__file__).resolve().parent / "results" / "reranking.json"
 
 
 def clustered_market(queries: int, gallery: int) -> tuple[list[torch.Tensor], list[np.ndarray]]:

@@ -1,17 +1,13 @@
 """Train Re-ID baselines with and without pose augmentation, and report rank-1 and mAP beside image quality.
 
     python benchmarks/run.py                                             the embedded data set, under ten minutes on two cores
-    python benchmarks/run.py configs/benchmarks/market_layout.yaml data.root=DIR data.keypoints=FILE
-    python benchmarks/run.py [config.yaml] [key=value …]                 any key of the configuration
+    python benchmarks/run.py market_layout data.root=DIR data.keypoints=FILE
+    python benchmarks/run.py [name | config.yaml] [key=value …]          any key of the configuration
 
 A run that was killed goes on where it stopped. `reid-aug bench` is the same command.
 """
 
 import sys
-from pathlib import Path
-
-# Scripts find what lies beside them first, and generators.py beside this one is a benchmark, not the package.
-sys.path[:] = [place for place in sys.path if Path(place).resolve() != Path(__file__).resolve().parent]
 
 from reid_aug.cli import main
 

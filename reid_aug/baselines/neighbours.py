@@ -16,12 +16,16 @@ _BACKENDS = ["auto", "faiss", "torch"]
 def top_k(
     query_features: Array, gallery_features: Array, k: int, metric: str = "euclidean", backend: str = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """Distances (Q, k), float32, and gallery indices (Q, k), int64, of the k rows of (G, D) nearest to each of (Q, D), nearest first.
+    """Find the k rows of (G, D) nearest to each of (Q, D), nearest first: distances (Q, k), float32, and indices (Q, k), int64.
 
     "euclidean" is the squared distance, 0 at least; "cosine" is 1 − cosine. Results lie on the gallery's device.
     "torch" (which "auto" is) gives equal distances in the gallery's order; "faiss" searches a flat index, on the GPU
     if both the gallery and faiss can be there, and breaks ties as it likes. ValueError: features that do not fit or
     are not finite, k outside 1..G, an unknown metric or backend; ModuleNotFoundError: "faiss" without faiss.
+
+    >>> distances, indices = top_k(torch.tensor([[0.0]]), torch.tensor([[3.0], [1.0], [2.0]]), k=2)
+    >>> distances.tolist(), indices.tolist()
+    ([[1.0, 4.0]], [[1, 2]])
     """
     if backend not in _BACKENDS:
         raise ValueError(f"no backend named {backend!r}; there are {', '.join(_BACKENDS)}{nearest(backend, _BACKENDS)}")
@@ -36,9 +40,13 @@ def top_k(
 
 
 def smallest(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k smallest (B, k) of each column of distances (G, B), smallest first, and their rows; ties in the rows' order."""
-    # One more than asked for shows in which columns the last place is tied, and topk's choice among the tied is any.
-    values, rows = (found.t().contiguous() for found in torch.topk(block, min(k + 1, len(block)), dim=0, largest=False))
+    """Find the k smallest (B, k) of each column of distances (G, B), smallest first, and their rows; ties in the rows' order.
+
+    >>> smallest(torch.tensor([[2.0], [1.0], [5.0], [1.0]]), k=2)
+    (tensor([[1., 1.]]), tensor([[1, 3]]))
+    """
+    # One more than k shows in which columns the last place is tied: topk takes any of the tied.
+    values, rows = (part.t().contiguous() for part in torch.topk(block, min(k + 1, len(block)), dim=0, largest=False))
     tied = (values[:, k - 1] == values[:, k]).nonzero()[:, 0].tolist() if values.shape[1] > k else []
     values, rows = values[:, :k], rows[:, :k]
     for column in tied:
@@ -50,7 +58,7 @@ def smallest(block: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _faiss(query_features: Array, gallery_features: Array, k: int, metric: str) -> tuple[Tensor, Tensor]:
-    """What `top_k` gives, by a flat index of faiss."""
+    """Do what `top_k` does, by a flat index of faiss."""
     faiss = _import_faiss()
     (gallery, _), (query, _) = (float32_features(x, role) for x, role in ((gallery_features, "gallery"), (query_features, "query")))
     device = gallery.device
@@ -62,7 +70,7 @@ def _faiss(query_features: Array, gallery_features: Array, k: int, metric: str) 
     if device.type == "cuda" and hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus():
         index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, index)
     index.add(gallery.cpu().numpy())
-    values, indices = (torch.from_numpy(found).to(device) for found in index.search(query.cpu().numpy(), k))
+    values, indices = (torch.from_numpy(part).to(device) for part in index.search(query.cpu().numpy(), k))
     return (1 - values if metric == "cosine" else values.clamp_(min=0)), indices
 
 

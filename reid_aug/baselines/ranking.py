@@ -41,43 +41,42 @@ class Ranking:
 
 
 def rank_gallery(
-    query_features: Array,
-    gallery_features: Array,
-    query_pids: Labels,
-    gallery_pids: Labels,
-    query_camids: Labels,
-    gallery_camids: Labels,
-    metric: str = "euclidean",
-    max_rank: int = 50,
-) -> Ranking:
+    query_features: Array, gallery_features: Array,
+    query_pids: Labels, gallery_pids: Labels, query_camids: Labels, gallery_camids: Labels,
+    metric: str = "euclidean", max_rank: int = 50,
+) -> Ranking:  # fmt: skip
     """Rank (G, D) gallery features for (Q, D) query features by "euclidean" or "cosine" distance, in float32.
 
     Equal distances keep the gallery's order, and gallery rows that are equal bit for bit are always at equal
     distance. Junk (the query's pid and camid) is left out. ValueError: shapes or lengths that do not fit, features
     that are not finite, an unknown metric, no valid query. Definitions: torchreid (CMC, mAP), fast-reid (mINP).
+
+    >>> query, gallery = torch.tensor([[0.0]]), torch.tensor([[1.0], [2.0], [3.0]])
+    >>> rank_gallery(query, gallery, [7], [8, 7, 7], [0], [1, 0, 1]).cmc.tolist()  # a stranger, junk, the match
+    [0.0, 1.0, 1.0]
     """
     with torch.inference_mode():
         blocks = distance_blocks(query_features, gallery_features, metric)
         shape = len(query_features), len(gallery_features)
-        matches = _Matches.of(query_pids, gallery_pids, query_camids, gallery_camids, shape)
+        matches = _Matches.between(query_pids, gallery_pids, query_camids, gallery_camids, shape)
         return _rank((block.cpu().numpy().T for block in blocks), matches, max_rank)
 
 
 def rank_distances(
-    distances: Array,
-    query_pids: Labels,
-    gallery_pids: Labels,
-    query_camids: Labels,
-    gallery_camids: Labels,
-    max_rank: int = 50,
+    distances: Array, query_pids: Labels, gallery_pids: Labels, query_camids: Labels, gallery_camids: Labels, max_rank: int = 50
 ) -> Ranking:
-    """As `rank_gallery`, from (Q, G) finite distances, smaller is nearer; they are not changed."""
+    """Rank as `rank_gallery` does, from (Q, G) finite distances, smaller is nearer; they are not changed.
+
+    >>> ranking = rank_distances(np.array([[0.1, 0.3, 0.2]]), [7], [7, 7, 8], [0], [0, 1, 1])  # junk, the match, a stranger
+    >>> ranking.first_rank.tolist(), ranking.map, ranking.cmc.tolist()
+    ([1], 0.5, [0.0, 1.0, 1.0])
+    """
     array = np.asarray(distances.detach().cpu() if isinstance(distances, Tensor) else distances)
     if array.ndim != 2 or not array.size:
         raise ValueError(f"distances are (Q, G), neither of them 0, got {array.shape}")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
-    matches = _Matches.of(query_pids, gallery_pids, query_camids, gallery_camids, array.shape)
+    matches = _Matches.between(query_pids, gallery_pids, query_camids, gallery_camids, array.shape)
     step = _block_rows(array.shape[1])
 
     def blocks() -> Iterator[np.ndarray]:
@@ -91,14 +90,14 @@ def rank_distances(
 
 
 def distance_blocks(query_features: Array, gallery_features: Array, metric: str = "euclidean") -> Iterator[Tensor]:
-    """Distances (G, B), float32, of one block of queries after another, on the gallery's device; the next overwrites them.
+    """Measure distances (G, B), float32, of one block of queries after another, on the gallery's device; the next overwrites them.
 
     "euclidean" is squared, "cosine" is 1 − cosine, as in torchreid. ValueError at once, before the first block:
     shapes that do not fit, features that are not finite, an unknown metric.
     """
     if metric not in _DISTANCES:
-        known = sorted(_DISTANCES)
-        raise ValueError(f"no metric named {metric!r}; there are {', '.join(known)}{nearest(metric, known)}")
+        metrics = sorted(_DISTANCES)
+        raise ValueError(f"no metric named {metric!r}; there are {', '.join(metrics)}{nearest(metric, metrics)}")
     gallery, gallery_norms = float32_features(gallery_features, "gallery")
     query, query_norms = float32_features(query_features, "query", gallery.device)
     if query.shape[1] != gallery.shape[1]:
@@ -107,7 +106,7 @@ def distance_blocks(query_features: Array, gallery_features: Array, metric: str 
 
 
 def float32_features(features: Array, role: str, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Features (N, D) as contiguous float32 (no copy of what is), and their squared norms (N,); ValueError names the role."""
+    """Give features (N, D) as contiguous float32, uncopied where they are, and their squared norms (N,); ValueError names the role."""
     matrix = torch.as_tensor(features).detach()
     if matrix.ndim != 2 or not matrix.numel():
         raise ValueError(f"{role} features are a matrix (rows, D), neither of them 0, got {tuple(matrix.shape)}")
@@ -122,12 +121,12 @@ def float32_features(features: Array, role: str, device: torch.device | None = N
 
 
 def _slices(matrix: Tensor) -> tuple[Tensor, ...]:
-    """The matrix in slices of rows, for work that would need a second matrix at once."""
+    """Cut the matrix into slices of rows, for work that would need a second matrix at once."""
     return matrix.split(max(1, _BLOCK_ELEMENTS // matrix.shape[1]))
 
 
 def _labels(values: Labels, name: str, length: int) -> np.ndarray:
-    """Labels as an integer array (length,); ValueError names them."""
+    """Give labels as an integer array (length,); ValueError names them."""
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if array.shape != (length,) or array.dtype.kind not in "iu":
         raise ValueError(f"{name} are {length} integers, one for each row of features, got {array.dtype} {array.shape}")
@@ -136,7 +135,7 @@ def _labels(values: Labels, name: str, length: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Matches:
-    """Where in the gallery each query's identity is: `members[start[i]:end[i]]` for query i, in gallery order."""
+    """Places in the gallery of each query's identity: `members[start[i]:end[i]]` for query i, in gallery order."""
 
     members: np.ndarray  # (G,)
     start: np.ndarray  # (Q,)
@@ -145,7 +144,7 @@ class _Matches:
     gallery_camids: np.ndarray  # (G,)
 
     @classmethod
-    def of(cls, q_pids: Labels, g_pids: Labels, q_camids: Labels, g_camids: Labels, shape: tuple[int, ...]) -> _Matches:
+    def between(cls, q_pids: Labels, g_pids: Labels, q_camids: Labels, g_camids: Labels, shape: tuple[int, ...]) -> _Matches:
         queries, gallery = _labels(q_pids, "query_pids", shape[0]), _labels(g_pids, "gallery_pids", shape[1])
         members = np.argsort(gallery, kind="stable")
         start, end = (np.searchsorted(gallery[members], queries, side) for side in ("left", "right"))
@@ -153,7 +152,7 @@ class _Matches:
         return cls(members, start, end, *cameras)
 
     def rows(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gallery indices (B, P) with the query's pid for queries first..stop, which are positives, which are junk.
+        """Find gallery indices (B, P) with the query's pid for queries first..stop, which are positives, which are junk.
 
         Rows are padded to the longest; padding is neither positive nor junk.
         """
@@ -166,12 +165,12 @@ class _Matches:
 
 
 def _block_rows(columns: int) -> int:
-    """Queries ranked at a time; 16 at least, or the matrix product turns slow."""
+    """Count the queries ranked at a time; 16 at least, or the matrix product turns slow."""
     return max(16, _BLOCK_ELEMENTS // columns // 16 * 16)
 
 
 def _euclidean(query: Tensor, query_norms: Tensor, gallery: Tensor, gallery_norms: Tensor) -> Iterator[Tensor]:
-    """Blocks of squared distances, by torchreid's own steps so that they round as its do."""
+    """Measure blocks of squared distances, in torchreid's steps so that they round as its distances do."""
 
     def fill(block: Tensor, rows: slice) -> None:
         torch.add(gallery_norms[:, None], query_norms[rows], out=block)
@@ -181,7 +180,7 @@ def _euclidean(query: Tensor, query_norms: Tensor, gallery: Tensor, gallery_norm
 
 
 def _cosine(query: Tensor, _: Tensor, gallery: Tensor, __: Tensor) -> Iterator[Tensor]:
-    """Blocks of 1 − cosine; a vector of zeros is at distance 1 from everything, as in torchreid."""
+    """Measure blocks of 1 − cosine; a vector of zeros is at distance 1 from everything, as in torchreid."""
     query, gallery = (torch.nn.functional.normalize(features, p=2.0, dim=1) for features in (query, gallery))
 
     def fill(block: Tensor, rows: slice) -> None:
@@ -195,14 +194,14 @@ _DISTANCES = {"euclidean": _euclidean, "cosine": _cosine}
 
 
 def _distance_blocks(fill: Callable[[Tensor, slice], None], queries: int, gallery: Tensor) -> Iterator[Tensor]:
-    """Distances (G, B) of one block of queries after another, each good until the next is asked for."""
+    """Fill distances (G, B) of one block of queries after another, each good until the next is taken."""
     repeats, firsts = _repeated_rows(gallery)
     step = min(queries, _block_rows(len(gallery)))
     product = torch.empty(step * len(gallery), device=gallery.device)
     for start in range(0, queries, step):
         rows = slice(start, min(start + step, queries))
         size = rows.stop - start
-        # MKL is a third faster with the long side first, and who sorts or searches a row turns it back.
+        # MKL is a third faster with the long side first; whoever sorts or searches a row turns the block back.
         block = product[: len(gallery) * size].view(len(gallery), size)
         fill(block, rows)
         # A matrix product may round one gallery row differently from another, so equal rows are made equal again.
@@ -212,7 +211,7 @@ def _distance_blocks(fill: Callable[[Tensor, slice], None], queries: int, galler
 
 
 def _repeated_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows that equal an earlier row bit for bit, and for each the first such row."""
+    """Find rows that equal an earlier row bit for bit, and for each the first such row."""
     # An integer sum of the bits is exact in any order, so equal rows have equal sums: most rows are done here.
     wide = matrix.shape[1] % 2 == 0 and matrix.storage_offset() % 2 == 0  # two numbers at a time
     bits = [part.view(torch.int64 if wide else torch.int32) for part in _slices(matrix)]
@@ -228,7 +227,7 @@ def _repeated_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rank(blocks: Iterator[np.ndarray], matches: _Matches, max_rank: int) -> Ranking:
-    """Scores from blocks of distances that together hold every query's row; the blocks are overwritten."""
+    """Score blocks of distances that together hold every query's row; the blocks are overwritten."""
     if max_rank < 1:
         raise ValueError(f"max_rank is 1 at least, got {max_rank}")
     parts, first, scratch = [], 0, np.empty((0, 0))
@@ -245,14 +244,14 @@ def _rank(blocks: Iterator[np.ndarray], matches: _Matches, max_rank: int) -> Ran
         raise ValueError(f"a valid query's identity is in the gallery under another camera; none of {len(valid)} queries is")
     length = min(max_rank, len(matches.members))
     # A gallery's end is no miss: every valid query has found its match by then, however many junk images it lost.
-    found = np.bincount(first_rank[valid], minlength=length)[:length]
-    return Ranking(found.cumsum() / valid.sum(), float(ap[valid].mean()), float(inp[valid].mean()), ap, inp, first_rank, valid)
+    matched = np.bincount(first_rank[valid], minlength=length)[:length]
+    return Ranking(matched.cumsum() / valid.sum(), float(ap[valid].mean()), float(inp[valid].mean()), ap, inp, first_rank, valid)
 
 
 def _positive_ranks(
     block: np.ndarray, index: np.ndarray, positive: np.ndarray, junk: np.ndarray, ordered: np.ndarray, pool: ThreadPoolExecutor
 ) -> np.ndarray:
-    """0-based ranks (B, P) of the positives among all but junk, ascending, then padding; `ordered` is room to sort in."""
+    """Find the 0-based ranks (B, P) of the positives among all but junk, ascending, then padding; `ordered` is room to sort in."""
     query, member = np.nonzero(junk)
     block[query, index[query, member]] = np.inf  # behind every distance, which are finite
 
@@ -276,7 +275,7 @@ def _positive_ranks(
 
 
 def _scores(ranks: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average precision, inverse negative penalty and first rank (B,) from ascending ranks (B, P) of positives (B,)."""
+    """Give average precision, inverse negative penalty and first rank (B,) from ascending ranks (B, P) of positives (B,)."""
     valid = positives > 0
     nth = np.arange(1, ranks.shape[1] + 1)
     precision = np.where(nth <= positives[:, None], nth / (ranks + 1), 0.0)

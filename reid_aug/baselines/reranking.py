@@ -1,7 +1,7 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) that never holds a matrix of everything against everything.
 
-An image is described by the few images it and which find each other among their nearest; two images are near if
-these sets overlap (Jaccard distance). Of N = Q + G images no set holds more than some dozens, so sets and weights are
+An image is described by a set: the few images that are among its nearest and have it among theirs. Two images are near
+if their sets overlap (Jaccard distance). Of N = Q + G images no set holds more than some dozens, so sets and weights are
 sparse matrices; the N × N distances are seen once, in blocks, and only the result (Q, G) is dense. The steps are those
 of the authors' released code, which torchreid carries.
 
@@ -40,7 +40,7 @@ def rerank(
     metric: str = "euclidean",
     distance: str = "squared",
 ) -> np.ndarray:
-    """Re-ranked distances (Q, G), float32, of (Q, D) query and (G, D) gallery features, for `rank_distances`.
+    """Give re-ranked distances (Q, G), float32, of (Q, D) query and (G, D) gallery features, for `rank_distances`.
 
     k1 nearest images make an image's set, the sets of its k2 nearest (itself among them) are averaged, and the result
     is (1 − lambda_value) × Jaccard distance + lambda_value × original distance; defaults are the paper's. The original
@@ -48,6 +48,9 @@ def rerank(
     releases: it squares these once more). Queries count as each other's neighbours, so the result depends on all of
     them. Equally near images are taken in the order queries, then gallery. ValueError: features that do not fit or are
     not finite, k1 or k2 under 1, lambda_value outside 0..1, an unknown metric or distance.
+
+    >>> print(rerank(np.array([[0.0]]), np.array([[1.0], [3.0], [7.0]]), k1=1, k2=2).round(3))
+    [[0.006 0.522 1.   ]]
     """
     k1, k2 = _whole(k1, "k1"), _whole(k2, "k2")
     if not 0 <= lambda_value <= 1:
@@ -70,6 +73,7 @@ def rerank(
 
 
 def _whole(value: int, name: str) -> int:
+    """Return the value as an int; ValueError names what is no whole number of 1 at least."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -80,7 +84,7 @@ def _whole(value: int, name: str) -> int:
 
 
 def _neighbours(features: Tensor, queries: int, k: int, metric: str, twice: bool) -> tuple[np.ndarray, Tensor, np.ndarray]:
-    """The k nearest (N, k) of each row, itself among them; its largest distance (N,); distances (Q, G) divided by that."""
+    """Find the k nearest (N, k) of each row, itself among them; its largest distance (N,); distances (Q, G) divided by that."""
     total = len(features)
     order = np.empty((total, min(k, total)), np.int32)
     largest = torch.empty(total, device=features.device)
@@ -105,19 +109,19 @@ def _neighbours(features: Tensor, queries: int, k: int, metric: str, twice: bool
 
 
 def _rows(order: np.ndarray) -> Sparse:
-    """(N, k) column numbers as a sparse (N, N) matrix of ones."""
+    """Give (N, k) column numbers as a sparse (N, N) matrix of ones."""
     total, k = order.shape
     return sparse.csr_array((np.ones(order.size, np.int32), order.ravel(), np.arange(0, order.size + 1, k, dtype=np.int32)), (total, total))
 
 
 def _reciprocal(order: np.ndarray) -> Sparse:
-    """Which of (N, k) nearest find each other, as a sparse (N, N) matrix of ones."""
+    """Mark which of (N, k) nearest find each other, as a sparse (N, N) matrix of ones."""
     forward = _rows(order)
     return forward.multiply(forward.T).tocsr()
 
 
 def _expanded(order: np.ndarray, k1: int) -> Sparse:
-    """Each image's k-reciprocal set, and the half-size set of every member whose set lies in it by over two thirds."""
+    """Give each image's k-reciprocal set, grown by the half-size set of every member whose set lies in it by over two thirds."""
     sets, halves = _reciprocal(order[:, : k1 + 1]), _reciprocal(order[:, : int(np.around(k1 / 2)) + 1])
     shared = sets.multiply(sets @ halves).tocsr()  # halves are symmetric: how many of a member's half set are in the set
     size = np.asarray(halves.sum(axis=1)).ravel()
@@ -129,7 +133,7 @@ def _expanded(order: np.ndarray, k1: int) -> Sparse:
 
 
 def _weights(sets: Sparse, features: Tensor, largest: Tensor, metric: str, twice: bool) -> Sparse:
-    """e to the minus distance for every member of a set, divided by the set's sum."""
+    """Weigh every member of a set by e to the minus distance, divided by the set's sum."""
     if metric == "cosine":
         features = torch.nn.functional.normalize(features, dim=1)
     norms = features.square().sum(dim=1)
@@ -152,8 +156,8 @@ def _blend(result: np.ndarray, weights: Sparse, lambda_value: np.float32) -> Non
     queries, gallery = result.shape
     columns = weights[queries:].tocsc()
 
-    def blend(some: range) -> None:
-        for i in some:
+    def blend(rows: range) -> None:
+        for i in rows:
             at = slice(weights.indptr[i], weights.indptr[i + 1])
             members, weight = weights.indices[at], weights.data[at]
             start, length = columns.indptr[members], columns.indptr[members + 1] - columns.indptr[members]

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 import generators
 from generators.pose import Pose, coco_17, openpose_18, rescale, upper_7
 from reid_aug import Augmenter, Manifest, PoseBank
-from reid_aug.baselines.network import build, judge, load_baseline, save_baseline
+from reid_aug.baselines.network import ReidNetwork, build, load_baseline, reid_network, save_baseline
 from reid_aug.baselines.network import features as baseline_features
 from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.cli import main
@@ -354,7 +354,7 @@ class TestRecord:
 class TestScore:
     def test_scores_are_those_of_the_functions(self, cache, train: list[PersonImage], augmenter: Augmenter) -> None:
         folder, manifest = cache
-        found = score(folder, manifest, train, augmenter.bank, colours, SIZE, "colours")
+        found = score(folder, manifest, train, augmenter.bank, ReidNetwork(colours, SIZE, "colours"))
         assert Manifest.load(folder / NAME) == found
         names = [p.name for p in train]
         real, synthetic = read_many([p.path for p in train], SIZE), read_many([folder / r.path for r in manifest.rows], SIZE)
@@ -370,12 +370,12 @@ class TestScore:
     def test_what_is_recorded_is_not_asked_again(self, cache, train: list[PersonImage], augmenter: Augmenter) -> None:
         folder, manifest = cache
         asked = Asked()
-        first = score(folder, manifest, train, augmenter.bank, asked, SIZE, "one")
+        first = score(folder, manifest, train, augmenter.bank, ReidNetwork(asked, SIZE, "one"))
         assert asked.images == len(train) + len(manifest.rows)
         written = (folder / NAME).stat().st_mtime_ns
-        assert score(folder, first, train, augmenter.bank, asked, SIZE, "one") == first
+        assert score(folder, first, train, augmenter.bank, ReidNetwork(asked, SIZE, "one")) == first
         assert asked.images == len(train) + len(manifest.rows) and (folder / NAME).stat().st_mtime_ns == written
-        other = score(folder, first, train, augmenter.bank, lambda pixels: asked(pixels).flip(0), SIZE, "two")
+        other = score(folder, first, train, augmenter.bank, ReidNetwork(lambda pixels: asked(pixels).flip(0), SIZE, "two"))
         assert asked.images == 2 * (len(train) + len(manifest.rows)) and other.made_by["identity_scored_by"] == "two"
         assert [r.identity_score for r in other.rows] != [r.identity_score for r in first.rows]
 
@@ -384,23 +384,21 @@ class TestScore:
         found = score(folder, manifest, train, augmenter.bank)
         assert all(r.pose_novelty is not None and r.identity_score is None for r in found.rows)
         assert "identity_scored_by" not in found.made_by
-        with pytest.raises(ValueError, match="the size .* and scored_by"):
-            score(folder, manifest, train, augmenter.bank, colours)
 
     def test_a_foreign_source_is_refused(self, cache, train: list[PersonImage], augmenter: Augmenter) -> None:
         folder, manifest = cache
         rest = [p for p in train if p.name != manifest.rows[0].source]
         with pytest.raises(ValueError, match=f"its source {manifest.rows[0].source} is not among the 23 training images"):
-            score(folder, manifest, rest, augmenter.bank, colours, SIZE, "colours")
+            score(folder, manifest, rest, augmenter.bank, ReidNetwork(colours, SIZE, "colours"))
 
     def test_a_folder_with_scores_is_the_same_plan(self, cache, train: list[PersonImage], augmenter: Augmenter) -> None:
         folder, manifest = cache
-        found = score(folder, manifest, train, augmenter.bank, colours, SIZE, "colours")
+        found = score(folder, manifest, train, augmenter.bank, ReidNetwork(colours, SIZE, "colours"))
         assert fill(folder, augmenter, augmenter.plan(train), train) == found
 
     def test_an_image_drawn_again_is_judged_again(self, cache, train: list[PersonImage], augmenter: Augmenter) -> None:
         folder, manifest = cache
-        found = score(folder, manifest, train, augmenter.bank, colours, SIZE, "colours")
+        found = score(folder, manifest, train, augmenter.bank, ReidNetwork(colours, SIZE, "colours"))
         (folder / found.rows[4].path).unlink()
         mended = fill(folder, augmenter, augmenter.plan(train), train)
         assert mended.rows == tuple(replace(r, identity_score=None) if i == 4 else r for i, r in enumerate(found.rows))
@@ -408,7 +406,7 @@ class TestScore:
         with pytest.raises(ValueError, match="1 of 48 rows lack"):
             keep(mended.rows, GateConfig(identity="found"))
         asked = Asked()
-        again = score(folder, mended, train, augmenter.bank, asked, SIZE, "colours")
+        again = score(folder, mended, train, augmenter.bank, ReidNetwork(asked, SIZE, "colours"))
         assert asked.images == len(train) + 1
         assert again.rows[4].identity_score == pytest.approx(found.rows[4].identity_score, abs=1e-6)
         assert [r for i, r in enumerate(again.rows) if i != 4] == [r for i, r in enumerate(found.rows) if i != 4]
@@ -424,24 +422,24 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-class TestJudge:
+class TestReidNetwork:
     def test_a_file(self, network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        found = judge(network, (64, 32), "cpu")
+        found = reid_network(network, (64, 32), "cpu")
         model, header = load_baseline(network)
         assert found.size == SIZE and found.name == f"osnet_x0_25:{header['digest'][:12]}"
         pixels = torch.randint(0, 256, (5, 3, *SIZE), dtype=torch.uint8)
         assert torch.equal(found.features(pixels), baseline_features(model, pixels))
 
     def test_a_function_is_named_by_what_it_does(self) -> None:
-        one, same, other = (judge(f, SIZE) for f in (colours, lambda p: colours(p), lambda p: 2 * colours(p)))
+        one, same, other = (reid_network(f, SIZE) for f in (colours, lambda p: colours(p), lambda p: 2 * colours(p)))
         assert one.name == same.name != other.name and one.size == SIZE
-        assert judge(one, (9, 9)) is one
+        assert reid_network(one, (9, 9)) is one
 
     def test_what_is_no_network(self, checkpoint: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="is no baseline checkpoint"):
-            judge(checkpoint, SIZE)
+            reid_network(checkpoint, SIZE)
         with pytest.raises(FileNotFoundError, match="no checkpoint at"):
-            judge(tmp_path / "none", SIZE)
+            reid_network(tmp_path / "none", SIZE)
 
 
 class TestDataset:

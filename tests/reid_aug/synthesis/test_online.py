@@ -182,7 +182,7 @@ class TestApply:
         augment = PoseAugmentation(generators.create("pg2", size=SIZE, width=4), bank, 1.0)
         draw = augment.draw(poses)
         with torch.autocast("cpu", torch.bfloat16):
-            inside = augment.apply(pixels, poses, draw)
+            inside = augment.render(pixels, poses, draw)
         with torch.no_grad():
             wanted = augment.generator(pixels * 2 - 1, poses, bank.pose[list(draw.targets)]) / 2 + 0.5
         torch.testing.assert_close(inside, wanted, rtol=0, atol=1e-5)
@@ -293,7 +293,7 @@ class TestReplay:
         read = PoseDraw.from_json(recorded.to_json())
         assert read == recorded and PoseDraw(**json.loads(json.dumps(asdict(recorded)))) == recorded
         step = augment.step
-        assert torch.equal(augment.apply(pixels, poses, read), first)
+        assert torch.equal(augment.render(pixels, poses, read), first)
         assert augment.step == step, "a replay draws nothing"
 
     def test_identities_too(self) -> None:
@@ -301,7 +301,7 @@ class TestReplay:
         pixels, poses = some_images(4), some_poses(4)
         first = augment(pixels, poses, [3, 5, 5, 3])
         assert augment.last is not None
-        assert torch.equal(augment.apply(pixels, poses, PoseDraw.from_json(augment.last.to_json())), first)
+        assert torch.equal(augment.render(pixels, poses, PoseDraw.from_json(augment.last.to_json())), first)
 
     @given(st.data())
     @settings(max_examples=30, deadline=None)
@@ -326,11 +326,11 @@ class TestReplay:
         pixels, poses = some_images(4), some_poses(4)
         draw = PoseAugmentation(Tint(), some_bank(3), 1.0).draw(poses)
         with pytest.raises(ValueError, match=r"another bank: the bank has no pose \d named '1-\d.jpg'"):
-            PoseAugmentation(Tint(), some_bank(3, seed=2), 1.0).apply(pixels, poses, draw)
-        with pytest.raises(ValueError, match="a draw for a batch of 4 can't be applied to 2 images"):
-            PoseAugmentation(Tint(), some_bank(3), 1.0).apply(pixels[:2], poses[:2], draw)
+            PoseAugmentation(Tint(), some_bank(3, seed=2), 1.0).render(pixels, poses, draw)
+        with pytest.raises(ValueError, match="a draw for a batch of 4 can't be rendered on 2 images"):
+            PoseAugmentation(Tint(), some_bank(3), 1.0).render(pixels[:2], poses[:2], draw)
         with pytest.raises(ValueError, match="the bank has no pose"):
-            PoseAugmentation(Tint(), {1: some_bank(3)}, 1.0).apply(pixels, poses, draw)
+            PoseAugmentation(Tint(), {1: some_bank(3)}, 1.0).render(pixels, poses, draw)
 
 
 class TestBanks:
@@ -453,18 +453,18 @@ class TestModule:
         assert not generator.training
         pixels, poses = some_images(4), some_poses(4)
         draw = augment.draw(poses)
-        first = augment.train().apply(pixels, poses, draw)
+        first = augment.train().render(pixels, poses, draw)
         generator.train()  # its own training went on meanwhile: dropout would show
-        assert torch.equal(augment.apply(pixels, poses, draw), first)
+        assert torch.equal(augment.render(pixels, poses, draw), first)
 
     def test_to_a_type_does_not_change_what_is_drawn(self) -> None:
         augment = PoseAugmentation(Tint(), some_bank(3), 1.0, mean=MEAN, std=STD)
         pixels, poses = transforms.Normalize(MEAN, STD)(some_images(2)), some_poses(2)
         draw = augment.draw(poses)
-        first = augment.apply(pixels, poses, draw)
+        first = augment.render(pixels, poses, draw)
         nn.Sequential(augment).to(torch.bfloat16)
         assert augment.generator.weight.dtype == torch.float32  # type: ignore[attr-defined]
-        assert torch.equal(augment.apply(pixels, poses, draw), first)
+        assert torch.equal(augment.render(pixels, poses, draw), first)
 
     def test_to_a_device_moves_the_generator(self) -> None:
         augment = nn.Sequential(PoseAugmentation(Tint(), some_bank(3), 1.0)).to("meta")[0]
