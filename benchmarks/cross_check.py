@@ -27,7 +27,7 @@ from torch import nn
 from torchreid import data, engine, models, optim
 
 from reid_aug import images
-from reid_aug.baselines.network import features, labels_of
+from reid_aug.baselines.network import features_of, labels_of
 from reid_aug.baselines.ranking import Ranking, rank_gallery
 from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.baselines.training import TrainingSet, train_baseline
@@ -36,7 +36,7 @@ from reid_aug.bench.statistics import mean_std, over_seeds
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.market import read_market_folder
 from reid_aug.data.people import PersonImage
-from reid_aug.rendered.dataset import RenderedConfig, write_rendered
+from reid_aug.rendered import RenderedConfig, write_rendered
 
 RESULT = Path(__file__).parent / "results" / "cross_check.json"
 SIZE, BATCH, RATE = (64, 32), 64, 1e-3
@@ -44,7 +44,7 @@ NAME = "rendered-cross-check"
 
 
 def by_engine(people: list[PersonImage], steps: int, seed: int, folder: str) -> tuple[nn.Module, float]:
-    """torchreid's ImageSoftmaxEngine for the epochs that make `steps` steps; the network and seconds of training."""
+    """Train by torchreid's ImageSoftmaxEngine for the epochs that make `steps` steps; the network and seconds of training."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     manager = data.ImageDataManager(
@@ -67,22 +67,23 @@ def by_engine(people: list[PersonImage], steps: int, seed: int, folder: str) -> 
 
 
 def by_loop(people: list[PersonImage], steps: int, seed: int) -> tuple[nn.Module, float]:
-    """This package's loop on images decoded once; the network and seconds, decoding included."""
+    """Train by this package's loop on images decoded once; the network and seconds, decoding included."""
     config = BaselineConfig(
         size=SIZE, steps=steps, sampler="shuffle", identities=BATCH, instances=1, optimizer="adam", learning_rate=RATE,
         schedule="cosine", clip_norm=None, crop_px=0,
     )  # fmt: skip
     began = time.perf_counter()
     train = [p for p in people if p.split == "train"]
-    everything = TrainingSet(images.read_many([p.path for p in train], SIZE), labels_of([p.pid for p in train]))
-    return train_baseline(config, everything, seed, label=str(seed)), time.perf_counter() - began
+    training_set = TrainingSet(images.read_many([p.path for p in train], SIZE), labels_of([p.pid for p in train]))
+    return train_baseline(config, training_set, seed, label=str(seed)), time.perf_counter() - began
 
 
 def scored(model: nn.Module, people: list[PersonImage]) -> Ranking:
+    """Rank the gallery by a network's features."""
     query, gallery = ([p for p in people if p.split == split] for split in ("query", "gallery"))
-    found = [features(model, images.read_many([p.path for p in part], SIZE)) for part in (query, gallery)]
-    who = [[getattr(p, key) for p in part] for key in ("pid", "camid") for part in (query, gallery)]
-    return rank_gallery(*found, *who)  # type: ignore[arg-type]
+    features = [features_of(model, images.read_many([p.path for p in part], SIZE)) for part in (query, gallery)]
+    labels = [[getattr(p, key) for p in part] for key in ("pid", "camid") for part in (query, gallery)]
+    return rank_gallery(*features, *labels)  # type: ignore[arg-type]
 
 
 class Folder(data.ImageDataset):
@@ -97,7 +98,7 @@ class Folder(data.ImageDataset):
 
 
 def compare(seeds: int, steps: int) -> dict[str, Any]:
-    """Both trainings with every seed, in turn."""
+    """Run both trainings with every seed, in turn."""
     data.register_image_dataset(NAME, Folder)
     torch.set_flush_denormal(True)
     ap: dict[str, list[np.ndarray]] = {"torchreid": [], "reid_aug": []}
@@ -120,7 +121,7 @@ def compare(seeds: int, steps: int) -> dict[str, Any]:
     assert test is not None
     rows = {
         name: {
-            "map": mean_std([float(np.nanmean(one)) for one in ap[name]]), "rank1": mean_std(hits[name]),
+            "map": mean_std([float(np.nanmean(of_seed)) for of_seed in ap[name]]), "rank1": mean_std(hits[name]),
             "seconds": float(np.median(seconds[name])),
         }
         for name in ap
@@ -134,25 +135,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4, help="trainings of each, two at least")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--out", type=Path, default=RESULT)
-    asked = parser.parse_args()
-    if asked.seeds < 2:
-        parser.error(f"--seeds is 2 at least, got {asked.seeds}: one training says nothing of noise")
-    found = compare(asked.seeds, asked.steps)
+    options = parser.parse_args()
+    if options.seeds < 2:
+        parser.error(f"--seeds is 2 at least, got {options.seeds}: one training says nothing of noise")
+    result = compare(options.seeds, options.steps)
     for name in ("torchreid", "reid_aug"):
-        row = found[name]
-        named = (("map", "mAP"), ("rank1", "rank-1"))
-        scores = ", ".join(f"{said} {100 * row[key][0]:.1f} ± {100 * row[key][1]:.1f}" for key, said in named)
+        row = result[name]
+        columns = (("map", "mAP"), ("rank1", "rank-1"))
+        scores = ", ".join(f"{column} {100 * row[key][0]:.1f} ± {100 * row[key][1]:.1f}" for key, column in columns)
         print(f"{name:10} {scores}, {row['seconds']:.1f} s")
-    gap = found["difference"]["map"]
+    gap = result["difference"]["map"]
     print(
         f"difference of mAP {100 * gap['mean']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}] over queries and trainings, "
-        f"p = {found['difference']['p']:.2f}; {found['times_faster']:.1f} times as fast"
+        f"p = {result['difference']['p']:.2f}; {result['times_faster']:.1f} times as fast"
     )
     about = {"command": " ".join(["python", "benchmarks/cross_check.py", *sys.argv[1:]]), "device": device_name(), "versions": versions()}
-    about |= {"date": date.today().isoformat(), "seeds": asked.seeds, "steps": asked.steps}
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps({**about, **found}, indent=1) + "\n")
-    print(f"result: {asked.out}")
+    about |= {"date": date.today().isoformat(), "seeds": options.seeds, "steps": options.steps}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({**about, **result}, indent=1) + "\n")
+    print(f"result: {options.out}")
 
 
 if __name__ == "__main__":

@@ -225,8 +225,9 @@ def training(name: str, options: dict[str, Any], batch: int, mode: str, steps: i
     found = {}
     for turn, step in first_of.items():
         model = generators.create(name, **options)
-        start = step
-        model.turn = lambda at, start=start, turn_of=model.turn: turn_of(start)  # type: ignore[method-assign]
+        # Every step is this one. Bound now: the loop's variables change.
+        model.turn = lambda _, at=step, turn_of=model.turn: turn_of(at)  # type: ignore[method-assign]
+        model.losses = lambda player, pair, _, at=step, losses_of=model.losses: losses_of(player, pair, at)  # type: ignore[method-assign]
         model.prepare_steps = 0  # type: ignore[misc] - what is measured before the first step is no part of one
         clock = Clock(pairs(model, batch))
         with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as out:

@@ -42,7 +42,7 @@ from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.posed_images import PosedBatch, PosedImages, collate_poses
 from reid_aug.images import atomic_write_text
-from reid_aug.rendered.dataset import RenderedConfig, write_rendered
+from reid_aug.rendered import RenderedConfig, write_rendered
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.online import PoseAugmentation, PoseDraw
 

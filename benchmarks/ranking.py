@@ -43,7 +43,7 @@ RESULT = Path(__file__).parent / "results" / "ranking.json"
 
 
 def made_up_market(queries: int) -> tuple[list[torch.Tensor], tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Features of queries and gallery, and their labels: 2,793 distractors of pid 0, junk where chance puts it."""
+    """Make up features of queries and gallery, and their labels: 2,793 distractors of pid 0, junk where chance puts it."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((PEOPLE + 1, WIDTH), dtype=np.float32)
     q_pids = rng.integers(1, PEOPLE + 1, QUERIES)
@@ -58,7 +58,7 @@ def made_up_market(queries: int) -> tuple[list[torch.Tensor], tuple[np.ndarray, 
 
 
 def measured(call: Callable[[], Any]) -> tuple[Any, float, float]:
-    """What the call returns, its seconds, and the most memory it held on top of what was there, in MB."""
+    """Return the call's result, its seconds, and the most memory it held on top of what was there, in MB."""
     Path("/proc/self/clear_refs").write_text("5")  # sets the high-water mark back to the present size
     before, start = memory_mb("VmRSS"), time.perf_counter()
     result = call()
@@ -72,7 +72,7 @@ def memory_mb(field: str) -> float:
 
 
 def torchreid_modules() -> tuple[Any, Any]:
-    """torchreid's distance and rank modules, under either of its package names."""
+    """Import torchreid's distance and rank modules, under either of its package names."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         package = "torchreid.reid.metrics" if importlib.util.find_spec("torchreid.reid") else "torchreid.metrics"
@@ -84,7 +84,7 @@ def differences(ours: Ranking, cmc: np.ndarray, mean_ap: float) -> dict[str, flo
 
 
 def machine() -> dict[str, object]:
-    """What a time means nothing without."""
+    """Describe the machine, without which a time means nothing."""
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
     ]
@@ -106,7 +106,7 @@ setuptools.setup(name="rank_cy", script_args=["build_ext", "--inplace"], ext_mod
 
 
 def cython_ranking(folder: Path | None) -> tuple[Callable[..., Any] | None, str]:
-    """torchreid's compiled evaluate_cy, or None, and where it came from, or why there is none."""
+    """Find torchreid's compiled evaluate_cy, or None, and where it came from, or why there is none."""
     if torchreid_modules()[1].IS_CYTHON_AVAI:
         return torchreid_modules()[1].evaluate_cy, "compiled with torchreid"
     if folder is None:
@@ -129,9 +129,9 @@ def cython_ranking(folder: Path | None) -> tuple[Callable[..., Any] | None, str]
 
 
 def compare(queries: int, repeats: int, cython: Path | None) -> dict[str, Any]:
-    """All systems on the same features; ours several times before and after torchreid's, whose Python runs once."""
+    """Run all systems on the same features; ours several times before and after torchreid's, whose Python runs once."""
     host = machine()
-    evaluate_cy, said = cython_ranking(cython)
+    evaluate_cy, provenance_of_cython = cython_ranking(cython)
     features, who = made_up_market(queries)
     query, gallery = features
     distance, rank = torchreid_modules()
@@ -147,8 +147,9 @@ def compare(queries: int, repeats: int, cython: Path | None) -> dict[str, Any]:
     runs += [measured(lambda: rank_gallery(query, gallery, *who)) for _ in range(repeats)]
     ours, seconds = runs[0][0], sorted(run[1] for run in runs)
     median = float(np.median(seconds))
-    theirs = total(matrix, *cost)
-    faster = {"times_faster": theirs["total_s"] / median, "cython": said, "torchreid_cython": None, "times_faster_than_cython": None}
+    python = total(matrix, *cost)
+    faster: dict[str, Any] = {"times_faster": python["total_s"] / median, "cython": provenance_of_cython}
+    faster |= {"torchreid_cython": None, "times_faster_than_cython": None}
     if compiled:
         cy = total(matrix, *np.median([run[1:] for run in compiled], axis=0).tolist())
         faster |= {"torchreid_cython": cy, "times_faster_than_cython": cy["total_s"] / median}
@@ -158,7 +159,7 @@ def compare(queries: int, repeats: int, cython: Path | None) -> dict[str, Any]:
         "gallery": GALLERY,
         "width": WIDTH,
         **provenance(host),
-        "torchreid": theirs,
+        "torchreid": python,
         "reid_aug": {
             "median_s": median,
             "fastest_s": seconds[0],
@@ -173,7 +174,7 @@ def compare(queries: int, repeats: int, cython: Path | None) -> dict[str, Any]:
 
 
 def total(matrix: tuple[np.ndarray, float, float], seconds: float, extra_mb: float) -> dict[str, float]:
-    """Distance matrix and ranking as one: seconds, and the most memory, the matrix still being held."""
+    """Add distance matrix and ranking: seconds, and the most memory, the matrix still being held."""
     _, matrix_s, matrix_mb = matrix
     return {
         "distance_s": matrix_s,
@@ -184,7 +185,7 @@ def total(matrix: tuple[np.ndarray, float, float], seconds: float, extra_mb: flo
 
 
 def provenance(host: dict[str, object]) -> dict[str, Any]:
-    """Where, with what and when; the machine as it was before."""
+    """Say where, with what and when; the machine as it was before."""
     return {
         "machine": host,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "numpy", "torchreid")}
@@ -195,11 +196,11 @@ def provenance(host: dict[str, object]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    theirs, ours, cython = result["torchreid"], result["reid_aug"], result["torchreid_cython"]
+    python, ours, cython = result["torchreid"], result["reid_aug"], result["torchreid_cython"]
     lines = [
         f"measured on {result['queries']:,} queries x {result['gallery']:,} gallery images x {result['width']}",
         f"{'':24}{'seconds':>10}{'extra MB':>10}",
-        f"{'torchreid (Python)':24}{theirs['total_s']:>10.2f}{theirs['peak_extra_mb']:>10.0f}",
+        f"{'torchreid (Python)':24}{python['total_s']:>10.2f}{python['peak_extra_mb']:>10.0f}",
         f"{'torchreid (Cython)':24}"
         + (f"{cython['total_s']:>10.2f}{cython['peak_extra_mb']:>10.0f}" if cython else f" not measured: {result['cython']}"),
         f"{'rank_gallery, median':24}{ours['median_s']:>10.2f}{ours['peak_extra_mb']:>10.0f}",

@@ -1,8 +1,8 @@
-"""How fast rendered people are drawn and written, JPEG and keypoints included, on one core.
+"""How fast people are rendered and written, JPEG and keypoints included, on one core.
 
     taskset -c 0 python benchmarks/rendered.py [folder]
 
-Writes benchmarks/results/rendered_speed.json. A temporary folder on a memory file system measures drawing, not the disk.
+Writes benchmarks/results/rendered_speed.json. A folder on a memory file system measures rendering, not the disk.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from reid_aug.rendered.dataset import RenderedConfig, write_rendered
+from reid_aug.rendered import RenderedConfig, write_rendered
 
 RESULT = Path(__file__).parent / "results" / "rendered_speed.json"
 RUNS = 3

@@ -32,7 +32,7 @@ RESULT = Path(__file__).resolve().parent / "results" / "reranking.json"
 
 
 def clustered_market(queries: int, gallery: int) -> tuple[list[torch.Tensor], list[np.ndarray]]:
-    """Features of queries and gallery, and their labels; a distractor (pid 0) is a cluster of its own."""
+    """Make up features of queries and gallery, and their labels; a distractor (pid 0) is a cluster of its own."""
     rng = np.random.default_rng(0)
     people, distractors = max(2, PEOPLE * gallery // GALLERY), 2_793 * gallery // GALLERY
     centres = rng.standard_normal((people + 1, WIDTH), dtype=np.float32)
@@ -48,15 +48,15 @@ def clustered_market(queries: int, gallery: int) -> tuple[list[torch.Tensor], li
 
 
 def torchreid_reranking() -> Any:
-    """torchreid's re_ranking, under either of its package names."""
+    """Import torchreid's re_ranking, under either of its package names."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         package = "torchreid.reid.utils.rerank" if importlib.util.find_spec("torchreid.reid") else "torchreid.utils.rerank"
         return importlib.import_module(package).re_ranking
 
 
-def theirs(query: torch.Tensor, gallery: torch.Tensor) -> tuple[np.ndarray, dict[str, float]]:
-    """torchreid's re-ranked distances, and what they cost: the three matrices are held while it ranks."""
+def by_torchreid(query: torch.Tensor, gallery: torch.Tensor) -> tuple[np.ndarray, dict[str, float]]:
+    """Re-rank by torchreid, and say what it costs: the three matrices are held while it ranks."""
     matrix = torchreid_modules()[0].compute_distance_matrix
     re_ranking = torchreid_reranking()
     pairs = ((query, gallery), (query, query), (gallery, gallery))
@@ -77,7 +77,7 @@ def scores(ranking: Ranking) -> dict[str, float]:
 
 
 def compare(queries: int, gallery: int, repeats: int) -> dict[str, Any]:
-    """Both systems on the same features; ours before and after torchreid's, which runs once."""
+    """Run both systems on the same features; ours before and after torchreid's, which runs once."""
     host = machine()
     (query, rows), (q_pids, g_pids, q_camids, g_camids) = clustered_market(queries, gallery)
     who = q_pids, g_pids, q_camids, g_camids
@@ -87,7 +87,7 @@ def compare(queries: int, gallery: int, repeats: int) -> dict[str, Any]:
         return rerank(query, rows, K1, K2, LAMBDA, distance="squared-twice")
 
     runs = [measured(ours) for _ in range(repeats)]
-    expected, cost = theirs(query, rows)
+    expected, cost = by_torchreid(query, rows)
     runs += [measured(ours) for _ in range(repeats)]
     seconds = sorted(run[1] for run in runs)
     peak_mb, median = max(run[2] for run in runs), float(np.median(seconds))

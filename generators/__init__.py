@@ -1,7 +1,7 @@
 """Pose-conditioned person generators: one paper a file, one contract for all. This is the front door."""
 
 from generators.atomic import replacing
-from generators.base import Generator, PosePair
+from generators.base import Generator, PosePair, keeps_options
 from generators.checkpoints import digest, load, read_header, save, tensors_digest, write_tensors
 from generators.choices import nearest, one_of
 from generators.maps import body_mask, gaussian_maps
@@ -14,7 +14,7 @@ from generators.warp import warp_images
 
 __all__ = [
     "SKELETONS", "Features", "Generator", "Perceptual", "Pose", "PosePair", "Skeleton", "Trained", "body_mask", "coco_17", "convert",
-    "create", "digest", "draw_pose", "folders", "gaussian_maps", "load", "load_perceptual", "mirror", "mpii_14", "name_of", "names",
-    "nearest", "one_of", "openpose_18", "read_header", "replacing", "rescale", "sample_sheet", "save", "tensors_digest", "train",
+    "create", "digest", "draw_pose", "folders", "gaussian_maps", "keeps_options", "load", "load_perceptual", "mirror", "mpii_14", "name_of",
+    "names", "nearest", "one_of", "openpose_18", "read_header", "replacing", "rescale", "sample_sheet", "save", "tensors_digest", "train",
     "upper_7", "warp_images", "write_tensors",
 ]  # fmt: skip

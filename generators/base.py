@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from generators.perceptual import Features, Perceptual
 from generators.pose import Pose, Skeleton, convert, mirror, openpose_18
+
+Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,7 @@ class PosePair:
 
     @staticmethod
     def cat(pairs: Sequence[PosePair]) -> PosePair:
-        """One batch out of several of one size and skeleton."""
+        """Join several batches of one size and skeleton."""
         return PosePair(
             torch.cat([p.source for p in pairs]),
             torch.cat([p.target for p in pairs]),
@@ -46,7 +49,7 @@ class PosePair:
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PosePair:
-        """Every tensor on `device`; images in channels-last layout there, which convolutions like."""
+        """Move every tensor to `device`; images in channels-last layout, in which convolutions are faster."""
         keep: dict[str, Any] = {"non_blocking": non_blocking}
         layout: dict[str, Any] = keep | {"memory_format": torch.channels_last}
         return PosePair(
@@ -58,11 +61,11 @@ class PosePair:
         )
 
     def on(self, skeleton: Skeleton) -> PosePair:
-        """The same pairs with both poses on another skeleton; ValueError when it asks for joints that can't be had."""
+        """Convert both poses to another skeleton; ValueError when it has a joint that can't be made from theirs."""
         return replace(self, source_pose=convert(self.source_pose, skeleton), target_pose=convert(self.target_pose, skeleton))
 
     def mirrored(self, which: Tensor) -> PosePair:
-        """The pairs that `which (B,)` bool picks are flipped left to right, images and poses alike."""
+        """Flip the pairs that `which (B,)` bool picks left to right, images and poses alike."""
         return PosePair(
             torch.where(which[:, None, None, None], self.source.flip(-1), self.source),
             torch.where(which[:, None, None, None], self.target.flip(-1), self.target),
@@ -76,102 +79,145 @@ def _where(which: Tensor, a: Pose, b: Pose) -> Pose:
     return replace(b, xy=torch.where(which[:, None, None], a.xy, b.xy), visible=torch.where(which[:, None], a.visible, b.visible))
 
 
+@runtime_checkable
+class Seekable(Protocol):
+    """A stream of batches that can start anywhere: resuming need not make the batches of earlier steps again."""
+
+    def starting_at(self, step: int) -> Iterator[PosePair]: ...
+
+
+def batches_from(pairs: Iterable[PosePair], step: int) -> Iterator[PosePair]:
+    """Return the batches of `pairs` from step `step` on; of a stream that can't start there, earlier ones are skipped."""
+    if isinstance(pairs, Seekable):
+        return iter(pairs.starting_at(step))
+    stream = iter(pairs)
+    for _ in range(step):
+        next(stream, None)
+    return stream
+
+
+def keeps_options(constructor: Constructor) -> Constructor:
+    """Decorate the constructor of a Generator: `model.options` is what it was called with, defaults included.
+
+    A checkpoint holds these options and builds the model again from them, so every argument is a value that JSON has.
+    """
+    signature = inspect.signature(constructor)
+
+    @functools.wraps(constructor)
+    def construct(self: Generator, *args: Any, **kwargs: Any) -> None:
+        constructor(self, *args, **kwargs)
+        # A subclass with a constructor of its own has options of its own: these would not build it again.
+        if type(self).__init__ is construct:
+            call = signature.bind(self, *args, **kwargs)
+            call.apply_defaults()
+            self._options = {name: value for name, value in call.arguments.items() if name != "self"}
+
+    return construct  # type: ignore[return-value]
+
+
 class Generator(nn.Module, ABC):
     """A pose-conditioned generator: one paper, with its players, whose turn it is, and what each pays.
 
-    A subclass sets `size` (H, W) and `skeleton`, and takes every choice as a keyword argument of its constructor;
-    `options` is what it was built with, so that a checkpoint can build it again.
+    A subclass sets `size` (H, W) and `skeleton`, and takes every choice as a keyword argument of its constructor, which
+    is decorated with `keeps_options`, so that a checkpoint can build the model again.
     """
 
     paper: ClassVar[str] = ""
+    # Attributes that may hold a network and yet are no part of the model: no player owns it, no checkpoint holds it.
+    outside: ClassVar[tuple[str, ...]] = ("perceptual",)
+    # Batches that `prepare` is shown before the first step.
+    prepare_steps: ClassVar[int] = 0
+
     skeleton: Skeleton = openpose_18
     size: tuple[int, int]
-    options: dict[str, Any]
-    perceptual: Perceptual | None  # the frozen network of `features`; None where its terms are off
-    _shared: tuple[dict[str, Tensor], tuple[nn.Module, ...]] | None  # of the turn under way: what was computed, who moves
-    prepare_steps: ClassVar[int] = 0  # batches `prepare` wants to see before the first step
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Generator:
-        model = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind_partial(model, *args, **kwargs)
-        bound.apply_defaults()
-        # Past nn.Module's own __setattr__: its __init__ has not run yet.
-        object.__setattr__(model, "options", {k: v for k, v in bound.arguments.items() if k != "self"})
-        object.__setattr__(model, "perceptual", None)
-        object.__setattr__(model, "_shared", None)
-        return model
-
-    @abstractmethod
-    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
-        """Draw `source (B, 3, H, W)` in [−1, 1] in the target pose: an image (B, 3, H, W) in [−1, 1]."""
-
-    @abstractmethod
-    def players(self) -> Mapping[str, nn.Module]:
-        """Disjoint groups of parameters by name; those with "discriminator" in the name are not needed to draw."""
-
-    @abstractmethod
-    def turn(self, step: int) -> tuple[str, ...]:
-        """Names of the players who move at `step` (from 0), in order."""
-
-    @abstractmethod
-    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
-        """What `player` pays on `pair`: named scalar terms, already weighted; the loop sums them."""
-
-    def schedule_steps(self) -> int:
-        """Steps of the paper's schedule: how long `train` runs when nobody says."""
-        raise TypeError(f"{type(self).__name__} names no schedule: say how many steps to train")
-
-    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The player's optimiser as the paper has it; here the field's usual Adam(2e-4, (0.5, 0.999))."""
-        return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999))
-
-    def learning_rate(self, player: str, step: int) -> float | None:
-        """The player's learning rate at `step`, or None to leave the optimiser's own."""
-        return None
-
-    def features(self) -> Features | None:
-        """What the paper compares images on beside pixels, or None: the loop finds such a network before the first step."""
-        return None
+    rate: float = 2e-4  # the learning rate of `optimizer`
+    perceptual: Perceptual | None = None  # the frozen network of `features`; None where its terms are off
+    _options: dict[str, Any] | None = None
+    _shared: tuple[dict[str, Tensor], tuple[nn.Module, ...]] | None = None  # of the turn under way: what was computed, who moves
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "perceptual":  # a module like any other would become part of the model, and of its checkpoints
+        if name in self.outside:  # past nn.Module, which would make a network assigned to it a submodule
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return what the model was built with, defaults included; TypeError when its constructor does not keep that."""
+        if self._options is None:
+            name = type(self).__name__
+            raise TypeError(f"{name} does not say what it was built with: put @keeps_options (generators.keeps_options) on {name}.__init__")
+        return self._options
+
+    @abstractmethod
+    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
+        """Render the person of `source (B, 3, H, W)` in [−1, 1] in the target pose: an image (B, 3, H, W) in [−1, 1]."""
+
+    @abstractmethod
+    def players(self) -> Mapping[str, nn.Module]:
+        """Return disjoint groups of parameters by name; those with "discriminator" in the name are not needed to render."""
+
+    @abstractmethod
+    def turn(self, step: int) -> tuple[str, ...]:
+        """Return the names of the players who move at `step` (from 0), in order."""
+
+    @abstractmethod
+    def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
+        """Return what `player` pays on `pair` at `step`: named scalar terms, already weighted; the loop sums them."""
+
+    def schedule_steps(self) -> int:
+        """Return how many steps the paper trains: the length of a training that is given no other."""
+        raise TypeError(f"{type(self).__name__} names no schedule: say how many steps to train")
+
+    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Make the player's optimiser as the paper has it; here the field's usual Adam of the model's `rate`."""
+        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.5, 0.999))
+
+    def learning_rate(self, player: str, step: int) -> float | None:
+        """Return the player's learning rate at `step`, or None to leave the optimiser's."""
+        return None
+
+    def features(self) -> Features | None:
+        """Return which of VGG-19's features the paper compares images on, or None: the loop loads such a network before the first step."""
+        return None
+
     def prepare(self, pairs: Sequence[PosePair]) -> None:
-        """See `prepare_steps` batches before the first step; what is learnt of them belongs into buffers."""
+        """Learn from `prepare_steps` batches before the first step; what is learnt of them belongs into buffers."""
 
     @contextmanager
     def sharing(self, movers: Iterable[nn.Module] = ()) -> Iterator[None]:
-        """Within it, `share` computes each thing once, for all of a turn's `movers` to learn from."""
-        object.__setattr__(self, "_shared", ({}, tuple(movers)))
+        """Let `share`, within this context, compute each thing once, for all of a turn's `movers` to learn from."""
+        self._shared = ({}, tuple(movers))
         try:
             yield
         finally:
-            object.__setattr__(self, "_shared", None)
+            self._shared = None
 
     def share(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """`compute()`, or what it gave to the player before; the player who is not to learn from it detaches it."""
+        """Return `compute()`, or what it gave to the player before; the player who is not to learn from it detaches it."""
         if self._shared is None:
             return compute()
-        known, movers = self._shared
-        if name not in known:
-            # Whoever moves later in the turn is frozen now, and learns from this drawing then.
+        results, movers = self._shared
+        if name not in results:
+            # Whoever moves later in the turn is frozen now, and learns from this result then.
             frozen = [p for mover in movers for p in mover.parameters() if not p.requires_grad]
             for parameter in frozen:
                 parameter.requires_grad_(True)
-            known[name] = compute()
+            results[name] = compute()
             for parameter in frozen:
                 parameter.requires_grad_(False)
-        return known[name]
+        return results[name]
 
     def check(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> None:
-        """ValueError unless images and poses fit this model's size and skeleton."""
-        if tuple(source.shape[1:]) != (3, *self.size):
-            raise ValueError(f"{type(self).__name__} takes images (B, 3, {self.size[0]}, {self.size[1]}), got {tuple(source.shape)}")
+        """Raise ValueError unless images and poses fit this model's size and skeleton."""
+        self.check_images(source)
         for role, pose in (("source", source_pose), ("target", target_pose)):
             if pose.skeleton.name != self.skeleton.name:
                 raise ValueError(f"{type(self).__name__} takes {self.skeleton.name} poses, the {role} pose is {pose.skeleton.name}")
             if tuple(pose.size) != tuple(self.size):
                 raise ValueError(f"{type(self).__name__} takes poses of size {self.size}, the {role} pose is of size {pose.size}")
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise ValueError unless images are of this model's size."""
+        if tuple(images.shape[1:]) != (3, *self.size):
+            raise ValueError(f"{type(self).__name__} takes images (B, 3, {self.size[0]}, {self.size[1]}), got {tuple(images.shape)}")

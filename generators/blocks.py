@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def halving_size(name: str, size: Sequence[int], rows: int) -> tuple[int, int]:
+    """Return a size (H, W) that halves down to `rows` rows and whole columns; ValueError, which names the model, for any other.
+
+    >>> halving_size("pg2", [128, 64], rows=8)
+    (128, 64)
+    """
+    h, w = (int(side) for side in size)
+    if h < 32 or h & (h - 1) or w <= 0 or w % (h // rows):
+        raise ValueError(f"{name} takes a height of 32, 64, 128, 256 … and a width divisible by height / {rows}, got {(h, w)}")
+    return h, w
 
 
 class ResidualBlock(nn.Module):
@@ -45,7 +58,7 @@ class ResidualEncoder(nn.Module):
 
     @property
     def flat(self) -> int:
-        """Numbers in the deepest level's features."""
+        """Return how many numbers the deepest level's features have."""
         return self.widths[-1] * self.small[0] * self.small[1]
 
 
@@ -53,7 +66,7 @@ class ResidualUNet(ResidualEncoder):
     """A residual encoder and the decoder that mirrors it; a subclass makes the bottleneck, then calls `add_decoder`."""
 
     def add_decoder(self, joined: int) -> None:
-        """`joined`: channels the deepest block takes; after the bottleneck, so that weights are drawn in that order."""
+        """Add the decoder, whose deepest block takes `joined` channels; after the bottleneck, so that a seed gives the same weights."""
         skips = self.widths[::-1]
         widths = [joined, *(2 * skip for skip in skips[1:])]  # a 1 × 1 convolution brings what is below to the skip's width
         self.decoder = nn.ModuleList(ResidualBlock(w) for w in widths)
@@ -61,7 +74,7 @@ class ResidualUNet(ResidualEncoder):
         self.end = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def decode(self, x: Tensor, skips: list[Tensor]) -> Tensor:
-        """(B, joined, h, w) and the skips of all levels but the deepest → (B, 3, H, W)."""
+        """Decode (B, joined, h, w) and the skips of all levels but the deepest to an image (B, 3, H, W)."""
         x = self.decoder[0](x)
         for block, up, skip in zip(list(self.decoder)[1:], self.up, reversed(skips), strict=True):
             # The paper's 1 × 1 convolution after nearest upsampling commutes with it: a quarter of the work before.

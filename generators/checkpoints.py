@@ -1,4 +1,4 @@
-"""Checkpoints: weights and what builds their model again, in one safetensors file, never pickle."""
+"""Checkpoints: weights, what builds their model again, and how far training got, in one safetensors file, never pickle."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ FORMAT = "reid-aug generator 1"
 
 
 def digest(model: torch.nn.Module) -> str:
-    """SHA-256 over names, shapes, types and bytes of everything the model saves: equal weights, equal digest."""
+    """Return the SHA-256 of names, shapes, types and bytes of everything the model saves: equal weights, equal digest."""
     return tensors_digest(model.state_dict())
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the tensors' names, types, shapes and bytes, in the order of their names.
+
+    >>> tensors_digest({"b": torch.ones(1), "a": torch.zeros(2)})[:12]
+    '0220c8c34fcb'
+    """
     sha = hashlib.sha256()
     for key in sorted(tensors):
         tensor = tensors[key].detach().to("cpu").contiguous()
@@ -40,15 +45,13 @@ def save(model: Generator, path: str | os.PathLike[str]) -> None:
 
 
 def header(model: Generator) -> dict[str, Any]:
-    """What a checkpoint says of its model: name, options, size, skeleton, digest of the weights, torch's version."""
-    return {
-        "generator": name_of(model),
-        "options": model.options,
-        "size": list(model.size),
-        "skeleton": model.skeleton.name,
-        "digest": digest(model),
-        "torch": torch.__version__,
-    }
+    """Return what a checkpoint says of its model: what builds it again, digest of the weights, torch's version."""
+    return {**_built_as(model), "digest": digest(model), "torch": torch.__version__}
+
+
+def _built_as(model: Generator) -> dict[str, Any]:
+    """Return what builds the model again; TypeError when its constructor does not keep its options."""
+    return {"generator": name_of(model), "options": model.options, "size": list(model.size), "skeleton": model.skeleton.name}
 
 
 def load(path: str | os.PathLike[str]) -> Generator:
@@ -57,8 +60,8 @@ def load(path: str | os.PathLike[str]) -> Generator:
     Takes what `save` wrote and what training writes; optimiser state is left where it is, and players named
     "discriminator" may be missing. ValueError when the file is no checkpoint, or its weights do not fit.
     """
-    made_by = read_header(path)
-    model = create(made_by["generator"], **made_by["options"])
+    head = read_header(path)
+    model = create(head["generator"], **head["options"])
     load_weights(model, path)
     return model.eval()
 
@@ -78,18 +81,19 @@ def load_weights(model: Generator, path: str | os.PathLike[str]) -> None:
     missing = [key for key in missing if key not in spare]
     if missing or unexpected:
         raise ValueError(f"{path}: weights do not fit {name_of(model)!r}: missing {missing[:3]}, unexpected {unexpected[:3]}")
-    said = read_header(path).get("digest")
-    if not spare & (set(model.state_dict()) - set(state)) and said and digest(model) != said:
-        raise ValueError(f"{path}: weights are not the ones that were saved (digest {digest(model)[:12]}, header says {said[:12]})")
+    saved = read_header(path).get("digest")
+    if not spare & (set(model.state_dict()) - set(state)) and saved and digest(model) != saved:
+        raise ValueError(f"{path}: weights are not the ones that were saved (digest {digest(model)[:12]}, header says {saved[:12]})")
 
 
 def _keys_of(model: Generator, player: torch.nn.Module) -> list[str]:
+    """Return the names that a player's weights and buffers have among the model's."""
     owned = {id(t) for t in (*player.parameters(), *player.buffers())}
     return [key for key, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in owned]
 
 
 def read_header(path: str | os.PathLike[str], kind: str = FORMAT) -> dict[str, Any]:
-    """A checkpoint's header; FileNotFoundError when there is no file, ValueError when it is something else."""
+    """Return a checkpoint's header; FileNotFoundError when there is no file, ValueError when it is something else."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -122,3 +126,77 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+# --- a training that goes on where it stopped ---
+
+
+def save_training(
+    model: Generator, optimizers: Mapping[str, torch.optim.Optimizer], path: str | os.PathLike[str], step: int, about: Mapping[str, Any]
+) -> None:
+    """Write the model, its players' optimisers and the random state after `step` steps to one file, atomically.
+
+    `about` is what else decides how a training ends; `load_training` refuses to go on with any other.
+    """
+    tensors = {**model.state_dict(), "rng/cpu": torch.get_rng_state()}
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+    for player, optimizer in optimizers.items():
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{player}/{index}/{key}": torch.as_tensor(value) for key, value in values.items()}
+    write_tensors(tensors, {"format": FORMAT, **header(model), "step": step, "about": _plain(about)}, path)
+
+
+def load_training(
+    model: Generator, optimizers: Mapping[str, torch.optim.Optimizer], path: str | os.PathLike[str], about: Mapping[str, Any]
+) -> tuple[int, dict[str, Tensor]]:
+    """Give the model and its optimisers what `save_training` wrote; return the steps done and the random state.
+
+    ValueError names what the checkpoint's model, or its `about`, has otherwise.
+    """
+    head, built_as = read_header(path), _built_as(model)
+    _refuse_other(path, {key: head[key] for key in built_as}, built_as)
+    if "step" not in head:
+        raise ValueError(f"{path} holds weights alone: nothing to resume from")
+    _refuse_other(path, head["about"], _plain(about))
+    load_weights(model, path)
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys() if "/" in key}  # noqa: SIM118
+    for player, optimizer in optimizers.items():
+        _restore(optimizer, {k.split("/", 2)[2]: v for k, v in state.items() if k.startswith(f"optimizer/{player}/")})
+    return int(head["step"]), {key: value for key, value in state.items() if key.startswith("rng/")}
+
+
+def restore_random(state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Let random numbers go on where the checkpoint's training stopped; nothing changes where `state` is empty."""
+    if "rng/cpu" in state:
+        torch.set_rng_state(state["rng/cpu"])
+    if device.type == "cuda" and "rng/cuda" in state:
+        torch.cuda.set_rng_state(state["rng/cuda"], device)
+
+
+def _refuse_other(path: str | os.PathLike[str], saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Raise ValueError with the first key, in alphabetical order, that two mappings differ in."""
+    for key in sorted({*saved, *current}):
+        if _plain(saved.get(key)) != _plain(current.get(key)):
+            raise ValueError(
+                f"{path} was trained with {key} {saved.get(key)!r}, this run asks for {current.get(key)!r}: "
+                "train into another folder or remove that one"
+            )
+
+
+def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimiser back its state, from tensors named "<parameter's index>/<key>"."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split("/")
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON would give it back: tuples are lists."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,17 +1,19 @@
-"""The ten body parts of Deformable GAN: where each is in the target, and which affine transform brings it there.
+"""Body parts that move rigidly: where each is, and which transform brings it from the source to the target's pose.
 
-Torso, head and eight limbs of openpose_18 (Siarohin et al. 2018, §3.1; rectangles as in the released code), for a whole
-batch at once, in closed form, on the pose's device.
+The ten of Deformable GAN are torso, head and eight limbs of openpose_18 (Siarohin et al. 2018, §3.1; rectangles as in the
+released code), by affine transforms; those of posewarp are the limbs of any skeleton, by similarities (Balakrishnan et al.
+2018). For a whole batch at once, in closed form, on the pose's device.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.pose import Pose, openpose_18
-from generators.warp import fit_affine, no_point
+from generators.maps import limb_prior
+from generators.pose import Pose, Skeleton, openpose_18
+from generators.warp import fit_affine, fit_similarity, no_point
 
 TORSO = ("r_hip", "l_hip", "l_shoulder", "r_shoulder")
 FACE = ("nose", "r_eye", "l_eye", "r_ear", "l_ear")
@@ -36,61 +38,70 @@ _KEPT: dict[tuple[tuple[float, ...], torch.device, torch.dtype], Tensor] = {}
 
 
 def _on(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
-    """Numbers on a device, kept there: copied each time they would make a GPU wait."""
+    """Return numbers as a tensor on a device, made once: copied each time they would make a GPU wait."""
     if torch.compiler.is_compiling():  # a constant of what is compiled
         return torch.tensor(numbers, dtype=dtype, device=device)
     key = (numbers, device, dtype)
     if key not in _KEPT:
-        with torch.inference_mode(False):  # what drawing keeps here, learning may need
+        with torch.inference_mode(False):  # what rendering keeps here, learning may need
             _KEPT[key] = torch.tensor(numbers, dtype=dtype, device=device)
     return _KEPT[key]
 
 
 def _joints(values: Tensor, which: tuple[int, ...]) -> Tensor:
-    """Rows of joints, of xy (B, K, 2) or visible (B, K)."""
+    """Pick joints of xy (B, K, 2) or visible (B, K)."""
     return values.index_select(1, _on(which, values.device))
 
 
 def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor, Tensor]:
-    """Transforms (B, 10, 2, 3), target → source pixels, and the target's part masks (B, 10, H, W) bool.
+    """Return transforms (B, 10, 2, 3), target → source pixels, and the target's part masks (B, 10, H, W) bool.
 
-    A limb missing in the target has an empty mask and a transform that finds nothing; one missing in the source is taken
-    from the mirrored limb, and finds nothing when that is missing too. `total` fits as scikit-image does.
+    A limb missing in the target has an empty mask and a transform that leads nowhere; one missing in the source is taken
+    from the mirrored limb, and leads nowhere when that is missing too. `total` fits as scikit-image does.
     """
-    mine, theirs = torso_length(source), torso_length(target)
+    scale, target_scale = torso_length(source), torso_length(target)
     unknown = target.size[0] / 4
-    mine, theirs = (torch.where(a > 0, a, torch.where(b > 0, b, unknown)) for a, b in ((mine, theirs), (theirs, mine)))
-    there = _joints(target.visible, _START) & _joints(target.visible, _END)  # (B, 8)
-    own = _joints(source.visible, _START) & _joints(source.visible, _END)
+    scale, target_scale = (
+        torch.where(a > 0, a, torch.where(b > 0, b, unknown)) for a, b in ((scale, target_scale), (target_scale, scale))
+    )
+    in_target = _joints(target.visible, _START) & _joints(target.visible, _END)  # (B, 8)
+    in_source = _joints(source.visible, _START) & _joints(source.visible, _END)
     mirrored = _joints(source.visible, _OTHER_START) & _joints(source.visible, _OTHER_END)
-    start = torch.where(own[..., None], _joints(source.xy, _START), _joints(source.xy, _OTHER_START))
-    end = torch.where(own[..., None], _joints(source.xy, _END), _joints(source.xy, _OTHER_END))
+    start = torch.where(in_source[..., None], _joints(source.xy, _START), _joints(source.xy, _OTHER_START))
+    end = torch.where(in_source[..., None], _joints(source.xy, _END), _joints(source.xy, _OTHER_END))
     both = source.visible & target.visible
     # One fit for all: torso and limbs have four points, the head seven; those that a part lacks weigh nothing.
-    wanted = _points(target.xy, _corners(_joints(target.xy, _START), _joints(target.xy, _END), HALF_WIDTH * theirs))
-    weight = F.pad(_joints(both, _TORSO).to(mine.dtype), (0, 3))[:, None], _joints(both, _HEAD).to(mine.dtype)[:, None], _four(mine)
-    fitted, ok = fit_affine(wanted, _points(source.xy, _corners(start, end, HALF_WIDTH * mine)), torch.cat(weight, dim=1), total)
+    points = _points(target.xy, _corners(_joints(target.xy, _START), _joints(target.xy, _END), HALF_WIDTH * target_scale))
+    source_points = _points(source.xy, _corners(start, end, HALF_WIDTH * scale))
+    torso, head = F.pad(_joints(both, _TORSO).to(scale.dtype), (0, 3)), _joints(both, _HEAD).to(scale.dtype)
+    fitted, ok = fit_affine(points, source_points, torch.cat((torso[:, None], head[:, None], _four(scale)), dim=1), total)
     face = _joints(both, _FACE).any(-1, keepdim=True)
-    known = torch.cat((ok[:, :1], ok[:, 1:2] & face, ok[:, 2:] & there & (own | mirrored)), dim=1)
+    moves = torch.cat((ok[:, :1], ok[:, 1:2] & face, ok[:, 2:] & in_target & (in_source | mirrored)), dim=1)
     # The torso stays where it can't be fitted, everything else is nowhere.
     otherwise = no_point(fitted).repeat(10, 1, 1)
     otherwise[0, :, 2] = 0
-    transforms = torch.where(known[..., None, None], fitted, otherwise)
-    return transforms, _masks(target, there, theirs)
+    return torch.where(moves[..., None, None], fitted, otherwise), _masks(target, in_target, target_scale)
 
 
 def _points(xy: Tensor, corners: Tensor) -> Tensor:
-    """What each part is fitted on, (B, 10, 7, 2)."""
+    """Return the points that each part is fitted on, (B, 10, 7, 2)."""
     return torch.cat((F.pad(_joints(xy, _TORSO), (0, 0, 0, 3))[:, None], _joints(xy, _HEAD)[:, None], F.pad(corners, (0, 0, 0, 3))), dim=1)
 
 
 def _four(like: Tensor) -> Tensor:
-    """Weights (B, 8, 7) of limbs: their four corners."""
+    """Return the limbs' weights (B, 8, 7): 1 for their four corners."""
     return (torch.arange(7, device=like.device) < 4).to(like.dtype).expand(len(like), 8, 7)
 
 
 def torso_length(pose: Pose) -> Tensor:
-    """Root mean square (*B) of the two shoulder-hip lengths, of one where only one is seen, 0 where none is."""
+    """Return the root mean square (*B) of the two shoulder-hip lengths, of one where only one is seen, 0 where none is.
+
+    >>> pose = Pose.unknown(openpose_18, (128, 64))
+    >>> for joint, place in {"r_shoulder": (20.0, 30.0), "r_hip": (23.0, 34.0)}.items():
+    ...     pose.xy[openpose_18.index(joint)], pose.visible[openpose_18.index(joint)] = torch.tensor(place), True
+    >>> torso_length(pose)
+    tensor(5.)
+    """
     squares, counts = [], []
     for shoulder, hip in (("r_shoulder", "r_hip"), ("l_shoulder", "l_hip")):
         i, j = openpose_18.index(shoulder), openpose_18.index(hip)
@@ -101,7 +112,7 @@ def torso_length(pose: Pose) -> Tensor:
 
 
 def _corners(start: Tensor, end: Tensor, half_width: Tensor) -> Tensor:
-    """Corners (B, 8, 4, 2) of the rectangles around segments (B, 8, 2): all on one point where a segment has no length."""
+    """Return the corners (B, 8, 4, 2) of the rectangles around segments (B, 8, 2): all on one point where a segment has no length."""
     along = end - start
     length = along.square().sum(-1, keepdim=True).clamp(min=1e-12).sqrt()
     across = torch.stack((-along[..., 1], along[..., 0]), dim=-1) / length * half_width[:, None, None]
@@ -110,21 +121,21 @@ def _corners(start: Tensor, end: Tensor, half_width: Tensor) -> Tensor:
     return torch.stack((first - across, first + across, last + across, last - across), dim=-2)
 
 
-def _masks(pose: Pose, there: Tensor, torso: Tensor) -> Tensor:
-    """Part masks (B, 10, H, W) bool, edges included: in each row of pixels, an interval.
+def _masks(pose: Pose, seen: Tensor, torso: Tensor) -> Tensor:
+    """Rasterise the parts (B, 10, H, W) bool, edges included: in each row of pixels, an interval.
 
     The torso's is everything, and fills the background; the head's a square, the limbs' the rectangles of `_corners`.
     """
     make = {"dtype": pose.xy.dtype, "device": pose.xy.device}
     rows = torch.arange(pose.size[0], **make)
     everywhere = torch.full((len(pose), 1, len(rows)), torch.inf, **make)
-    head, limbs = _head(pose, rows, HEAD_HALF_SIDE * torso), _rectangles(pose, rows, there, HALF_WIDTH * torso)
+    head, limbs = _head(pose, rows, HEAD_HALF_SIDE * torso), _rectangles(pose, rows, seen, HALF_WIDTH * torso)
     low, high = torch.cat((-everywhere, head[0], limbs[0]), dim=1), torch.cat((everywhere, head[1], limbs[1]), dim=1)
     return _intervals(low, high, pose.size[1])
 
 
 def _head(pose: Pose, rows: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
-    """Ends (B, 1, H) of the square around the middle of what is seen of the face; it has none when nothing is."""
+    """Return the ends (B, 1, H) of the square around the middle of what is seen of the face; it has none when nothing is."""
     seen = _joints(pose.visible, _FACE)
     middle = _joints(pose.xy, _FACE).sum(-2) / seen.sum(-1, keepdim=True).clamp(min=1)  # invisible joints are 0
     inside = ((rows - middle[:, 1:]).abs() <= half[:, None]) & seen.any(-1, keepdim=True)
@@ -132,8 +143,8 @@ def _head(pose: Pose, rows: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     return (x - half[:, None]).expand_as(inside)[:, None], torch.where(inside, x + half[:, None], -torch.inf)[:, None]
 
 
-def _rectangles(pose: Pose, rows: Tensor, there: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
-    """Ends (B, 8, H) of the limbs' rectangles; none where a limb is not there or has no length."""
+def _rectangles(pose: Pose, rows: Tensor, seen: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the ends (B, 8, H) of the limbs' rectangles; none where a limb is not `seen (B, 8)` or has no length."""
     start, along = _joints(pose.xy, _START), _joints(pose.xy, _END) - _joints(pose.xy, _START)
     length = along.square().sum(-1, keepdim=True).sqrt()
     ux, uy = (along / length.clamp(min=1e-6)).split(1, dim=-1)  # (B, 8, 1)
@@ -142,26 +153,67 @@ def _rectangles(pose: Pose, rows: Tensor, there: Tensor, half: Tensor) -> tuple[
     # Along the limb ux·x + uy·y, across it −uy·x + ux·y, both within bounds.
     least, most = torch.stack((-BEFORE * length, -side)), torch.stack(((1 + after) * length, side))
     low, high = _between(torch.stack((ux, -uy)), torch.stack((uy * y, ux * y)), least, most)
-    high = torch.where(there[..., None] & (length > 1e-6), high.amin(0), -torch.inf)
+    high = torch.where(seen[..., None] & (length > 1e-6), high.amin(0), -torch.inf)
     return low.amax(0) + start[..., :1], high + start[..., :1]
 
 
 def _between(slope: Tensor, value: Tensor, least: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
-    """Where least ≤ slope · x + value ≤ most: an interval of x, all of it or none where the slope is 0."""
+    """Return where least ≤ slope · x + value ≤ most: an interval of x, all of it or none where the slope is 0."""
     flat = slope.abs() < 1e-9
     steep = torch.where(flat, 1.0, slope)
-    one, other = (least - value) / steep, (most - value) / steep
+    at_least, at_most = (least - value) / steep, (most - value) / steep
     # On the level, x is free or nowhere: ends that any comparison takes for infinite.
     free = torch.where((value >= least) & (value <= most), torch.inf, -torch.inf)
-    return torch.where(flat, -free, torch.minimum(one, other)), torch.where(flat, free, torch.maximum(one, other))
+    return torch.where(flat, -free, torch.minimum(at_least, at_most)), torch.where(flat, free, torch.maximum(at_least, at_most))
 
 
 def _intervals(low: Tensor, high: Tensor, width: int) -> Tensor:
-    """Masks (…, width) bool of the pixels from `low` to `high` (…): rows looked up in two tables, a word of eight pixels at a time."""
+    """Return masks (…, width) bool of the pixels from `low` to `high` (…), by rows of two tables, a word of eight pixels at a time.
+
+    >>> _intervals(torch.tensor([0.5]), torch.tensor([2.0]), width=4)
+    tensor([[False,  True,  True, False]])
+    """
     first, last = low.ceil().clamp(0, width).long(), high.floor().clamp(-1, width - 1).long() + 1
     columns, ends = torch.arange(width, device=low.device), torch.arange(width + 1, device=low.device)[:, None]
     from_first, to_last = columns >= ends, columns < ends  # (width + 1, width)
     if width % 8 == 0:
         from_first, to_last = from_first.view(torch.int64), to_last.view(torch.int64)
-    found = from_first.index_select(0, first.flatten()).bitwise_and_(to_last.index_select(0, last.flatten()))
-    return found.view(torch.bool).view(*low.shape, width)
+    words = from_first.index_select(0, first.flatten()).bitwise_and_(to_last.index_select(0, last.flatten()))
+    return words.view(torch.bool).view(*low.shape, width)
+
+
+class Limbs(nn.Module):
+    """A skeleton's limbs as matrices (L, K) over its joints: who belongs to one, and the mean at its two ends.
+
+    The first half of a limb's joints is one end, the rest the other: shoulders and hips, head and shoulders.
+    """
+
+    members: Tensor
+    ends: Tensor
+
+    def __init__(self, skeleton: Skeleton) -> None:
+        super().__init__()
+        members, ends = torch.zeros(len(skeleton.limbs), len(skeleton)), torch.zeros(2, len(skeleton.limbs), len(skeleton))
+        for row, limb in enumerate(skeleton.limbs):
+            members[row, list(limb)] = 1
+            for end, part in enumerate((limb[: len(limb) // 2], limb[len(limb) // 2 :])):
+                ends[end, row, list(part)] = 1 / len(part)
+        self.register_buffer("members", members, persistent=False)
+        self.register_buffer("ends", ends, persistent=False)
+
+    def seen(self, pose: Pose) -> Tensor:
+        """Tell whether all of a limb's joints are visible, (B, L) bool."""
+        return (pose.visible[:, None] | (self.members == 0)).all(-1)
+
+    def prior(self, pose: Pose, sigma_px: float, torso_sigma_px: float, shortest_px2: float) -> Tensor:
+        """Rasterise where the limbs are likely to be, (B, 1 + L, H, W), by `limb_prior`; those of four joints are the wide ones."""
+        # A sum, not a matrix product: autocast would round the coordinates to bfloat16.
+        first, second = ((end[..., None].to(pose.xy.dtype) * pose.xy[:, None]).sum(-2) for end in self.ends)
+        sigma = torch.where(self.members.sum(-1) == 4, torso_sigma_px, sigma_px).to(pose.xy.dtype)
+        return limb_prior(first, second, self.seen(pose), pose.size, sigma, shortest_px2)
+
+    def transforms(self, source_pose: Pose, target_pose: Pose) -> tuple[Tensor, Tensor]:
+        """Return similarity transforms (B, L, 2, 3) from target to source pixels, and which limbs have one, (B, L) bool."""
+        target, source = target_pose.xy[:, None].expand(-1, len(self.members), -1, -1), source_pose.xy[:, None]
+        transform, fits = fit_similarity(target, source.expand_as(target), self.members.expand(target.shape[:-1]))
+        return transform, fits & self.seen(source_pose) & self.seen(target_pose)

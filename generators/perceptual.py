@@ -1,6 +1,6 @@
 """Frozen networks that images are compared on: VGG-19 from torchvision's weights, or any network behind one interface.
 
-They are no part of a generator: a checkpoint does not hold them, drawing does not need them, and no player owns them.
+They are no part of a generator: a checkpoint does not hold them, rendering does not need them, and no player owns them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Features:
 
 
 class Perceptual(nn.Module, ABC):
-    """A frozen network: images (B, 3, H, W) in [−1, 1] → one feature map per layer asked for, in their order."""
+    """A frozen network: images (B, 3, H, W) in [−1, 1] → one feature map per layer of its `Features`, in their order."""
 
     name: str = ""  # what a checkpoint and a report call it
     mean: Tensor
@@ -52,7 +52,7 @@ class Perceptual(nn.Module, ABC):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Images as networks trained on ImageNet's statistics take them."""
+        """Normalise images as networks trained on ImageNet take them."""
         return ((images + 1) / 2 - self.mean.to(images.dtype)) / self.std.to(images.dtype)
 
     @abstractmethod
@@ -60,7 +60,7 @@ class Perceptual(nn.Module, ABC):
 
 
 class VGG19(Perceptual):
-    """VGG-19 up to the deepest layer asked for; widths are read off the weights, so a narrow stand-in loads as well."""
+    """VGG-19 up to the deepest of the features' layers; widths are read off the weights, so a narrow stand-in loads as well."""
 
     def __init__(self, state: Mapping[str, Tensor], features: Features, name: str = "vgg19") -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class VGG19(Perceptual):
         self.requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        found: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         x = self.normalised(images)
         pool = F.max_pool2d if self.features.pooling == "max" else F.avg_pool2d
         for layer, convolution in zip(LAYERS, self.convolutions, strict=False):
@@ -85,12 +85,12 @@ class VGG19(Perceptual):
                 x = pool(x, 2)
             x = F.relu(convolution(x))
             if layer in self.features.layers:
-                found[layer] = x
-        return tuple(found[layer] for layer in self.features.layers)
+                outputs[layer] = x
+        return tuple(outputs[layer] for layer in self.features.layers)
 
 
 def _keys() -> list[str]:
-    """Names of VGG-19's convolutions in torchvision's state dict: features.0, features.2, features.5 …"""
+    """Return the names of VGG-19's convolutions in torchvision's state dict: features.0, features.2, features.5 …"""
     keys, at = [], 0
     for count in BLOCKS:
         for _ in range(count):
@@ -101,10 +101,10 @@ def _keys() -> list[str]:
 
 
 def load_perceptual(weights: str, features: Features) -> Perceptual | None:
-    """The network `weights` names: "imagenet" (torchvision's VGG-19, downloaded once), a PATH to such weights, or "none".
+    """Load the network that `weights` names: "imagenet" (torchvision's VGG-19, downloaded once), a PATH to such weights, or "none".
 
     FileNotFoundError names the file, the cache folder and the option when weights can't be had, ValueError when a file
-    holds something else. "reid:CHECKPOINT" is for those who know Re-ID networks (`reid_aug.train`).
+    holds something else. "reid:CHECKPOINT" is loaded by who knows Re-ID networks (`reid_aug.synthesis.train`).
     """
     if weights == "none":
         return None
@@ -118,7 +118,7 @@ def load_perceptual(weights: str, features: Features) -> Perceptual | None:
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """A file of plain weights (.safetensors, or .pth read without running code); ValueError when it is neither."""
+    """Read a file of plain weights (.safetensors, or .pth without running code); ValueError when it is neither."""
     try:
         if Path(path).suffix == ".safetensors":
             return safetensors.torch.load_file(str(path))
@@ -145,6 +145,10 @@ def _imagenet() -> Mapping[str, Tensor]:
         ) from None
 
 
-def compare(mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
-    """Sum over layers of the mean |difference| of feature maps: the perceptual L1 (Johnson et al. 2016, with L1)."""
-    return torch.stack([F.l1_loss(a, b) for a, b in zip(mine, theirs, strict=True)]).sum()
+def compare(features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    """Sum over layers the mean |difference| of feature maps: the perceptual L1 (Johnson et al. 2016, with L1).
+
+    >>> compare([torch.zeros(1, 2), torch.zeros(1, 4)], [torch.ones(1, 2), torch.full((1, 4), 0.5)])
+    tensor(1.5000)
+    """
+    return torch.stack([F.l1_loss(a, b) for a, b in zip(features, others, strict=True)]).sum()

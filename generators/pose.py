@@ -13,7 +13,7 @@ from torch import Tensor
 class Skeleton:
     """A named set of K joints, which of them move rigidly together, and which mirror which.
 
-    `limbs` are tuples of joints that move as one; `edges` are the lines a drawing or a body mask
+    `limbs` are tuples of joints that move as one; `edges` are the lines that a picture or a body mask
     joins; `mirror[k]` is the joint that joint k becomes when the image is flipped left to right.
     """
 
@@ -35,7 +35,7 @@ class Skeleton:
         return len(self.joints)
 
     def index(self, joint: str) -> int:
-        """Index of a joint by name; KeyError names the ones there are."""
+        """Return the index of a joint by name; KeyError names the joints there are."""
         try:
             return self.joints.index(joint)
         except ValueError:
@@ -130,30 +130,36 @@ class Pose:
         return replace(self, xy=self.xy[index], visible=self.visible[index])
 
     def to(self, *args: object, **kwargs: object) -> Pose:
-        """As Tensor.to on `xy`; `visible` follows to the device and stays bool."""
+        """Move as Tensor.to does, `xy` in full; `visible` follows to the device and stays bool."""
         xy = self.xy.to(*args, **kwargs)  # type: ignore[arg-type]
         return replace(self, xy=xy, visible=self.visible.to(xy.device, non_blocking=bool(kwargs.get("non_blocking"))))
 
     @staticmethod
     def unknown(skeleton: Skeleton, size: tuple[int, int]) -> Pose:
-        """A single pose (K, 2) of which nothing is visible."""
+        """Return a single pose (K, 2) of which nothing is visible."""
         return Pose(torch.zeros(len(skeleton), 2), torch.zeros(len(skeleton), dtype=torch.bool), skeleton, size)
 
     @staticmethod
     def cat(poses: Sequence[Pose]) -> Pose:
-        """One batch out of several (each with a leading batch axis) on one skeleton and size."""
+        """Join several batches, each with a leading batch axis, on one skeleton and size."""
         if len({(p.skeleton.name, p.size) for p in poses}) != 1:
             raise ValueError(f"poses to join share a skeleton and a size, got {sorted({(p.skeleton.name, p.size) for p in poses})}")
         return replace(poses[0], xy=torch.cat([p.xy for p in poses]), visible=torch.cat([p.visible for p in poses]))
 
     @staticmethod
     def stack(poses: Sequence[Pose]) -> Pose:
-        """A batch out of single poses (K, 2)."""
+        """Make a batch of single poses (K, 2)."""
         return Pose.cat([p[None] for p in poses])
 
 
 def mirror(pose: Pose) -> Pose:
-    """The pose of the image flipped left to right: x → W − 1 − x, and left joints become right ones."""
+    """Return the pose of the image flipped left to right: x → W − 1 − x, and left joints become right ones.
+
+    >>> pose = Pose(torch.tensor([[9.0, 1], [2, 5], [0, 0], [0, 0], [0, 0], [0, 0], [0, 0]]), torch.arange(7) < 2, upper_7, (32, 16))
+    >>> mirrored = mirror(pose)  # its joints begin with head, r_wrist, l_wrist
+    >>> mirrored.xy[:3].tolist(), mirrored.visible[:3].tolist()
+    ([[6.0, 1.0], [0.0, 0.0], [13.0, 5.0]], [True, False, True])
+    """
     order = torch.as_tensor(pose.skeleton.mirror, device=pose.xy.device)
     xy = pose.xy.index_select(-2, order)
     xy = torch.stack((pose.size[1] - 1 - xy[..., 0], xy[..., 1]), dim=-1)
@@ -161,19 +167,30 @@ def mirror(pose: Pose) -> Pose:
 
 
 def rescale(pose: Pose, size: tuple[int, int]) -> Pose:
-    """The pose of the image resized to `size` (H, W), pixel centres at integers: x' = (x + ½)·W'/W − ½."""
+    """Return the pose of the image resized to `size` (H, W), pixel centres at integers: x' = (x + ½)·W'/W − ½.
+
+    >>> pose = Pose(torch.full((7, 2), 3.5), torch.ones(7, dtype=torch.bool), upper_7, (32, 16))
+    >>> rescale(pose, (32, 32)).xy[0]
+    tensor([7.5000, 3.5000])
+    """
     scale = torch.tensor([size[1] / pose.size[1], size[0] / pose.size[0]], dtype=pose.xy.dtype, device=pose.xy.device)
     return replace(pose, xy=(pose.xy + 0.5) * scale - 0.5, size=size)
 
 
 def convert(pose: Pose, skeleton: Skeleton) -> Pose:
-    """The pose on another skeleton; a neck is the middle of both shoulders, a head the mean of what is seen of the face.
+    """Return the pose on another skeleton; a neck is the middle of both shoulders, a head the mean of what is seen of the face.
 
-    ValueError when `skeleton` asks for a joint that can't be had from the pose's own.
+    ValueError when `skeleton` has a joint that can't be made from the pose's.
+
+    >>> pose = Pose(torch.arange(34.0).view(17, 2), torch.ones(17, dtype=torch.bool), coco_17, (64, 64))
+    >>> pose.xy[coco_17.index("r_shoulder")].tolist(), pose.xy[coco_17.index("l_shoulder")].tolist()
+    ([12.0, 13.0], [10.0, 11.0])
+    >>> convert(pose, openpose_18).xy[openpose_18.index("neck")]
+    tensor([11., 12.])
     """
     if skeleton.name == pose.skeleton.name:
         return pose
-    xys, seen = [], []
+    places, seen = [], []
     for joint in skeleton.joints:
         names = (joint,) if joint in pose.skeleton.joints else _ALL_OF.get(joint) or _ANY_OF.get(joint, ())
         names = tuple(n for n in names if n in pose.skeleton.joints)
@@ -182,6 +199,6 @@ def convert(pose: Pose, skeleton: Skeleton) -> Pose:
         pick = torch.as_tensor([pose.skeleton.index(n) for n in names], device=pose.xy.device)
         visible = pose.visible.index_select(-1, pick)
         points = pose.xy.index_select(-2, pick)  # invisible ones are zero, so a sum skips them
-        xys.append(points.sum(-2) / visible.sum(-1, keepdim=True).clamp(min=1))
+        places.append(points.sum(-2) / visible.sum(-1, keepdim=True).clamp(min=1))
         seen.append(visible.all(-1) if joint in _ALL_OF else visible.any(-1))
-    return Pose(torch.stack(xys, dim=-2), torch.stack(seen, dim=-1), skeleton, pose.size)
+    return Pose(torch.stack(places, dim=-2), torch.stack(seen, dim=-1), skeleton, pose.size)

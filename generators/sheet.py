@@ -18,7 +18,7 @@ RIGHT, LEFT, MIDDLE = (255, 120, 60), (70, 160, 255), (240, 240, 90)
 
 
 def draw_pose(pose: Pose, background: Image | None = None, scale: int = 1) -> Image:
-    """One pose (K, 2) drawn as a skeleton on black, or on a copy of `background`, `scale` times its size."""
+    """Picture one pose (K, 2) as a skeleton on black, or on a copy of `background`, at `scale` times its size."""
     from PIL import Image, ImageDraw
 
     height, width = pose.size
@@ -39,7 +39,7 @@ def draw_pose(pose: Pose, background: Image | None = None, scale: int = 1) -> Im
 
 
 def sample_sheet(pair: PosePair, image: Tensor, gap_px: int = 4) -> Image:
-    """One row a pair: source, target pose, result, truth. `image (B, 3, H, W)` in [−1, 1] is the result."""
+    """Lay out a row per pair: source, target pose, result, truth. `image (B, 3, H, W)` in [−1, 1] is the result."""
     from PIL import Image
 
     size, rows = pair.target_pose.size, len(pair)
@@ -53,7 +53,7 @@ def sample_sheet(pair: PosePair, image: Tensor, gap_px: int = 4) -> Image:
 
 
 def to_image(tensor: Tensor) -> Image:
-    """One image (3, H, W) in [−1, 1] as a picture."""
+    """Turn one image (3, H, W) in [−1, 1] into a picture."""
     from PIL import Image
 
     pixels = ((tensor.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -1,27 +1,24 @@
-"""The one training loop: whose turn it is, what each player pays, checkpoints, resuming, curves and sample sheets."""
+"""The one training loop: whose turn it is, what each player pays, when to save and stop, curves and sample sheets."""
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
-import safetensors
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from generators.base import Generator, PosePair
-from generators.checkpoints import FORMAT, header, load_weights, read_header, write_tensors
+from generators.base import Generator, PosePair, batches_from
+from generators.checkpoints import load_training, restore_random, save_training
 from generators.perceptual import Perceptual, load_perceptual
 from generators.registry import name_of
 from generators.sheet import sample_sheet
+from generators.stopping import agreed, stopping
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -30,16 +27,9 @@ if TYPE_CHECKING:
 CHECKPOINT = "last.safetensors"
 
 
-@runtime_checkable
-class Seekable(Protocol):
-    """A stream of batches that can start anywhere: resuming need not draw what was drawn before."""
-
-    def starting_at(self, step: int) -> Iterator[PosePair]: ...
-
-
 @dataclass(frozen=True)
 class Trained:
-    """How a training ended: steps done, whether a signal stopped it, where its checkpoint is, its last losses."""
+    """How a training ended: steps done, whether a signal stopped it, where its checkpoint is, its last losses by "player/term"."""
 
     step: int
     stopped: bool
@@ -52,30 +42,31 @@ def train(
     pairs: Iterable[PosePair],
     out: str | Path,
     *,
-    steps: int | None = None,  # default: the paper's schedule
-    samples: PosePair | None = None,  # drawn on every sample sheet
-    save_every_steps: int = 1000,
-    sample_every_steps: int = 1000,
-    log_every_steps: int = 20,
-    seed: int = 0,
-    precision: str = "32-true",
-    accelerator: str = "auto",
-    devices: int | str = 1,
-    compile: bool = False,
-    fabric: Fabric | None = None,
-    perceptual: str | Perceptual = "imagenet",  # for papers that compare on features: weights, a network, or "none"
-    about: Mapping[str, Any] | None = None,  # what else decides the result: data, batches; kept in the checkpoint's header
+    steps: int | None = None,  # Number of steps; None is the paper's schedule.
+    samples: PosePair | None = None,  # Pairs that every sample sheet shows.
+    save_every_steps: int = 1000,  # Steps from one checkpoint to the next; the last step is always saved.
+    sample_every_steps: int = 1000,  # Steps from one sample sheet to the next.
+    log_every_steps: int = 20,  # Steps after which losses are read back and checked.
+    seed: int = 0,  # Seed of dropout and noise.
+    precision: str = "32-true",  # Lightning's name of a precision: "bf16-mixed", "16-mixed" …
+    accelerator: str = "auto",  # Lightning's name of a kind of device: "cpu", "cuda" …
+    devices: int | str = 1,  # Number of devices, or Lightning's "auto".
+    compile: bool = False,  # Whether torch.compile takes every player.
+    fabric: Fabric | None = None,  # A ready Fabric, in place of precision, accelerator and devices.
+    perceptual: str | Perceptual = "imagenet",  # Network for papers that compare images on features: its weights, itself, or "none".
+    about: Mapping[str, Any] | None = None,  # What else decides the result, such as data; kept in the checkpoint's header.
 ) -> Trained:
     """Train `model` in place and return how it went; `out` holds checkpoint, curves and sample sheets.
 
     `pairs` is an iterable of PosePair batches, the same in every process; each process takes its share of every
     batch. A checkpoint in `out` is resumed: on CPU the next step's losses equal an uninterrupted run's bit for bit
-    (a stream with `starting_at(step)` is asked to start there, any other is drawn from up to there).
+    (a stream with `starting_at(step)` is asked to start there; of any other, earlier batches are skipped).
     SIGINT or SIGTERM save and stop after the step under way. FloatingPointError names the step and the term of a
     loss that is not finite; ValueError says when the checkpoint in `out` is of another model or of other `about`.
-    Of several processes each has its own share's batch norm, and all draw the same noise.
+    Where several processes train, batch norm sees each one's share alone, and the random numbers are the same in all.
     A paper that compares images on VGG-19 gets it before anything else; FileNotFoundError says where its weights belong.
     """
+    _ = model.options  # TypeError now, not at the first checkpoint
     steps = model.schedule_steps() if steps is None else steps
     for name, value in (("steps", steps), ("save_every_steps", save_every_steps),
                         ("sample_every_steps", sample_every_steps), ("log_every_steps", log_every_steps)):  # fmt: skip
@@ -86,45 +77,32 @@ def train(
     if features is not None:
         network = load_perceptual(perceptual, features) if isinstance(perceptual, str) else perceptual
         model.perceptual, about["perceptual"] = network, network.name if network is not None else "none"
-    fabric = fabric or _fabric(precision, accelerator, devices)
-    loop = _Loop(model, Path(out), fabric, seed, about)
+    loop = _Loop(model, Path(out), fabric or _fabric(precision, accelerator, devices), seed, about)
     done = loop.resume()
     if compile:
         loop.compile()
-    stream = iter(pairs.starting_at(done)) if isinstance(pairs, Seekable) else _skip(iter(pairs), done)
-    if not done and model.prepare_steps:
-        stream = loop.prepare(stream)
-    loop.resume_random()  # not before: finding its place, a stream may draw from the same generator (a DataLoader does)
-    bar = tqdm(total=steps, initial=min(done, steps), desc=f"train {name_of(model)}", unit="step",
-               disable=None if fabric.is_global_zero else True)  # fmt: skip
-    writer = _writer(Path(out), done) if fabric.is_global_zero else None
+    stream = loop.start(pairs, done)
     step = done
-    with _stopping() as stop, bar:
-        while step < steps and not _agreed(fabric, stop):
-            try:
-                pair = next(stream)
-            except StopIteration:
-                raise ValueError(f"the pairs ran out at step {step} of {steps}: give a stream that does not end") from None
-            loop.step(step, pair)
+    with stopping() as stop, _bar(model, steps, done, loop.fabric) as bar:
+        while step < steps and not agreed(loop.fabric, stop):
+            loop.step(step, _next(stream, step, steps))
             step += 1
             bar.update()
             if step % log_every_steps == 0 or step == steps:
-                bar.set_postfix_str(loop.flush(writer), refresh=False)
+                bar.set_postfix_str(loop.flush(), refresh=False)
             if samples is not None and (step % sample_every_steps == 0 or step == steps):
-                loop.sample(samples, step, writer)
+                loop.sample(samples, step)
             if step % save_every_steps == 0 and step < steps:
-                loop.save(step, writer)
+                loop.save(step)
         stopped = step < steps
         if step > done:
-            loop.save(step, writer)
-    if writer is not None:
-        writer.close()
-    model.requires_grad_(True).eval()
+            loop.save(step)
+    loop.close()
     return Trained(step, stopped, loop.checkpoint, loop.last)
 
 
 class _Loop:
-    """Model, optimisers and what they have paid since the last flush."""
+    """Model, optimisers, curves, and what was paid since the last flush."""
 
     def __init__(self, model: Generator, out: Path, fabric: Fabric, seed: int, about: Mapping[str, Any]) -> None:
         self.model, self.fabric, self.checkpoint = model, fabric, out / CHECKPOINT
@@ -137,11 +115,11 @@ class _Loop:
         self.players = dict(model.players())
         _check_disjoint(self.players)
         self.optimizers = {name: model.optimizer(name, player.parameters()) for name, player in self.players.items()}
-        self.losses = model.losses
         self.pending: list[tuple[int, str, list[str], Tensor]] = []
         self.last: dict[str, float] = {}
         self.random: dict[str, Tensor] = {}
-        self.about = _plain(about)
+        self.about = about
+        self.writer: SummaryWriter | None = None
         if fabric.world_size > 1:  # the loop averages gradients itself, so all must start alike
             for tensor in model.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
@@ -151,7 +129,18 @@ class _Loop:
         for player in self.players.values():
             player.compile()
 
-    def prepare(self, stream: Iterator[PosePair]) -> Iterator[PosePair]:
+    def start(self, pairs: Iterable[PosePair], done: int) -> Iterator[PosePair]:
+        """Return the batches from step `done` on; at step 0, show the model the first ones it wants to see."""
+        stream = batches_from(pairs, done)
+        if not done and self.model.prepare_steps:
+            stream = self._prepare(stream)
+        # Not before: finding its place, a stream may draw random numbers too (a DataLoader does).
+        restore_random(self.random, self.fabric.device)
+        if self.fabric.is_global_zero:
+            self.writer = _writer(self.checkpoint.parent, done)
+        return stream
+
+    def _prepare(self, stream: Iterator[PosePair]) -> Iterator[PosePair]:
         """Show the model the stream's first batches, and give the stream back whole."""
         first = list(islice(stream, self.model.prepare_steps))
         with torch.no_grad():
@@ -159,7 +148,7 @@ class _Loop:
         return chain(first, stream)
 
     def step(self, step: int, pair: PosePair) -> None:
-        """One turn: every player whose turn it is pays its losses and moves."""
+        """Let every player whose turn it is pay its losses and move."""
         world, rank = self.fabric.world_size, self.fabric.global_rank
         if world > 1:
             if len(pair) % world:
@@ -168,7 +157,7 @@ class _Loop:
         # Converted where it is: what is counted joint by joint would make a GPU wait.
         pair = pair.on(self.model.skeleton).to(self.fabric.device, non_blocking=True)
         turn = self.model.turn(step)
-        # Who moves twice in a turn needs a new drawing the second time.
+        # Who moves twice in a turn needs a new image the second time.
         once = len(set(turn)) == len(turn)
         with self.model.sharing(self.players[name] for name in turn) if once else nullcontext():
             for name in turn:
@@ -176,8 +165,9 @@ class _Loop:
                 self._move(step, name, pair)
 
     def _move(self, step: int, name: str, pair: PosePair) -> None:
+        """Let one player pay the sum of its losses and take a step of its optimiser."""
         with self.fabric.autocast():
-            terms = self.losses(name, pair)
+            terms = self.model.losses(name, pair, step)
             total = torch.stack(tuple(terms.values())).sum()
         optimizer = self.optimizers[name]
         rate = self.model.learning_rate(name, step)
@@ -203,33 +193,31 @@ class _Loop:
         for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):  # type: ignore[union-attr]
             grad.copy_(part.view_as(grad))
 
-    def flush(self, writer: SummaryWriter | None) -> str:
-        """Read the losses back, refuse any that is not finite, write them to the curves; the newest as a line."""
+    def flush(self) -> str:
+        """Read the losses back, refuse any that is not finite, write them to the curves; return the newest as a line."""
         if not self.pending:
             return ""
         values = torch.cat([row for *_, row in self.pending]).tolist()
-        at = 0
-        for step, player, terms, _ in self.pending:
-            for term in terms:
-                value, at = values[at], at + 1
-                if not -float("inf") < value < float("inf"):
-                    raise FloatingPointError(
-                        f"loss {term!r} of player {player!r} is {value} at step {step}; the checkpoint in "
-                        f"{self.checkpoint.parent} is of an earlier step"
-                    )
-                self.last[f"{player}/{term}"] = value
-                if writer is not None:
-                    writer.add_scalar(f"{player}/{term}", value, step)
+        names = [(step, player, term) for step, player, terms, _ in self.pending for term in terms]
+        for (step, player, term), value in zip(names, values, strict=True):
+            if not -float("inf") < value < float("inf"):
+                raise FloatingPointError(
+                    f"loss {term!r} of player {player!r} is {value} at step {step}; the checkpoint in "
+                    f"{self.checkpoint.parent} is of an earlier step"
+                )
+            self.last[f"{player}/{term}"] = value
+            if self.writer is not None:
+                self.writer.add_scalar(f"{player}/{term}", value, step)
         self.pending.clear()
         return " ".join(f"{name.split('/')[0][:4]}/{name.split('/')[1]} {value:.3f}" for name, value in self.last.items())
 
     @torch.no_grad()
-    def sample(self, pair: PosePair, step: int, writer: SummaryWriter | None) -> None:
-        """Draw the sample pairs as they look now, to samples/<step>.png and the curves' page."""
+    def sample(self, pair: PosePair, step: int) -> None:
+        """Render the sample pairs as they look now, to samples/<step>.png and the curves' page."""
         if not self.fabric.is_global_zero:
             return
         self.model.eval()
-        # A generator may draw noise: what a sheet takes must not change what training draws next.
+        # A generator may take noise: a sheet must not change the random numbers that training gets next.
         with torch.random.fork_rng(devices=[self.fabric.device] if self.fabric.device.type == "cuda" else []):
             pair = pair.on(self.model.skeleton).to(self.fabric.device)
             with self.fabric.autocast():
@@ -239,81 +227,34 @@ class _Loop:
         folder = self.checkpoint.parent / "samples"
         folder.mkdir(exist_ok=True)
         sheet.save(folder / f"{step:07d}.png")
-        if writer is not None:
+        if self.writer is not None:
             import numpy as np
 
-            writer.add_image("samples", np.asarray(sheet), step, dataformats="HWC")
+            self.writer.add_image("samples", np.asarray(sheet), step, dataformats="HWC")
 
-    def save(self, step: int, writer: SummaryWriter | None) -> None:
-        """Write weights, optimiser state and random state to one file, atomically; losses are checked first."""
-        self.flush(writer)
+    def save(self, step: int) -> None:
+        """Write everything that training goes on from, atomically; losses are checked first."""
+        self.flush()
         if self.fabric.is_global_zero:
-            about = {"format": FORMAT, **header(self.model), "step": step, "about": self.about}
-            write_tensors({**self.model.state_dict(), **self._state()}, about, self.checkpoint)
+            save_training(self.model, self.optimizers, self.checkpoint, step, self.about)
         self.fabric.barrier()
 
-    def _state(self) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = {"rng/cpu": torch.get_rng_state()}
-        if self.fabric.device.type == "cuda":
-            tensors["rng/cuda"] = torch.cuda.get_rng_state(self.fabric.device)
-        for player, optimizer in self.optimizers.items():
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer/{player}/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
-        return tensors
-
     def resume(self) -> int:
-        """Take up the checkpoint in `out` when there is one; the number of steps already done."""
+        """Take up the checkpoint in `out` when there is one; return the number of steps already done."""
         if not self.checkpoint.exists():
             return 0
-        kept = read_header(self.checkpoint)
-        mine = header(self.model)
-        for key in ("generator", "options", "size", "skeleton"):
-            if _plain(kept[key]) != _plain(mine[key]):
-                raise ValueError(
-                    f"{self.checkpoint} was trained with {key} {kept[key]!r}, this run asks for {mine[key]!r}: "
-                    "train into another folder or remove that one"
-                )
-        if "step" not in kept:
-            raise ValueError(f"{self.checkpoint} holds weights alone: nothing to resume from")
-        for key in sorted({*kept["about"], *self.about}):
-            if kept["about"].get(key) != self.about.get(key):
-                raise ValueError(
-                    f"{self.checkpoint} was trained with {key} {kept['about'].get(key)!r}, this run asks for "
-                    f"{self.about.get(key)!r}: train into another folder or remove that one"
-                )
-        load_weights(self.model, self.checkpoint)
-        with safetensors.safe_open(str(self.checkpoint), framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys() if "/" in key}  # noqa: SIM118
-        for player, optimizer in self.optimizers.items():
-            _restore(optimizer, {k.split("/", 2)[2]: v for k, v in state.items() if k.startswith(f"optimizer/{player}/")})
-        self.random = {key: value for key, value in state.items() if key.startswith("rng/")}
-        return int(kept["step"])
+        done, self.random = load_training(self.model, self.optimizers, self.checkpoint, self.about)
+        return done
 
-    def resume_random(self) -> None:
-        """Draw on from where the checkpoint stopped drawing; nothing when there was none."""
-        if "rng/cpu" in self.random:
-            torch.set_rng_state(self.random["rng/cpu"])
-        if self.fabric.device.type == "cuda" and "rng/cuda" in self.random:
-            torch.cuda.set_rng_state(self.random["rng/cuda"], self.fabric.device)
-
-
-def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser back its state, from tensors named "<parameter's index>/<key>"."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split("/")
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON would give it back: tuples are lists."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+    def close(self) -> None:
+        """Close the curves and leave the model ready to render."""
+        if self.writer is not None:
+            self.writer.close()
+        self.model.requires_grad_(True).eval()
 
 
 def _check_disjoint(players: Mapping[str, nn.Module]) -> None:
+    """Raise ValueError where two players share a parameter."""
     owner: dict[int, str] = {}
     for name, player in players.items():
         for parameter in player.parameters():
@@ -321,13 +262,21 @@ def _check_disjoint(players: Mapping[str, nn.Module]) -> None:
                 raise ValueError(f"players {owner[id(parameter)]!r} and {name!r} share a parameter; players are disjoint")
 
 
-def _skip(stream: Iterator[PosePair], steps: int) -> Iterator[PosePair]:
-    for _ in range(steps):
-        next(stream, None)
-    return stream
+def _next(stream: Iterator[PosePair], step: int, steps: int) -> PosePair:
+    try:
+        return next(stream)
+    except StopIteration:
+        raise ValueError(f"the pairs ran out at step {step} of {steps}: give a stream that does not end") from None
+
+
+def _bar(model: Generator, steps: int, done: int, fabric: Fabric) -> tqdm:
+    """Show progress, in the first process alone."""
+    disable = None if fabric.is_global_zero else True
+    return tqdm(total=steps, initial=min(done, steps), desc=f"train {name_of(model)}", unit="step", disable=disable)
 
 
 def _fabric(precision: str, accelerator: str, devices: int | str) -> Fabric:
+    """Make what knows devices, precision and processes; ValueError for a choice that is not available here."""
     try:
         from lightning_fabric import Fabric
     except ImportError:  # the same class where only the umbrella package is installed
@@ -335,45 +284,16 @@ def _fabric(precision: str, accelerator: str, devices: int | str) -> Fabric:
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
     except (RuntimeError, TypeError, ImportError) as error:  # what Lightning raises for what is not here
-        said = " ".join(str(error).split())[:200]
-        raise ValueError(f"no training with accelerator={accelerator!r}, devices={devices!r}, precision={precision!r}: {said}") from None
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"no training with accelerator={accelerator!r}, devices={devices!r}, precision={precision!r}: {reason}") from None
     fabric.launch()
     return fabric
 
 
 def _writer(out: Path, done: int) -> SummaryWriter | None:
-    """Curves for TensorBoard; a resumed run hides what an earlier one wrote past its checkpoint."""
+    """Open the curves for TensorBoard; a resumed run hides what an earlier one wrote past its checkpoint."""
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
         return None
     return SummaryWriter(str(out / "curves"), purge_step=done)
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; a second SIGINT interrupts at once, as ever."""
-    stop, before = threading.Event(), {}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _agreed(fabric: Fabric, stop: threading.Event) -> bool:
-    """Whether any process was asked to stop: all must leave the loop at one step."""
-    if fabric.world_size == 1:
-        return stop.is_set()
-    asked = torch.tensor(float(stop.is_set()), device=fabric.device)
-    total = fabric.all_reduce(asked, reduce_op="sum")
-    assert isinstance(total, Tensor)
-    return bool(total > 0)

@@ -1,6 +1,6 @@
 """Limb transforms, fitted in closed form for a whole batch, and moving images or features by them.
 
-A transform (*B, 2, 3) maps target pixels to source pixels, x right, y down, pixel centres at integers: to draw a target
+A transform (*B, 2, 3) maps target pixels to source pixels, x right, y down, pixel centres at integers: to render a target
 pixel, look where it comes from.
 """
 
@@ -16,7 +16,12 @@ FAR_PX = 1000.0  # "no point": looks so far outside the source that it finds not
 
 
 def no_point(like: Tensor) -> Tensor:
-    """The transform (2, 3) that finds nothing: a shift of 1000 pixels."""
+    """Return the transform (2, 3) that leads nowhere, a shift of 1000 pixels, in the kind of `like`.
+
+    >>> no_point(torch.zeros(1))
+    tensor([[   1.,    0., 1000.],
+            [   0.,    1., 1000.]])
+    """
     # Made where it is used: numbers copied to a GPU would make it wait.
     transform = torch.eye(2, 3, dtype=like.dtype, device=like.device)
     transform[:, 2] = FAR_PX
@@ -24,11 +29,17 @@ def no_point(like: Tensor) -> Tensor:
 
 
 def fit_affine(target: Tensor, source: Tensor, weight: Tensor | None = None, total: bool = False) -> tuple[Tensor, Tensor]:
-    """Least-squares affine transforms (*B, 2, 3) that take points `target (*B, N, 2)` to `source (*B, N, 2)`.
+    """Fit, by least squares, affine transforms (*B, 2, 3) that take points `target (*B, N, 2)` to `source (*B, N, 2)`.
 
     `weight (*B, N)` 0 leaves a point out. `total` minimises as scikit-image's `estimate_transform("affine")` does: the
     total least squares of normalised points, the same as the ordinary one where a fit is exact. Also returns `ok (*B)`
     bool: False where the points left lie on a line or are fewer than three; the transform there is "no point".
+
+    >>> corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> transform, ok = fit_affine(corners, 2 * corners + torch.tensor([3.0, 4.0]))
+    >>> transform.round().int(), ok
+    (tensor([[2, 0, 3],
+            [0, 2, 4]], dtype=torch.int32), tensor(True))
     """
     t, s, w = _double(target, source, weight)
     t_mean, s_mean, t, s = _centred(t, s, w)
@@ -46,7 +57,7 @@ def fit_affine(target: Tensor, source: Tensor, weight: Tensor | None = None, tot
 
 
 def _total_ease(a: Tensor, b: Tensor, d: Tensor, st: Tensor, ss: Tensor) -> Tensor:
-    """What total least squares takes off the diagonal of cov(t, t): the least eigenvalue of its normal matrix.
+    """Return what total least squares takes off the diagonal of cov(t, t): the least eigenvalue of its normal matrix.
 
     Of [[S, 0, −x], [0, S, −y], [−x, −y, c]] for points scaled to a mean square distance of 2; the cubic's least root.
     """
@@ -69,9 +80,14 @@ def _total_ease(a: Tensor, b: Tensor, d: Tensor, st: Tensor, ss: Tensor) -> Tens
 
 
 def fit_similarity(target: Tensor, source: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Least-squares similarity transforms (rotation, scale, shift), as `fit_affine`; two points are enough.
+    """Fit similarity transforms (rotation, scale, shift), as `fit_affine` does affine ones; two points are enough.
 
     `ok` is False where the target points left are fewer than two or all on one point (Umeyama 1991, in the plane).
+
+    >>> transform, ok = fit_similarity(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([[5.0, 5.0], [5.0, 7.0]]))
+    >>> transform.round().int(), ok
+    (tensor([[ 0, -2,  5],
+            [ 2,  0,  5]], dtype=torch.int32), tensor(True))
     """
     t, s, w = _double(target, source, weight)
     t_mean, s_mean, t, s = _centred(t, s, w)
@@ -85,18 +101,20 @@ def fit_similarity(target: Tensor, source: Tensor, weight: Tensor | None = None)
 
 
 def _double(target: Tensor, source: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Fits are a few numbers each: float64 costs nothing and keeps them exact to 10⁻⁴ pixels."""
+    """Widen points and weights (*B, N, 1): fits are a few numbers each, so float64 costs nothing and is exact to 10⁻⁴ pixels."""
     w = torch.ones(target.shape[:-1], device=target.device) if weight is None else weight
     return target.double(), source.double(), w.double()[..., None]
 
 
 def _centred(t: Tensor, s: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the weighted means (*B, 1, 2) of both sets of points, and the points less their mean."""
     total = w.sum(-2, keepdim=True).clamp(min=1e-12)
     t_mean, s_mean = (t * w).sum(-2, keepdim=True) / total, (s * w).sum(-2, keepdim=True) / total
     return t_mean, s_mean, t - t_mean, s - s_mean
 
 
 def _assemble(linear: Tensor, t_mean: Tensor, s_mean: Tensor, ok: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Add to the linear part (*B, 2, 2) the shift that takes one mean to the other; "no point" where not `ok`."""
     shift = s_mean.mT - linear @ t_mean.mT  # (*B, 2, 1)
     fitted = torch.cat((linear, shift), dim=-1)
     # A fit of nearly degenerate points may leave every number's range in float32: that is no point either.
@@ -105,7 +123,12 @@ def _assemble(linear: Tensor, t_mean: Tensor, s_mean: Tensor, ok: Tensor, like: 
 
 
 def at_scale(transform: Tensor, scale: float | Tensor) -> Tensor:
-    """The transform on a feature map `scale` times the image's size: the shift shrinks, the rest stays (Siarohin et al. 2018)."""
+    """Return the transform on a feature map `scale` times the image's size: the shift shrinks, the rest stays (Siarohin et al. 2018).
+
+    >>> at_scale(torch.tensor([[1.0, 0.0, 8.0], [0.0, 1.0, -4.0]]), 1 / 4)
+    tensor([[ 1.,  0.,  2.],
+            [ 0.,  1., -1.]])
+    """
     factor = torch.ones_like(transform)
     factor[..., 2] = scale
     return transform * factor
@@ -116,7 +139,11 @@ def warp_images(
 ) -> Tensor:
     """Move `image (B, C, H, W)` by `transform (B, 2, 3)`, bilinearly; `padding` outside it: "zeros" or "border".
 
-    The result is `size` (H', W') or the image's own; `mask (B, H', W')` multiplies it.
+    The result is of `size` (H', W') or of the image's; `mask (B, H', W')` multiplies it.
+
+    >>> one_to_the_right = torch.tensor([[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])  # from which the target's pixels come
+    >>> warp_images(torch.tensor([[[[1.0, 2.0, 3.0]]]]), one_to_the_right)
+    tensor([[[[2., 3., 0.]]]])
     """
     if padding not in ("zeros", "border"):
         raise ValueError(f"warp_images pads with zeros or border, got {padding!r}")
@@ -126,7 +153,7 @@ def warp_images(
 
 
 def _places(transform: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Where each pixel of the result looks, x and y (B, H', W') in source pixels."""
+    """Return where each pixel of the result looks, x and y (B, H', W') in source pixels."""
     make = {"dtype": transform.dtype, "device": transform.device}
     rows, columns = torch.arange(size[0], **make)[:, None], torch.arange(size[1], **make)[None, :]
     m = transform[..., None, None]  # (B, 2, 3, 1, 1)
@@ -134,7 +161,7 @@ def _places(transform: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def _sample(image: Tensor, x: Tensor, y: Tensor, padding: str, mask: Tensor | None) -> Tensor:
-    """`warp_images` on a GPU: grid_sample, which counts from −1 to 1 between the outer edges of the outermost pixels."""
+    """Do `warp_images` on a GPU: by grid_sample, which counts from −1 to 1 between the outer edges of the outermost pixels."""
     sides = zip((x, y), (image.shape[-1], image.shape[-2]), strict=True)
     grid = torch.stack([(places + 0.5) * (2 / side) - 1 for places, side in sides], dim=-1)
     # In the places' own precision: bfloat16 counts pixels by eighths at best.
@@ -143,7 +170,7 @@ def _sample(image: Tensor, x: Tensor, y: Tensor, padding: str, mask: Tensor | No
 
 
 def _gather(image: Tensor, x: Tensor, y: Tensor, padding: str, mask: Tensor | None) -> Tensor:
-    """`warp_images` on a CPU: each result pixel is a weighted bag of four rows of a (pixels, C) table, 6 × grid_sample's speed."""
+    """Do `warp_images` on a CPU: each result pixel is a weighted bag of four rows of a (pixels, C) table, 6 × grid_sample's speed."""
     b, c, h, w = image.shape
     if padding == "border":
         x, y = x.clamp(0, w - 1), y.clamp(0, h - 1)
@@ -155,12 +182,12 @@ def _gather(image: Tensor, x: Tensor, y: Tensor, padding: str, mask: Tensor | No
 
 
 def _table(image: Tensor) -> Tensor:
-    """Pixels as rows (B · H · W, C): no copy where the image is channels-last."""
+    """Return pixels as rows (B · H · W, C): no copy where the image is channels-last."""
     return image.permute(0, 2, 3, 1).reshape(-1, image.shape[1])
 
 
 def _taps(x: Tensor, y: Tensor, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Rows of the table (…, 4) around the places x and y in the images of that number, and their bilinear weights; 0 outside."""
+    """Return rows of the table (…, 4) around the places x and y in the images of that number, and their bilinear weights; 0 outside."""
     h, w = size
     # Farther than a pixel outside nothing is found, wherever exactly; keeps the integers in range.
     x, y = x.clamp(-2, w + 1), y.clamp(-2, h + 1)
@@ -177,7 +204,7 @@ def _taps(x: Tensor, y: Tensor, image: Tensor, size: tuple[int, int]) -> tuple[T
 
 
 def _bags(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums (N, C) of four rows each; half precision is widened for the sum, which bags do not know in every kind."""
+    """Sum four weighted rows each, to (N, C); half precision is widened, as not every kind of bag knows it."""
     wide = table.double() if table.dtype == torch.float64 else table.float()
     return F.embedding_bag(index, wide, mode="sum", per_sample_weights=weight.to(wide.dtype))
 
@@ -187,6 +214,11 @@ def carry(features: Tensor, transforms: Tensor, masks: Tensor, aggregate: str = 
 
     `transforms (B, P, 2, 3)` and `masks (B, P, h, w)` are of the features' size (Siarohin et al. 2018, eq. 4). With
     `aggregate` "avg" the mean over the parts that cover a pixel, 0 where none does.
+
+    >>> stay, left = torch.eye(2, 3), torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    >>> masks = torch.tensor([[[[True, True, False]], [[False, True, True]]]])
+    >>> carry(torch.tensor([[[[1.0, 2.0, 3.0]]]]), torch.stack((stay, left))[None], masks)
+    tensor([[[[1., 3., 0.]]]])
     """
     parts = transforms.shape[1]
     if aggregate == "avg":
@@ -217,11 +249,11 @@ class _Carry(torch.autograd.Function):
         offered = covered.all(0).view(-1, 1).expand(-1, c)
         best = torch.where(offered, -torch.inf, 0.0).to(moved.dtype)
         winner = torch.zeros(best.shape, dtype=torch.uint8)
-        for number, (mine, there) in enumerate(zip(moved.split(counts), rows.split(counts), strict=True), start=1):
-            before = best.index_select(0, there)
-            better = mine > before
-            best.index_copy_(0, there, torch.maximum(before, mine))
-            winner.index_copy_(0, there, torch.where(better, number, winner.index_select(0, there)))
+        for number, (values, pixels) in enumerate(zip(moved.split(counts), rows.split(counts), strict=True), start=1):
+            before = best.index_select(0, pixels)
+            better = values > before
+            best.index_copy_(0, pixels, torch.maximum(before, values))
+            winner.index_copy_(0, pixels, torch.where(better, number, winner.index_select(0, pixels)))
         ctx.save_for_backward(index, weight, rows, part, winner)
         ctx.shape, ctx.dtype = features.shape, features.dtype
         return best.view(b, h, w, c).permute(0, 3, 1, 2).to(features.dtype)
@@ -230,8 +262,9 @@ class _Carry(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         index, weight, rows, part, winner = ctx.saved_tensors
         b, c, h, w = ctx.shape
-        own = _table(grad).index_select(0, rows) * (winner.index_select(0, rows) == (part + 1)[:, None])
+        received = _table(grad).index_select(0, rows) * (winner.index_select(0, rows) == (part + 1)[:, None])
         with torch.enable_grad():  # what a table gets back from its bags
-            table = torch.zeros(b * h * w, c, dtype=own.dtype if own.dtype == torch.float64 else torch.float32, requires_grad=True)
-            (back,) = torch.autograd.grad(_bags(table, index, weight), table, own.to(table.dtype))
+            wide = torch.float64 if received.dtype == torch.float64 else torch.float32
+            table = torch.zeros(b * h * w, c, dtype=wide, requires_grad=True)
+            (back,) = torch.autograd.grad(_bags(table, index, weight), table, received.to(table.dtype))
         return back.view(b, h, w, c).permute(0, 3, 1, 2).to(ctx.dtype), None, None

@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: BaseException, code: int) -> int:
-    said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    print(f"reid-aug: {' '.join(said.split())}", file=sys.stderr)
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    print(f"reid-aug: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
@@ -51,21 +51,24 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    def configured(name: str, run: Callable[[argparse.Namespace], int], text: str) -> None:
+    def configured(name: str, run: Callable[[argparse.Namespace], int], text: str, folder: str | None = None) -> None:
+        first, which = "config.yaml", "one YAML file"
+        if folder is not None:
+            first, which = "NAME | config.yaml", f"a YAML of configs/{folder} by name, or a file"
         verb(name, run, text).add_argument(
-            "settings", nargs="*", metavar="config.yaml | key=value", help="one YAML file, and values that override its keys"
+            "settings", nargs="*", metavar=f"{first} | key=value", help=f"{which}, and values that override its keys"
         )
 
-    configured("train", _train, "train a generator on pairs of images of one person")
+    configured("train", _train, "train a generator on pairs of images of one person", "generators")
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
     gate = verb("gate", _gate, "score a dump's images by identity and pose, and write a dump of those that pass")
     gate.add_argument("dump", metavar="DUMP")
     gate.add_argument("settings", nargs="*", metavar="config.yaml | key=value", help="e.g. reid=FILE identity=found novelty=0.1 out=DIR")
     configured("rendered", _rendered, "write the embedded data set of rendered people")
-    configured("bench", _bench, "train Re-ID baselines with and without augmentation and report rank-1 and mAP")
+    configured("bench", _bench, "train Re-ID baselines with and without augmentation and report rank-1 and mAP", "benchmarks")
     quality = verb("quality", _quality, "measure the images of a generator or of a dump by a protocol of configs/quality")
     quality.add_argument("target", metavar="CHECKPOINT | DUMP")
-    quality.add_argument("settings", nargs="*", metavar="protocol.yaml | key=value", help="e.g. data.root=DIR pairs.count=1000 out=DIR")
+    quality.add_argument("settings", nargs="*", metavar="NAME | protocol.yaml | key=value", help="e.g. data.root=DIR pairs.count=1000 out=DIR")
     study = verb("user-study", _user_study, "write a page on which people tell real images from generated ones")
     study.add_argument("real", metavar="REAL_DIR")
     study.add_argument("fake", metavar="FAKE_DIR")
@@ -97,9 +100,10 @@ def split_settings(settings: Sequence[str], folder: str | None = None) -> tuple[
         raise ValueError(f"one configuration file may be named, first, and then key=value, got {files[-1]!r}")
     path = files[0] if files else None
     if path is not None and folder is not None:
+        from generators import folders
         from reid_aug.config import named
 
-        path = str(named(path, folder))
+        path = str(named(path, folder, beside=folders() if folder == "generators" else ()))
     return path, [s for s in settings if "=" in s]
 
 
@@ -181,12 +185,12 @@ def _check(arguments: argparse.Namespace) -> int:
     from reid_aug.synthesis.manifest import NAME, Manifest
 
     folder = Path(arguments.folder)
-    found = Manifest.load(folder / NAME)
-    complaints = found.verify(folder)
+    manifest = Manifest.load(folder / NAME)
+    complaints = manifest.verify(folder)
     for complaint in complaints:
         print(complaint)
-    total = len(found.rows) + len(found.files)
-    print(f"{total - len(complaints)} of {total} files ({len(found.rows)} synthetic images) are as they were written")
+    total = len(manifest.rows) + len(manifest.files)
+    print(f"{total - len(complaints)} of {total} files ({len(manifest.rows)} synthetic images) are as they were written")
     return 1 if complaints else 0
 
 
@@ -208,6 +212,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     from reid_aug.bench import report
     from reid_aug.bench.config import load_config
     from reid_aug.bench.run import run, run_shares
+    from reid_aug.bench.summary import summarise, verdicts
     from reid_aug.config import shipped
 
     path, overrides = split_settings(arguments.settings, "benchmarks")
@@ -217,10 +222,10 @@ def _bench(arguments: argparse.Namespace) -> int:
         print(f"report: {report.write_shares(run_shares(config), config, command)}")
         return 0
     result = run(config)
-    written = report.write(result, config.name, command)
-    summaries = report.summarise(result)
+    summaries = summarise(result)
+    written = report.write(result, summaries, config.name, command)
     print(*filter(None, report.tables(result, summaries)), sep="\n\n")
-    print(*report.verdicts(summaries), sep="\n")
+    print(*verdicts(summaries), sep="\n")
     if config.record:
         report.record(result, summaries, config, command)
         print(f"record: {config.record}")

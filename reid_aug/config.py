@@ -39,7 +39,7 @@ C = TypeVar("C", bound=BaseModel)
 
 
 def load(model: type[C], path: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
-    """A frozen `model` from a YAML file and `key.sub=value` overrides; ValueError names key, rule and value."""
+    """Make a frozen `model` from a YAML file and `key.sub=value` overrides; ValueError names key, rule and value."""
     for override in overrides:
         if "=" not in override or override.startswith("="):
             raise ValueError(f"an override reads key=value, got {override!r}")
@@ -60,7 +60,7 @@ def load(model: type[C], path: str | Path | None = None, overrides: Sequence[str
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The table of keys in a YAML file; FileNotFoundError or ValueError, in one line, when there is none."""
+    """Read the table of keys in a YAML file; FileNotFoundError or ValueError, in one line, when there is none."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no configuration file at {path}")
     try:
@@ -80,21 +80,21 @@ def shipped(name: str) -> Path:
     return path
 
 
-def named(name: str, folder: str, what: str = "configuration") -> Path:
+def named(name: str, folder: str, what: str = "configuration", beside: Sequence[Path] = ()) -> Path:
     """Give the YAML of a shipped configuration's name, such as `pg2` of `generators`, or the file itself where a path is given.
 
-    ValueError, with the nearest, for a name that is neither.
+    `beside` are folders of the user's own; the shipped ones come first. ValueError, with the nearest, for a name that is neither.
     """
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
         return Path(name)
-    known = sorted(path.stem for path in shipped(folder).glob("*.yaml"))
+    known = {path.stem: path for place in (*reversed(beside), shipped(folder)) for path in sorted(place.glob("*.yaml"))}
     if name not in known:
-        raise ValueError(f"no {what} named {name!r}; there are {', '.join(known)}{nearest(name, known)}, or give a .yaml file")
-    return shipped(folder) / f"{name}.yaml"
+        raise ValueError(f"no {what} named {name!r}; there are {', '.join(sorted(known))}{nearest(name, known)}, or give a .yaml file")
+    return known[name]
 
 
 def explain(model: type[BaseModel], error: ValidationError) -> str:
-    """One complaint of pydantic's as one line: the key, the rule, the value, and the nearest key when one is unknown."""
+    """Put one complaint of pydantic's into one line: the key, the rule, the value, and the nearest key when one is unknown."""
     # A misspelt key comes first: that the right one is missing follows from it.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     keys, _ = _walk(model, first["loc"])
@@ -109,17 +109,17 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
         return f"{begin}{_kinds(model, first['loc'], first.get('ctx', {}))}"
     if first["type"] == "value_error":  # a rule of ours, whose message has the value; pydantic's input may be the whole table
         return begin + first["msg"].removeprefix("Value error, ")
-    said = begin + first["msg"][0].lower() + first["msg"][1:]
+    complaint = begin + first["msg"][0].lower() + first["msg"][1:]
     # The value of broken JSON is the whole file.
-    return said if first["type"] == "json_invalid" else f"{said}, got {_cut(repr(first['input']))}"
+    return complaint if first["type"] == "json_invalid" else f"{complaint}, got {_cut(repr(first['input']))}"
 
 
-def _cut(said: str) -> str:
-    return said if len(said) <= SHOWN else said[: SHOWN - 1] + "…"
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def _kinds(model: type[BaseModel], where: tuple[int | str, ...], about: dict[str, Any]) -> str:
-    """What a table whose kind is unknown, or not given, may be."""
+    """Say what a table whose kind is unknown, or not given, may be."""
     key = str(about["discriminator"]).strip("'")
     kinds = [kind for member in get_args(_bare(_walk(model, where)[1])) for kind in get_args(member.model_fields[key].annotation)]
     if "tag" in about:
@@ -129,7 +129,7 @@ def _kinds(model: type[BaseModel], where: tuple[int | str, ...], about: dict[str
 
 
 def _walk(model: Any, where: tuple[int | str, ...]) -> tuple[list[str], Any]:
-    """The keys a user wrote on the way to a place of pydantic's, which names union members too, and the type that is there."""
+    """Follow the keys a user wrote on the way to a place of pydantic's, which names union members too, and the type that is there."""
     keys: list[str] = []
     for part in where:
         model = _bare(model)
@@ -145,13 +145,13 @@ def _walk(model: Any, where: tuple[int | str, ...]) -> tuple[list[str], Any]:
             field = model.model_fields.get(str(part))
             model = field.annotation if field else None
         else:  # a table's values or a row's elements
-            inside = [one for one in get_args(model) if one is not Ellipsis]
+            inside = [kind for kind in get_args(model) if kind is not Ellipsis]
             model = inside[-1] if inside else None
     return keys, model
 
 
 def _bare(kind: Any) -> Any:
-    """A type without what is annotated to it."""
+    """Strip a type of what is annotated to it."""
     return _bare(get_args(kind)[0]) if get_origin(kind) is Annotated else kind
 
 
@@ -160,6 +160,6 @@ def _is_model(kind: Any) -> bool:
 
 
 def digest(config: BaseModel | dict[str, Any]) -> str:
-    """Twelve hex digits that change when any value of the configuration does."""
+    """Give twelve hex digits that change when any value of the configuration does."""
     values = config.model_dump(mode="json") if isinstance(config, BaseModel) else config
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

@@ -34,7 +34,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
     image name to Pose; `bank` the target poses, by default those of the whole training set. Images are drawn once
     into `cache_dir` (default: the user's cache folder), under a name that changes with generator, bank, seed,
     per_image or source images; the next construction finds them there. `base` in query or gallery mode stays as it
-    is. `draw` names how target poses are chosen (`augmenter.DRAWS`). `gate` (a GateConfig, or its keys) leaves images
+    is. `draw` names how target poses are chosen (`synthesis.target_poses.DRAWS`). `gate` (a GateConfig, or its keys) leaves images
     out of `train` by scores that are kept beside the images, so that another gate draws nothing; one on identity asks
     `reid`, a baseline file of the benchmark's that was trained on the real images alone, or a function from uint8
     images (N, 3, H, W) to features (N, D). `synthetic_dsetid` gives synthetic rows a data set index of their own (for
@@ -89,14 +89,14 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         )  # fmt: skip
 
     def _gated(self, gate: GateConfig, network: ReidNetwork | None, people: list[PersonImage], bank: PoseBank) -> list[SyntheticRow]:
-        """The rows the gate keeps, once the manifest in the cache has the scores it goes by."""
+        """Find the rows the gate keeps, once the manifest in the cache has the scores it goes by."""
         assert self.manifest is not None
         if gate != GateConfig():
             self.manifest = score(self.folder, self.manifest, people, bank, network)
         return [row for row, kept in zip(self.manifest.rows, keep(self.manifest.rows, gate), strict=True) if kept]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """{img, pid, camid, impath, dsetid, synthetic}; an unreadable file is an error here, not an endless retry."""
+        """Return {img, pid, camid, impath, dsetid, synthetic}; an unreadable file is an error here, not an endless retry."""
         path, pid, camid, dsetid = self.data[index]
         image = Image.fromarray(images.read(path))
         if self.transform is not None:
@@ -125,13 +125,13 @@ def register(name: str, base: str | type = "market1501", **options: Any) -> None
 
 
 def _four(row: tuple[Any, ...]) -> tuple[str, int, int, int]:
-    """A row as torchreid wants all of them: a plain path (a Path breaks its collation), and a data set index."""
+    """Give a row as torchreid wants all of them: a plain path (a Path breaks its collation), and a data set index."""
     path, pid, camid, *rest = row
     return os.fspath(path), int(pid), int(camid), int(rest[0]) if rest else 0
 
 
 def _sources(base: Any, poses: Poses) -> list[PersonImage]:
-    """The training images that may be augmented, with poses: with `combineall`, train holds test images too."""
+    """Collect the training images that may be augmented, with poses: with `combineall`, train holds test images too."""
     tested = {os.fspath(row[0]) for split in (base.query, base.gallery) for row in split}
     people = [p for p in from_torchreid(base) if p.split == "train" and p.path not in tested]
     people.sort(key=lambda p: p.name)  # torchreid lists folders in the file system's order
@@ -143,7 +143,7 @@ def _sources(base: Any, poses: Poses) -> list[PersonImage]:
 
 
 def synthesise(augmenter: Augmenter, people: list[PersonImage], folder: Path) -> Manifest:
-    """The rows of `people` in new poses, drawn into `folder` unless they are there already."""
+    """Render `people` in new poses into `folder`, unless they are there already."""
     rows = augmenter.plan(people)
     if not rows:
         raise ValueError("no training image has a pose with both shoulders and both hips: nothing to augment")
@@ -151,16 +151,16 @@ def synthesise(augmenter: Augmenter, people: list[PersonImage], folder: Path) ->
 
 
 def _folder(augmenter: Augmenter, people: list[PersonImage], cache_dir: str | os.PathLike[str] | None) -> Path:
-    """The cache folder of exactly these images: everything that decides a pixel is in its name's digest."""
+    """Name the cache folder of exactly these images: everything that decides a pixel is in its name's digest."""
     if cache_dir is None:
         cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reid-aug"
     sources = [(p.name, p.pid, p.camid, os.path.getsize(p.path), _visible(p)) for p in people]
-    said = json.dumps([augmenter.made_by, sources], sort_keys=True)
-    return Path(cache_dir).expanduser() / f"{augmenter.made_by['generator']}-{hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    content = json.dumps([augmenter.made_by, sources], sort_keys=True)
+    return Path(cache_dir).expanduser() / f"{augmenter.made_by['generator']}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
 def _visible(person: PersonImage) -> str | None:
-    """A fingerprint of the source's own pose, which some generators look at."""
+    """Give a fingerprint of the source's pose, which some generators look at."""
     if person.pose is None:
         return None
     return hashlib.sha256(person.pose.xy.numpy().tobytes() + person.pose.visible.numpy().tobytes()).hexdigest()[:16]

@@ -7,30 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator
 
 from generators import nearest
-from reid_aug.config import SHOWN
 
 if TYPE_CHECKING:
     import torch
 
 
 def torch_device(device: str | torch.device) -> torch.device:
-    """The device of that name, "auto" a GPU when there is one; ValueError names it and what there is."""
+    """Give the device of that name, "auto" a GPU when there is one; ValueError names it and what there is."""
     import torch
 
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     if device == "auto":
         device = "cuda" if gpus else "cpu"
     try:
-        found = torch.device(device)
-        if found.type == "cuda":
-            there = bool(gpus) and (found.index or 0) < len(gpus)
+        named = torch.device(device)
+        if named.type == "cuda":
+            usable = bool(gpus) and (named.index or 0) < len(gpus)
         else:  # a number that comes back: "meta" parses, and keeps none
-            there = found.type == "cpu" or torch.ones(1, device=found).item() == 1
+            usable = named.type == "cpu" or torch.ones(1, device=named).item() == 1
     except (RuntimeError, AssertionError, ImportError):
-        there = False
-    if not there:
+        usable = False
+    if not usable:
         known = ["auto", "cpu", *gpus]
-        raise ValueError(f"no device {str(device)[:SHOWN]!r} here; there are {', '.join(known)}{nearest(str(device), known)}")
+        raise ValueError(f"no device {str(device)[:80]!r} here; there are {', '.join(known)}{nearest(str(device), known)}")
     return torch.device(device)
 
 

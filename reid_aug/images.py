@@ -28,7 +28,7 @@ class ImageError(OSError, ValueError):
 
 
 def read(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
-    """The image as uint8 (H, W, 3) RGB, resized bilinearly to `size` (H, W); ImageError if missing, truncated or no image."""
+    """Read an image as uint8 (H, W, 3) RGB, resized bilinearly to `size` (H, W); ImageError if missing, truncated or no image."""
     if not os.path.isfile(path):  # also keeps a named pipe from blocking for ever
         what = "is not a file" if os.path.exists(path) else "does not exist"
         raise ImageError(f"image {os.fspath(path)!r} {what}")
@@ -44,6 +44,16 @@ def read(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> n
     return np.array(rgb)
 
 
+def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Read an image's size (H, W) from its header alone; ImageError as `read` raises it."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except OSError:
+        height, width = read(path).shape[:2]
+        return height, width
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is empty or no image format known to PIL"  # PIL's own line repeats the path or prints a buffer's address
@@ -54,7 +64,7 @@ def read_many(
     paths: Sequence[str | os.PathLike[str]], size: tuple[int, int],
     *, progress: bool | None = None, spill: str | os.PathLike[str] | None = None,
 ) -> Tensor:  # fmt: skip
-    """Every image as one uint8 (N, 3, H, W), decoded by threads; ImageError names the first that can't be read.
+    """Read every image as one uint8 (N, 3, H, W), decoded by threads; ImageError names the first that can't be read.
 
     `progress`: a bar after two seconds; None shows it on a terminal only. `spill`: a folder in which a nameless file
     holds the pixels when they would take more than half of the free memory; it goes when they do.
@@ -68,7 +78,7 @@ def read_many(
 
 
 def room_for(shape: tuple[int, ...], spill: str | os.PathLike[str] | None = None) -> np.ndarray:
-    """Room for uint8 images: memory, or a nameless file in the folder `spill` where they would take more than half of what is free."""
+    """Make room for uint8 images: memory, or a nameless file in the folder `spill` where they would take more than half of what is free."""
     out: np.ndarray = np.empty(shape, np.uint8)  # costs nothing before it is written to
     if spill is None or out.nbytes <= _free_bytes() / 2:
         return out
@@ -79,7 +89,7 @@ def room_for(shape: tuple[int, ...], spill: str | os.PathLike[str] | None = None
 def read_readable(
     paths: Sequence[str | os.PathLike[str]], size: tuple[int, int], *, progress: bool | None = None
 ) -> tuple[Tensor, list[int]]:
-    """As read_many without the images that can't be read: uint8 (M, 3, H, W) and the M indices kept; ImageError if M is 0."""
+    """Read as read_many does, without the images that can't be read: uint8 (M, 3, H, W) and the M indices kept; ImageError if M is 0."""
     out = np.empty((len(paths), 3, *size), dtype=np.uint8)
     errors = list(_read_into(out, paths, progress))
     kept = [i for i, error in enumerate(errors) if error is None]
@@ -94,7 +104,7 @@ def _read_into(
     """Fill out[i] (3, H, W) from paths[i]; yields in order what went wrong with each, or None."""
     height, width = out.shape[2:]
 
-    def one(i: int) -> ImageError | None:
+    def read_into(i: int) -> ImageError | None:
         try:
             out[i] = read(paths[i], (height, width)).transpose(2, 0, 1)
         except ImageError as error:
@@ -104,13 +114,13 @@ def _read_into(
     with ThreadPoolExecutor(min(16, _cores())) as pool:  # PIL lets go of the GIL while it decodes
         try:
             bar = None if progress is None else not progress
-            yield from tqdm(pool.map(one, range(len(paths))), "reading images", len(paths), delay=2, disable=bar, leave=False)
+            yield from tqdm(pool.map(read_into, range(len(paths))), "reading images", len(paths), delay=2, disable=bar, leave=False)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _free_bytes() -> int:
-    """Memory that is there to be had; without limit where the system does not say."""
+    """Tell how much memory is free; without limit where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -119,12 +129,12 @@ def _free_bytes() -> int:
 
 
 def _cores() -> int:
-    """Cores this process may use, which in a container are fewer than the machine has."""
+    """Count the cores this process may use, which in a container are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def encode(image: np.ndarray, suffix: str, *, quality: int = 95) -> bytes:
-    """uint8 (H, W, 3) RGB as the bytes of a file with that suffix (.jpg, .jpeg, .png); ValueError otherwise."""
+    """Encode uint8 (H, W, 3) RGB as the bytes of a file with that suffix (.jpg, .jpeg, .png); ValueError otherwise."""
     kind = FORMATS.get(suffix.lower())
     if kind is None:
         raise ValueError(f"images are written as {', '.join(FORMATS)}, got suffix {suffix!r}")
@@ -143,7 +153,7 @@ def write(image: np.ndarray, path: str | os.PathLike[str], *, quality: int = 95)
 
 
 def to_float(image: Tensor) -> Tensor:
-    """uint8 of any shape as float32 in [-1, 1]: x / 127.5 - 1; TypeError for another dtype."""
+    """Turn uint8 of any shape into float32 in [-1, 1]: x / 127.5 - 1; TypeError for another dtype."""
     if image.dtype != torch.uint8:
         raise TypeError(f"to_float takes uint8, got {image.dtype}")
     return image.to(torch.float32).div_(127.5).sub_(1)
@@ -165,5 +175,5 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
-    """As atomic_write_bytes, in UTF-8 with the line ends `text` has."""
+    """Write as atomic_write_bytes does, in UTF-8 with the line ends `text` has."""
     atomic_write_bytes(path, text.encode("utf-8"))

@@ -12,15 +12,16 @@ import pytest
 
 import generators
 from reid_aug.cli import main
-from reid_aug.rendered.dataset import RenderedConfig, write_rendered
+from reid_aug.rendered import RenderedConfig, write_rendered
 from reid_aug.synthesis.manifest import Manifest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "generators/README.md", "benchmarks/README.md")}
+README = PAGES["README.md"]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, *pages: str) -> list[str]:
+    return [block for page in pages for block in re.findall(rf"```{language}\n(.*?)```", PAGES[page], flags=re.DOTALL)]
 
 
 @pytest.fixture
@@ -39,15 +40,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_python_blocks_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(blocks("python")) >= 2
-    for block in blocks("python"):
+    assert len(blocks("python", "README.md")) >= 4
+    for block in blocks("python", *PAGES):
         exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
     assert "Rank-1" in capsys.readouterr().out
 
 
 def test_shell_commands_of_the_package_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines() if line.startswith("reid-aug ")]
-    assert {shlex.split(c)[1] for c in commands} >= {"train", "dump", "check", "pairs", "rendered", "quality", "user-study"}
+    lines = [line for block in blocks("sh", "README.md", "benchmarks/README.md") for line in block.replace("\\\n", " ").splitlines()]
+    commands = [line for line in lines if line.startswith("reid-aug ")]
+    assert {shlex.split(c)[1] for c in commands} >= {"train", "dump", "check", "gate", "pairs", "rendered", "quality", "user-study"}
     small = {"train": ["generator.width=4", "generator.stage1_steps=2", "generator.stage2_steps=1", "batch_size=2", "samples=1"],
              "rendered": ["train_identities=2", "test_identities=2", "train_images=3"],
              "quality": ["pairs.count=12", "download=false"], "user-study": ["--count", "10"]}  # fmt: skip
@@ -57,22 +59,35 @@ def test_shell_commands_of_the_package_run(world: Path, capsys: pytest.CaptureFi
     assert Manifest.load(world / "market-posed" / "manifest.jsonl").rows
 
 
-def test_files_and_pictures_it_names_are_there() -> None:
-    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)|\]\((?!http)([^)#]+)\)|(configs/[\w/.-]+\.yaml)", README):
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_pictures_it_names_are_there(page: str) -> None:
+    for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)|\]\((?!http)([^)#]+)[^)]*\)", PAGES[page]):
         name = next(filter(None, path))
+        assert (ROOT / page).parent.joinpath(name).is_file(), name
+    for name in re.findall(r"configs/[\w/.-]+\.yaml", PAGES[page]):
         assert (ROOT / name).is_file(), name
 
 
+def test_a_newcomer_reads_it_in_one_sitting() -> None:
+    assert len(README.splitlines()) < 200
+
+
+def test_no_block_names_an_inner_room() -> None:
+    for block in blocks("python", "README.md"):
+        assert not re.search(r"(reid_aug|generators)\.\w+ import|import (reid_aug|generators)\.", block), block
+
+
 def test_every_configuration_of_a_generator_is_in_its_table() -> None:
-    named = set(re.findall(rf"`((?:{'|'.join(generators.names())})[a-z0-9.-]*)`", README))
+    named = set(re.findall(rf"`((?:{'|'.join(generators.names())})[a-z0-9.-]*)`", PAGES["generators/README.md"]))
     assert named == {path.stem for path in (ROOT / "configs" / "generators").glob("*.yaml")}
 
 
 def test_every_protocol_of_image_quality_is_in_its_table() -> None:
-    table = README[README.index("| paper | metric | file in") :].split("\n\n")[0]
+    page = PAGES["benchmarks/README.md"]
+    table = page[page.index("| paper | metric | file in") :].split("\n\n")[0]
     assert set(re.findall(r"\| `([a-z0-9]+)`", table)) == {path.stem for path in (ROOT / "configs" / "quality").glob("*.yaml")}
 
 
 def test_the_start_commands_are_one_line_each() -> None:
-    start = [line for block in blocks("sh") for line in block.splitlines() if "pip install" in line]
+    start = [line for block in blocks("sh", "README.md") for line in block.splitlines() if "pip install" in line]
     assert any(line.endswith("benchmarks/run.py") for line in start) and any(line.endswith("-m pytest") for line in start)

@@ -28,9 +28,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.base import Generator, PosePair
+from generators.base import Generator, PosePair, keeps_options
+from generators.blocks import halving_size
+from generators.choices import one_of
 from generators.losses import fake_loss, real_loss
-from generators.maps import body_mask, gaussian_maps
+from generators.maps import gaussian_maps, without_person
 from generators.parts import body_parts
 from generators.perceptual import KERAS_SCALE, VGG19, Features
 from generators.pose import Pose
@@ -100,7 +102,7 @@ class Decoder(nn.Module):
         return self.end(F.relu(x)).tanh()
 
 
-class DrawingNet(nn.Module):
+class DeformableUNet(nn.Module):
     """The generator's network: 61.1 M parameters at 128 × 64 with deformable skips."""
 
     def __init__(self, joints: int, levels: int, width: int, deformable: bool, background: bool, norm: str, aggregate: str) -> None:
@@ -115,15 +117,15 @@ class DrawingNet(nn.Module):
         self.decoder = Decoder(skips, (*[width * 8] * (levels - 3), width * 4, width * 2), norm)
 
     def forward(self, source: Tensor, target: Tensor, parts: tuple[Tensor, Tensor] | None) -> Tensor:
-        """`source` image and heatmaps, `target` heatmaps (and background), the parts' transforms and masks at full size."""
+        """Render from `source` image and heatmaps, `target` heatmaps (and background), the parts' transforms and masks at full size."""
         if self.target is None or parts is None:
             return self.decoder(self.source(torch.cat((source, target), dim=1))[::-1])
         (transforms, masks), skips = parts, []
-        for level, (mine, theirs) in enumerate(zip(self.source(source), self.target(target), strict=True)):
+        for level, (features, target_features) in enumerate(zip(self.source(source), self.target(target), strict=True)):
             if level < DEFORMED_LEVELS:
                 step = 2**level  # nearest: every step-th pixel, as TensorFlow resizes
-                mine = carry(mine, at_scale(transforms, 1 / step), masks[..., ::step, ::step], self.aggregate)
-            skips.append(torch.cat((mine, theirs), dim=1))
+                features = carry(features, at_scale(transforms, 1 / step), masks[..., ::step, ::step], self.aggregate)
+            skips.append(torch.cat((features, target_features), dim=1))
         return self.decoder(skips[::-1])
 
 
@@ -146,59 +148,51 @@ class DeformableGAN(Generator):
 
     paper = "Siarohin et al., Deformable GANs for Pose-based Human Image Generation, CVPR 2018"
 
+    @keeps_options
     def __init__(
         self,
-        size: tuple[int, int] = (128, 64),  # (H, W); the paper's other size is (256, 256)
-        width: int = 64,  # of the first level
-        sigma_px: float = 6.0,  # of the heatmaps
-        skips: str = "deformable",  # or "baseline", a plain U-Net
-        aggregate: str = "max",  # over parts, or "avg"
-        content_loss: str = "nearest-neighbour",  # on conv1_2; or "l1" on pixels, or "features", L1 on conv2_1
-        nn_side_px: int = 3,  # of the neighbourhood; 5 on DeepFashion
-        content_weight: float | None = None,  # λ; None is the paper's: 0.01, with l1 100, with features 0.5
-        nn_reduction: str = "mean-released",  # or "sum", as the text prints it
-        fit: str = "least-squares",  # of limb transforms; or "total-released", what scikit-image's estimate_transform does
-        background: bool = False,  # a third image to take the background from
-        norm: str = "joint",  # as the authors trained; or "instance", per channel
-        steps: int = 90_000,
-        learning_rate: float = 2e-4,
+        size: tuple[int, int] = (128, 64),  # Height and width of images; the paper's other size is (256, 256).
+        width: int = 64,  # Channels of the first level.
+        sigma_px: float = 6.0,  # Standard deviation of the joints' heatmaps.
+        skips: str = "deformable",  # How the source's features reach the decoder: "deformable", or "baseline", a plain U-Net's skips.
+        aggregate: str = "max",  # How the parts that cover a pixel are put together: "max" or "avg".
+        content_loss: str = "nearest-neighbour",  # Loss on images: this on conv1_2; "l1" on pixels; or "features", L1 on conv2_1.
+        nn_side_px: int = 3,  # Side of the nearest-neighbour loss' square; 5 on DeepFashion.
+        content_weight: float | None = None,  # Weight λ of that loss; None is the paper's: 0.01, with "l1" 100, with "features" 0.5.
+        nn_reduction: str = "mean-released",  # Over pixels, the nearest-neighbour loss is a mean as released, or a "sum" as printed.
+        fit: str = "least-squares",  # How limb transforms are fitted; by "total-released" as scikit-image's estimate_transform does.
+        background: bool = False,  # Whether the background is taken from a third image.
+        norm: str = "joint",  # What is normalised: all channels together, "joint", as the authors trained; or by "instance" each channel.
+        steps: int = 90_000,  # Steps of generator and discriminator.
+        learning_rate: float = 2e-4,  # Learning rate of both players' Adam.
     ) -> None:
         super().__init__()
-        for option, value, allowed in (
-            ("skips", skips, ("deformable", "baseline")), ("aggregate", aggregate, ("max", "avg")),
-            ("content_loss", content_loss, tuple(PAPERS_WEIGHT)),
-            ("nn_reduction", nn_reduction, ("mean-released", "sum")),
-            ("fit", fit, ("least-squares", "total-released")), ("norm", norm, ("joint", "instance")),
-        ):  # fmt: skip
-            if value not in allowed:
-                raise ValueError(f"deformable's {option} is one of {', '.join(allowed)}, got {value!r}")
+        one_of("deformable's skips", skips, ("deformable", "baseline"))
+        one_of("deformable's aggregate", aggregate, ("max", "avg"))
+        one_of("deformable's content_loss", content_loss, PAPERS_WEIGHT)
+        one_of("deformable's nn_reduction", nn_reduction, ("mean-released", "sum"))
+        one_of("deformable's fit", fit, ("least-squares", "total-released"))
+        one_of("deformable's norm", norm, ("joint", "instance"))
         if nn_side_px < 1 or nn_side_px % 2 == 0:
             raise ValueError(f"deformable's nn_side_px is an odd number of pixels, got {nn_side_px}")
-        h, w = (int(side) for side in size)
-        levels = int(math.log2(max(h, 1))) - 1  # down to four rows: six levels at 128, seven at 256
-        if levels < 4 or h != 1 << (levels + 1) or w <= 0 or w % (1 << (levels - 1)):
-            raise ValueError(f"deformable takes a height of 32, 64, 128, 256 … and a width divisible by height / 4, got {(h, w)}")
-        self.size, self.sigma_px, self.steps, self.rate = (h, w), sigma_px, steps, learning_rate
+        self.size, self.sigma_px, self.steps, self.rate = halving_size("deformable", size, rows=4), sigma_px, steps, learning_rate
+        levels = self.size[0].bit_length() - 2  # down to four rows: six levels at 128, seven at 256
         self.deforms, self.total, self.background = skips == "deformable", fit == "total-released", background
         self.content_loss = content_loss
         self.content_weight = PAPERS_WEIGHT[content_loss] if content_weight is None else content_weight
         self.nn_side_px, self.nn_sum = nn_side_px, nn_reduction == "sum"
         joints = len(self.skeleton)
-        self.generator = DrawingNet(joints, levels, width, self.deforms, background, norm, aggregate)
-        self.discriminator = PatchDiscriminator(6 + 2 * joints, h, width, norm)
+        self.generator = DeformableUNet(joints, levels, width, self.deforms, background, norm, aggregate)
+        self.discriminator = PatchDiscriminator(6 + 2 * joints, self.size[0], width, norm)
 
     def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose, background: Tensor | None = None) -> Tensor:
-        """As every generator; `background (B, 3, H, W)` in [−1, 1] is the source's own around its person when none is given."""
+        """Render as every generator; where no `background (B, 3, H, W)` in [−1, 1] is given, it is the source's around its person."""
         self.check(source, source_pose, target_pose)
-        if self.background and background is None:
-            background = without_person(source, source_pose)
-        return self._draw(source, source_pose, target_pose, background)
-
-    def _draw(self, source: Tensor, source_pose: Pose, target_pose: Pose, background: Tensor | None) -> Tensor:
         parts = body_parts(source_pose, target_pose, self.total) if self.deforms else None
-        wanted = [self._heatmaps(target_pose, source), *([background] if self.background and background is not None else [])]
-        seen = torch.cat((source, self._heatmaps(source_pose, source)), dim=1)
-        return self.generator(seen, torch.cat(wanted, dim=1), parts)
+        target = self._heatmaps(target_pose, source)
+        if self.background:
+            target = torch.cat((target, without_person(source, source_pose) if background is None else background), dim=1)
+        return self.generator(torch.cat((source, self._heatmaps(source_pose, source)), dim=1), target, parts)
 
     def _heatmaps(self, pose: Pose, like: Tensor) -> Tensor:
         return gaussian_maps(pose, self.sigma_px).to(like.dtype)
@@ -212,59 +206,50 @@ class DeformableGAN(Generator):
     def schedule_steps(self) -> int:
         return self.steps
 
-    def optimizer(self, player: str, parameters: object) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.5, 0.999))  # type: ignore[arg-type]
-
     def features(self) -> Features | None:
         layer = {"nearest-neighbour": "conv1_2", "features": "conv2_1"}.get(self.content_loss)
         return Features((layer,)) if layer else None
 
-    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
-        drawn = self.share("drawn", lambda: self._drawing(pair))
+    def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
+        image = self.share("image", lambda: self._image(pair))
         if player == "discriminator":
-            return {
-                "real": real_loss(self.discriminator(self._seen(pair, pair.target))),
-                "fake": fake_loss(self.discriminator(self._seen(pair, drawn.detach()))),
-            }
-        return {"adversarial": real_loss(self.discriminator(self._seen(pair, drawn))), **self._content(drawn, pair.target)}
+            real, fake = (self.discriminator(self._seen(pair, seen)) for seen in (pair.target, image.detach()))
+            return {"real": real_loss(real), "fake": fake_loss(fake)}
+        return {"adversarial": real_loss(self.discriminator(self._seen(pair, image))), **self._content(image, pair.target)}
 
-    def _drawing(self, pair: PosePair) -> Tensor:
+    def _image(self, pair: PosePair) -> Tensor:
         background = without_person(pair.target, pair.target_pose) if self.background else None
-        return self._draw(pair.source, pair.source_pose, pair.target_pose, background)
+        return self(pair.source, pair.source_pose, pair.target_pose, background)
 
-    def _content(self, drawn: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _content(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
         if self.content_loss == "l1":
-            return {"l1": self.content_weight * F.l1_loss(drawn, target)}
+            return {"l1": self.content_weight * F.l1_loss(image, target)}
         if self.perceptual is None:
             return {}
         scale = KERAS_SCALE if isinstance(self.perceptual, VGG19) else 1.0
-        (mine,) = self.perceptual(drawn)
+        (features,) = self.perceptual(image)
         with torch.no_grad():
-            (theirs,) = self.perceptual(target)
+            (target_features,) = self.perceptual(target)
         if self.content_loss == "features":
-            return {"features": self.content_weight * scale * F.l1_loss(mine, theirs)}
-        distance = nearest_neighbour_l1(mine, theirs, self.nn_side_px)
+            return {"features": self.content_weight * scale * F.l1_loss(features, target_features)}
+        distance = nearest_neighbour_l1(features, target_features, self.nn_side_px)
         reduced = distance.sum((1, 2)).mean() if self.nn_sum else distance.mean()
         return {"nearest_neighbour": self.content_weight * scale * reduced}
 
     def _seen(self, pair: PosePair, image: Tensor) -> Tensor:
-        """The discriminator's four tensors (B, 42, H, W)."""
-        maps = (self._heatmaps(pose, image) for pose in (pair.source_pose, pair.target_pose))
-        source_maps, target_maps = maps
+        """Put the discriminator's four tensors side by side, (B, 42, H, W)."""
+        source_maps, target_maps = self._heatmaps(pair.source_pose, image), self._heatmaps(pair.target_pose, image)
         return torch.cat((pair.source, source_maps, image, target_maps), dim=1)
 
 
-def without_person(image: Tensor, pose: Pose) -> Tensor:
-    """The image with its person painted grey: the body mask, grown by a tenth of the height to be sure of hair and clothes."""
-    mask = body_mask(pose, radius_px=pose.size[0] / 10, closing_px=1).to(image.dtype)
-    return image * (1 - mask)
-
-
 def nearest_neighbour_l1(image: Tensor, target: Tensor, side: int) -> Tensor:
-    """Per pixel the least L1 distance of `image`'s feature to the target's within `side` × `side`: (B, H, W) of feature maps (B, C, H, W).
+    """Return, per pixel, the least L1 distance of `image`'s feature to the target's within `side` × `side`: (B, H, W) of maps (B, C, H, W).
 
     The nearest-neighbour loss before its sum over pixels (Siarohin et al. 2018, eq. 8); neighbours outside the frame do
     not count. Beyond its inputs it holds one feature map at a time, and its gradient another.
+
+    >>> nearest_neighbour_l1(torch.tensor([[[[1.0, 5.0, 5.0]]]]), torch.tensor([[[[4.0, 1.0, 2.0]]]]), side=3)
+    tensor([[[0., 1., 3.]]])
     """
     if side < 1 or side % 2 == 0:
         raise ValueError(f"a neighbourhood's side is an odd number of pixels, got {side}")
@@ -278,41 +263,38 @@ class _NearestNeighbour(torch.autograd.Function):
     def forward(ctx: Any, image: Tensor, target: Tensor, side: int) -> Tensor:
         # One image at a time stays in a CPU's cache; a GPU takes them all.
         step = 1 if image.device.type == "cpu" else len(image)
-        found = [_nearest(a, b, side) for a, b in zip(image.split(step), target.split(step), strict=True)]
-        least, best = (torch.cat(part) for part in zip(*found, strict=True))
-        ctx.save_for_backward(image, target, best)
+        results = [_nearest(a, b, side) for a, b in zip(image.split(step), target.split(step), strict=True)]
+        least, nearest = (torch.cat(part) for part in zip(*results, strict=True))
+        ctx.save_for_backward(image, target, nearest)
         return least
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        image, target, best = ctx.saved_tensors
+        image, target, nearest = ctx.saved_tensors
         b, c, h, w = image.shape
-        rows = (best.flatten(1) + torch.arange(b, device=best.device)[:, None] * (h * w)).flatten()
+        rows = (nearest.flatten(1) + torch.arange(b, device=nearest.device)[:, None] * (h * w)).flatten()
         away = target.permute(0, 2, 3, 1).reshape(-1, c).index_select(0, rows).view(b, h, w, c).permute(0, 3, 1, 2)
         away = away.sub_(image).sign_().mul_(grad[:, None])  # minus the image's gradient
-        theirs = None
-        if ctx.needs_input_grad[1]:
-            theirs = torch.zeros_like(target).permute(0, 2, 3, 1).reshape(-1, c)
-            theirs = theirs.index_add_(0, rows, away.permute(0, 2, 3, 1).reshape(-1, c)).view(b, h, w, c).permute(0, 3, 1, 2)
-        return away.neg_() if theirs is None else -away, theirs, None
+        if not ctx.needs_input_grad[1]:
+            return away.neg_(), None, None
+        to_target = torch.zeros_like(target).permute(0, 2, 3, 1).reshape(-1, c)
+        to_target = to_target.index_add_(0, rows, away.permute(0, 2, 3, 1).reshape(-1, c)).view(b, h, w, c).permute(0, 3, 1, 2)
+        return -away, to_target, None
 
 
 def _nearest(image: Tensor, target: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The least distance (B, H, W) and the index of its pixel among the target's H · W; the first wins a tie."""
+    """Return the least distance (B, H, W) and the index of its pixel among the target's H · W; the first wins a tie."""
     h, w = image.shape[-2:]
-    reach = side // 2
     least = torch.full((image.shape[0], h, w), torch.inf, dtype=image.dtype, device=image.device)
-    best = torch.zeros_like(least, dtype=torch.int64)
-    here = torch.arange(h * w, device=image.device).view(h, w)
-    for dy in range(-reach, reach + 1):
-        for dx in range(-reach, reach + 1):
-            # The frame's part that has this neighbour, and where that neighbour is.
-            mine = (..., slice(max(0, -dy), h - max(0, dy)), slice(max(0, -dx), w - max(0, dx)))
-            theirs = (..., slice(max(0, dy), h - max(0, -dy)), slice(max(0, dx), w - max(0, -dx)))
-            if abs(dy) >= h or abs(dx) >= w:
-                continue
-            distance = (image[mine] - target[theirs]).abs_().sum(1)
-            closer = distance < least[mine]
-            least[mine] = torch.where(closer, distance, least[mine])
-            best[mine] = torch.where(closer, here[theirs[1:]].expand_as(closer), best[mine])
-    return least, best
+    nearest = torch.zeros_like(least, dtype=torch.int64)
+    pixel = torch.arange(h * w, device=image.device).view(h, w)
+    shifts = range(-(side // 2), side // 2 + 1)
+    for dy, dx in ((dy, dx) for dy in shifts for dx in shifts if abs(dy) < h and abs(dx) < w):
+        # The frame's part that has this neighbour, and where that neighbour is.
+        part = (..., slice(max(0, -dy), h - max(0, dy)), slice(max(0, -dx), w - max(0, dx)))
+        neighbour = (..., slice(max(0, dy), h - max(0, -dy)), slice(max(0, dx), w - max(0, -dx)))
+        distance = (image[part] - target[neighbour]).abs_().sum(1)
+        closer = distance < least[part]
+        least[part] = torch.where(closer, distance, least[part])
+        nearest[part] = torch.where(closer, pixel[neighbour[1:]].expand_as(closer), nearest[part])
+    return least, nearest

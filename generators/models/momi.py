@@ -1,22 +1,21 @@
 """MOMI-Net: Learning pose-aware human representations for conditional person image translation. Ho, Hsu, Lin (ETH Zurich, 2019).
 
-A pose detector F_p is distilled from a teacher's heatmaps. What it finds is drawn again as Gaussians and encoded, E_p: p → z_p;
-the source image is encoded under its own pose by PATN's attention blocks (Zhu et al. 2019), z_a = φ(E_a(x), z_p); the generator
-G(z_a, z_p') draws the appearance in any other z_p': its own (x̂), its positive's (x̂⁺) or another person's (x̂⁻). The discriminator
-sees pairs of images of one person. Drawing takes a pose, or an image to take the pose from.
+A pose detector F_p is distilled from a teacher's heatmaps. Its joints, as Gaussians again, are encoded, E_p: p → z_p; the source
+image is encoded under its own pose by PATN's attention blocks (Zhu et al. 2019), z_a = φ(E_a(x), z_p); the generator G(z_a, z_p')
+renders the appearance in any other z_p': its own (x̂), its positive's (x̂⁺) or another person's (x̂⁻). The discriminator sees pairs
+of images of one person. Rendering takes a pose, or an image to take the pose from.
 
-The text prints no layers, learning rate, batch or schedule; these are PATN's for Market: width 64, nine blocks, batch norm, dropout
-0.5, N(0, 0.02), batch 32, Adam(2e-4, 0.5), 500 + 200 epochs of 4,000 pairs. The features lie at H/8 and not at PATN's H/4, so there
-is a third halving; it stays at 256 channels, so that the nine blocks are PATN's to the weight. G is PATN's decoder with a step up
-more, whose first layer takes z_a and z_p side by side. The translation has 43.7 M parameters where PATN has 41.4 M: 1.2 M are the
-third halving of both encoders, 1.2 M that first layer. F_p has 7.4 M (the encoder, four residual blocks, SimpleBaseline's head of
-transposed convolutions), the discriminator, PATN's of appearance, 3.9 M.
+The text prints no layers, rates, batch or schedule; these are PATN's for Market: width 64, nine blocks, batch norm, dropout 0.5,
+N(0, 0.02), batch 32, Adam(2e-4, 0.5), 500 + 200 epochs of 4,000 pairs. Features lie at H/8, not at PATN's H/4: there is a third
+halving, at 256 channels still, so that the nine blocks are PATN's to the weight, and G, PATN's decoder, has one step up more, whose
+first layer takes z_a and z_p side by side. F_p is the encoder, four residual blocks and SimpleBaseline's head of transposed
+convolutions; the discriminator is PATN's of appearance.
 
 Differs from the paper:
 * The teacher is, unless `teacher` is set to an estimator, the file the pairs' poses come from, as Gaussians of SimpleBaseline's σ.
 * A joint whose maximum in the heatmap is not above `threshold` (SimpleBaseline's 0.2) is missing: zeros, no patch. In the paper
   every joint lies somewhere. A teacher's missing joint is a heatmap of zeros to learn.
-* `forward` draws poses as they are given; only without one (None, or an image) is F_p asked, which is all the paper has.
+* `forward` takes poses as they are given; only without one (None, or an image) is F_p asked, which is all the paper has.
 * x⁻ is the target image of another row of the batch; a row with none of another identity pays no patches.
 * All norms are means: eq. 1 is the mean of squares (SimpleBaseline's; by Adam the root changes the pace alone). F_p has its own
   turn: as no gradient passes arg max, these are the steps on eq. 7's sum.
@@ -26,16 +25,18 @@ Differs from the paper:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.base import Generator, PosePair
+from generators.base import Generator, PosePair, keeps_options
+from generators.choices import one_of
 from generators.losses import fake_loss, real_loss
-from generators.maps import gaussian_maps
+from generators.maps import gaussian_maps, in_frame, joint_patches, maxima
 from generators.perceptual import Features, compare
 from generators.pose import Pose, coco_17
 
@@ -43,7 +44,7 @@ DETECTED, TEACHER = "detected", "teacher"
 
 
 def encoder(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """PATN's: a 7 × 7 convolution, then a 3 × 3 one of stride 2 for every further width; batch norm and ReLU."""
+    """Make PATN's encoder: a 7 × 7 convolution, then a 3 × 3 one of stride 2 for every further width; batch norm and ReLU."""
     layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 7, padding=3, padding_mode="reflect", bias=False), *_normed(widths[0])]
     for before, after in zip(widths, widths[1:], strict=False):
         layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), *_normed(after)]
@@ -55,7 +56,7 @@ def _normed(width: int) -> tuple[nn.Module, nn.Module]:
 
 
 def _two_convolutions(before: int, after: int, dropout: float) -> nn.Sequential:
-    """What the paths of PATN's blocks have in common; a norm may follow."""
+    """Make what the paths of PATN's blocks have in common; a norm may follow."""
     return nn.Sequential(
         nn.Conv2d(before, before, 3, padding=1, padding_mode="reflect", bias=False), *_normed(before), nn.Dropout(dropout),
         nn.Conv2d(before, after, 3, padding=1, padding_mode="reflect", bias=False),
@@ -74,7 +75,7 @@ class Residual(nn.Module):
 
 
 class PoseAttention(nn.Module):
-    """PATN's block: the pose path says, between 0 and 1, how much each cell takes of what the image path would add."""
+    """PATN's block: the pose path decides, between 0 and 1, how much each cell takes of what the image path would add."""
 
     def __init__(self, width: int, pose_width: int, dropout: float) -> None:
         super().__init__()
@@ -121,7 +122,7 @@ class Translator(nn.Module):
         self.generator = nn.Sequential(*layers, nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect"), nn.Tanh())
 
     def forward(self, source: Tensor, maps: Tensor, who: Tensor, where: Tensor) -> Tensor:
-        """Draw M images: row `who (M,)` of the sources (B, 3, H, W) in pose `where (M,)` of the maps (N, K, H, W).
+        """Render M images: row `who (M,)` of the sources (B, 3, H, W) in pose `where (M,)` of the maps (N, K, H, W).
 
         The first B maps are the sources' own.
         """
@@ -130,13 +131,10 @@ class Translator(nn.Module):
         return self.generator(torch.cat((appearance[who], poses[where]), dim=1))  # (M, 3, H, W)
 
     def appearance(self, source: Tensor, pose: Tensor) -> Tensor:
-        """z_a (B, d, H/8, W/8) of images and their own z_p (eq. 2)."""
+        """Encode images under their own z_p: z_a (B, d, H/8, W/8) (eq. 2)."""
         image = self.appearance_encoder(source)
         for block in self.blocks:
-            if self.attention:
-                image, pose = block(image, pose)
-            else:
-                image = block(image)
+            image, pose = block(image, pose) if self.attention else (block(image), pose)
         return image
 
 
@@ -144,40 +142,40 @@ class MOMINet(Generator):
     """Multi-Objective Multi-Identity Network: pose and appearance apart, recombined between people (Ho et al. 2019)."""
 
     paper = "Ho, Hsu, Lin, Learning pose-aware human representations for conditional person image translation, 2019"
+    outside: ClassVar[tuple[str, ...]] = (*Generator.outside, "teacher")
     skeleton = coco_17
     teacher: Callable[[Tensor], Tensor] | None = None  # images → heatmaps (B, 17, H, W); None: the pairs' poses
 
+    @keeps_options
     def __init__(
         self,
-        size: tuple[int, int] = (128, 64),  # (H, W), each a multiple of 8
-        width: int = 64,  # of the first layer of every network; features at H/8 are four times as wide
-        blocks: int = 9,  # of φ
-        attention: bool = True,  # False is the ablation "w/o att.": residual blocks
-        detector_blocks: int = 4,  # residual blocks of F_p
-        dropout: float = 0.5,
-        sigma_px: float = 6.0,  # of the Gaussians p that E_p sees
-        teacher_sigma_px: float = 4.0,  # of the Gaussians that F_p learns where a file is the teacher
-        threshold: float = 0.2,  # a heatmap's maximum above which a joint is there
-        training_pose: str = DETECTED,  # or "teacher": E_p learns from the teacher's joints from the first step
-        patch_px: float = 16.0,  # side of SPV's squares
-        patch_cells: int = 8,  # per side, for RoI Align
-        translate_weight: float = 1.0,  # α
-        perceptual_weight: float = 1.0,  # λ_l, within α's term; 0 is the ablation "w/o per."
-        patch_weight: float = 0.5,  # β; 0 is the ablation "w/o L_patch"
-        adversarial_weight: float = 0.5,  # γ
-        learning_rate: float = 2e-4,
-        constant_steps: int = 62_500,  # 500 epochs of 4,000 pairs at batch 32
-        decay_steps: int = 25_000,  # 200 epochs
+        size: tuple[int, int] = (128, 64),  # Height and width of images, each a multiple of 8.
+        width: int = 64,  # Channels of every network's first layer; features at H/8 have four times as many.
+        blocks: int = 9,  # Number of φ's blocks.
+        attention: bool = True,  # Whether φ's blocks attend to the pose; without it they are residual blocks, the ablation "w/o att.".
+        detector_blocks: int = 4,  # Number of F_p's residual blocks.
+        dropout: float = 0.5,  # Share of channels that dropout leaves out.
+        sigma_px: float = 6.0,  # Standard deviation of the Gaussians p that E_p sees.
+        teacher_sigma_px: float = 4.0,  # Standard deviation of the Gaussians that F_p learns where a file is the teacher.
+        threshold: float = 0.2,  # Height that a heatmap's maximum must be above to be a joint.
+        training_pose: str = DETECTED,  # Joints that E_p learns from: "detected" by F_p, or the "teacher"'s from the first step.
+        patch_px: float = 16.0,  # Side of the squares that patch verification compares.
+        patch_cells: int = 8,  # Number of cells per side of such a square, for RoI Align.
+        translate_weight: float = 1.0,  # Weight α of the translation's terms.
+        perceptual_weight: float = 1.0,  # Weight λ_l of the perceptual term within α's; 0 is the ablation "w/o per.".
+        patch_weight: float = 0.5,  # Weight β of patch verification; 0 is the ablation "w/o L_patch".
+        adversarial_weight: float = 0.5,  # Weight γ of the adversarial term.
+        learning_rate: float = 2e-4,  # Learning rate of every player's Adam until it falls.
+        constant_steps: int = 62_500,  # Steps at that rate: 500 epochs of 4,000 pairs at batch 32.
+        decay_steps: int = 25_000,  # Steps in which it falls to zero: 200 epochs.
     ) -> None:
         super().__init__()
         h, w = (int(side) for side in size)
         if h % 8 or w % 8 or min(h, w) < 16:
             raise ValueError(f"momi takes a height and a width that are multiples of 8 and at least 16, got {(h, w)}")
-        if training_pose not in (DETECTED, TEACHER):
-            raise ValueError(f"momi's training_pose is one of {DETECTED}, {TEACHER}, got {training_pose!r}")
-        self.size = (h, w)
-        self.sigma_px, self.teacher_sigma_px, self.threshold, self.training_pose = sigma_px, teacher_sigma_px, threshold, training_pose
-        self.patch_px, self.patch_cells = patch_px, patch_cells
+        one_of("momi's training_pose", training_pose, (DETECTED, TEACHER))
+        self.size, self.sigma_px, self.teacher_sigma_px = (h, w), sigma_px, teacher_sigma_px
+        self.threshold, self.training_pose, self.patch_px, self.patch_cells = threshold, training_pose, patch_px, patch_cells
         self.translate_weight, self.perceptual_weight = translate_weight, perceptual_weight
         self.patch_weight, self.adversarial_weight = patch_weight, adversarial_weight
         self.rate, self.constant_steps, self.decay_steps = learning_rate, constant_steps, decay_steps
@@ -187,26 +185,19 @@ class MOMINet(Generator):
         self.discriminator = nn.Sequential(encoder(6, (width, 2 * width, 4 * width)), *(Residual(4 * width, dropout) for _ in range(3)))
         self.apply(lambda module: _initialise(module, 0.02 * math.sqrt(64 / width)))  # PATN's; as large signals at any width
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "teacher":  # not a submodule, whatever it is: no player owns it and no checkpoint holds it
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
     def forward(self, source: Tensor, source_pose: Pose | None, target_pose: Pose | Tensor) -> Tensor:
-        """As every generator's; a source pose of None is found in the source, a target image's in that image."""
-        own = self.detect(source) if source_pose is None else source_pose
-        wanted = self.detect(target_pose) if isinstance(target_pose, Tensor) else target_pose
-        self.check(source, own, wanted)
-        maps = torch.cat((gaussian_maps(own, self.sigma_px), gaussian_maps(wanted, self.sigma_px))).to(source.dtype)
+        """Render as every generator; without a source pose it is detected in the source, for a target image in that image."""
+        source_pose = self.detect(source) if source_pose is None else source_pose
+        target_pose = self.detect(target_pose) if isinstance(target_pose, Tensor) else target_pose
+        self.check(source, source_pose, target_pose)
+        maps = torch.cat((gaussian_maps(source_pose, self.sigma_px), gaussian_maps(target_pose, self.sigma_px))).to(source.dtype)
         rows = torch.arange(len(source), device=source.device)
         return self.translator(source, maps, rows, rows + len(source))
 
     def detect(self, images: Tensor) -> Pose:
-        """The poses F_p finds in images (B, 3, H, W) in [−1, 1]."""
-        if tuple(images.shape[1:]) != (3, *self.size):
-            raise ValueError(f"MOMINet takes images (B, 3, {self.size[0]}, {self.size[1]}), got {tuple(images.shape)}")
-        return maxima(self.detector(images), self.threshold)
+        """Detect poses by F_p in images (B, 3, H, W) in [−1, 1]."""
+        self.check_images(images)
+        return maxima(self.detector(images), self.threshold, self.skeleton)
 
     def players(self) -> Mapping[str, nn.Module]:
         return {"detector": self.detector, "generator": self.translator, "discriminator": self.discriminator}
@@ -217,67 +208,59 @@ class MOMINet(Generator):
     def schedule_steps(self) -> int:
         return self.constant_steps + self.decay_steps
 
-    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.5, 0.999))
-
     def learning_rate(self, player: str, step: int) -> float:
-        """Constant, then falling in equal steps towards zero, which the step after the last would have."""
-        left = max(self.schedule_steps() - step, 1)
-        return self.rate * min(1.0, left / max(self.decay_steps, 1))
+        """Return the rate: constant, then falling in equal steps towards zero, which the step after the last would have."""
+        return self.rate * min(1.0, max(self.schedule_steps() - step, 1) / max(self.decay_steps, 1))
 
     def features(self) -> Features | None:
-        """The outputs of VGG-19's second and fifth block."""
-        return Features(("conv2_2", "conv5_4")) if self.perceptual_weight else None
+        return Features(("conv2_2", "conv5_4")) if self.perceptual_weight else None  # outputs of the second and the fifth block
 
-    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
+    def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
         if player == "detector":
             return {"distill": F.mse_loss(self._heatmaps(pair), self._taught(pair))}
-        poses = self._poses(pair)  # the sources', then the targets'
-        order, known = negatives(pair.identity)
-        drawn = self.share("drawn", lambda: self._draw(pair, poses, order))  # x̂, x̂⁺ and, where patches count, x̂⁻
-        rows = len(pair)
+        poses, rows = self._poses(pair), len(pair)  # the sources' poses, then the targets'
+        order, has_negative = negatives(pair.identity)
+        images = self.share("images", lambda: self._images(pair, poses, order))  # x̂, x̂⁺ and, where patches count, x̂⁻
         if player == "discriminator":
             real = real_loss(self.discriminator(torch.cat((pair.source, pair.target), dim=1)))
-            return {"real": real, "fake": 2 * fake_loss(self.discriminator(self._pairs(pair, drawn.detach())))}  # two terms of eq. 5
+            return {"real": real, "fake": 2 * fake_loss(self.discriminator(self._pairs(pair, images.detach())))}  # two terms of eq. 5
         terms = {
-            "recon": self.translate_weight * 2 * F.l1_loss(drawn[: 2 * rows], torch.cat((pair.source, pair.target))),
-            "adversarial": self.adversarial_weight * 2 * real_loss(self.discriminator(self._pairs(pair, drawn))),
+            "recon": self.translate_weight * 2 * F.l1_loss(images[: 2 * rows], torch.cat((pair.source, pair.target))),
+            "adversarial": self.adversarial_weight * 2 * real_loss(self.discriminator(self._pairs(pair, images))),
         }
         if self.perceptual is not None and self.perceptual_weight:
             with torch.no_grad():
-                wanted = self.perceptual(pair.source)
-            weight = self.translate_weight * self.perceptual_weight
-            terms["perceptual"] = weight * compare(self.perceptual(drawn[:rows]), wanted)
+                source_features = self.perceptual(pair.source)
+            terms["perceptual"] = self.translate_weight * self.perceptual_weight * compare(self.perceptual(images[:rows]), source_features)
         if self.patch_weight:
-            there = Pose(poses.xy[rows:][order], poses.visible[rows:][order] & known[:, None], poses.skeleton, poses.size)
-            patches = patch_loss(pair.source, poses[:rows], drawn[2 * rows :], there, self.patch_px, self.patch_cells)
+            negative = replace(poses[rows:][order], visible=poses.visible[rows:][order] & has_negative[:, None])
+            patches = patch_loss(pair.source, poses[:rows], images[2 * rows :], negative, self.patch_px, self.patch_cells)
             terms["patch"] = self.patch_weight * patches
         return terms
 
-    def _draw(self, pair: PosePair, poses: Pose, order: Tensor) -> Tensor:
+    def _images(self, pair: PosePair, poses: Pose, order: Tensor) -> Tensor:
         maps = gaussian_maps(poses, self.sigma_px).to(pair.source.dtype)
         rows = torch.arange(len(pair), device=order.device)
         where = [rows, rows + len(pair)] + ([order + len(pair)] if self.patch_weight else [])
         return self.translator(pair.source, maps, rows.repeat(len(where)), torch.cat(where))
 
-    def _pairs(self, pair: PosePair, drawn: Tensor) -> Tensor:
-        """The pairs of eq. 5 with a drawn image: (x̂, x⁺), then (x, x̂⁺)."""
+    def _pairs(self, pair: PosePair, images: Tensor) -> Tensor:
+        """Join each rendered image with a photograph, as eq. 5 does: (x̂, x⁺), then (x, x̂⁺)."""
         rows = len(pair)
-        first, second = torch.cat((drawn[:rows], pair.source)), torch.cat((pair.target, drawn[rows : 2 * rows]))
-        return torch.cat((first, second), dim=1)
+        return torch.cat((torch.cat((images[:rows], pair.source)), torch.cat((pair.target, images[rows : 2 * rows]))), dim=1)
 
     def _poses(self, pair: PosePair) -> Pose:
-        """What E_p is shown in training, for sources and targets (2B)."""
+        """Return what E_p is shown in training, for sources and targets (2B)."""
         if self.training_pose == TEACHER and self.teacher is None:
             return Pose.cat((pair.source_pose, pair.target_pose))
         maps = self._heatmaps(pair) if self.training_pose == DETECTED else self._taught(pair)
-        return maxima(maps.detach(), self.threshold)
+        return maxima(maps.detach(), self.threshold, self.skeleton)
 
     def _heatmaps(self, pair: PosePair) -> Tensor:
         return self.share("heatmaps", lambda: self.detector(torch.cat((pair.source, pair.target))))
 
     def _taught(self, pair: PosePair) -> Tensor:
-        """ψ: the teacher's heatmaps (2B, K, H, W)."""
+        """Return ψ, the teacher's heatmaps (2B, K, H, W)."""
         return self.share("taught", lambda: self._teach(pair))
 
     @torch.no_grad()
@@ -299,17 +282,8 @@ def _initialise(module: nn.Module, std: float) -> None:
         nn.init.normal_(module.weight, 1, 0.02)
 
 
-def maxima(heatmaps: Tensor, threshold: float) -> Pose:
-    """The pixel each of 17 heatmaps (B, 17, H, W) is largest at, the first of equals; missing where that is not above `threshold`."""
-    flat = heatmaps.flatten(2).to(torch.promote_types(heatmaps.dtype, torch.float32))  # half precision can't count pixels
-    at = flat.argmax(-1)
-    width = heatmaps.shape[-1]
-    xy = torch.stack((at % width, at // width), dim=-1).to(flat.dtype)
-    return Pose(xy, flat.amax(-1) > threshold, coco_17, (heatmaps.shape[-2], width))
-
-
 def negatives(identity: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row of `identity (B,)` the next row, round the batch, of somebody else; and whether there is one (else itself)."""
+    """Return, for each row of `identity (B,)`, the next row round the batch of somebody else, and whether there is one (else itself)."""
     rows = torch.arange(len(identity), device=identity.device)
     ahead = (rows[:, None] + rows) % len(identity)  # (B, B): the row itself, the next, …
     other = identity[ahead] != identity[:, None]
@@ -317,26 +291,10 @@ def negatives(identity: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def patch_loss(image: Tensor, pose: Pose, other: Tensor, other_pose: Pose, side_px: float, cells: int) -> Tensor:
-    """Skeleton patch verification (eq. 6): mean |difference| of the squares around joints that both images (B, 3, H, W) show.
+    """Compare two images (B, 3, H, W) around their joints: mean |difference| of the squares (skeleton patch verification, eq. 6).
 
     A joint outside of its frame or missing on either side counts for nothing.
     """
-    known = _in_frame(pose) & _in_frame(other_pose)  # (B, K)
-    difference = (_patches(image, pose, side_px, cells) - _patches(other, other_pose, side_px, cells)).abs()
-    return (difference.mean((1, 2, 3)) * known.flatten()).sum() / known.sum().clamp(min=1)
-
-
-def _in_frame(pose: Pose) -> Tensor:
-    x, y = pose.xy.unbind(-1)
-    return pose.visible & (x >= 0) & (y >= 0) & (x <= pose.size[1] - 1) & (y <= pose.size[0] - 1)
-
-
-def _patches(image: Tensor, pose: Pose, side_px: float, cells: int) -> Tensor:
-    """(B, 3, H, W) → (B · K, 3, cells, cells); 0 beyond the frame."""
-    from torchvision.ops import roi_align  # a second to import that drawing need not spend
-
-    image = image.to(torch.promote_types(image.dtype, torch.float32))  # half precision has no half pixels at 100
-    centre = torch.where(_in_frame(pose)[..., None], pose.xy, 0).flatten(0, 1).to(image.dtype) + 0.5  # pixel i covers [i, i + 1]
-    row = torch.arange(len(image), device=image.device).repeat_interleave(len(pose.skeleton))
-    boxes = torch.cat((row[:, None].to(image.dtype), centre - side_px / 2, centre + side_px / 2), dim=1)
-    return roi_align(image, boxes, cells, sampling_ratio=max(1, math.ceil(side_px / cells)), aligned=True)
+    shared = in_frame(pose) & in_frame(other_pose)  # (B, K)
+    difference = (joint_patches(image, pose, side_px, cells) - joint_patches(other, other_pose, side_px, cells)).abs()
+    return (difference.mean((1, 2, 3)) * shared.flatten()).sum() / shared.sum().clamp(min=1)

@@ -1,7 +1,7 @@
 """PG2: Pose Guided Person Image Generation. Ma, Jia, Sun, Schiele, Tuytelaars, Van Gool, NIPS 2017 (arXiv 1705.09368).
 
-G1 draws a coarse person from the source image and discs at the target's joints; G2 adds a difference map to it,
-trained against a discriminator that sees the source image beside the real or the drawn one. The source's pose
+G1 renders a coarse person from the source image and discs at the target's joints; G2 adds a difference map to it,
+trained against a discriminator that sees the source image beside the real or the rendered one. The source's pose
 is not used. Stage I trains G1 alone, stage II trains G2 and the discriminator with G1 at rest.
 
 Differs from the paper:
@@ -21,14 +21,15 @@ Where the text leaves its ablations open:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.base import Generator, PosePair
-from generators.blocks import DCGANDiscriminator, PoseEncoder, ResidualUNet
+from generators.base import Generator, PosePair, keeps_options
+from generators.blocks import DCGANDiscriminator, PoseEncoder, ResidualUNet, halving_size
+from generators.choices import one_of
 from generators.losses import fake_loss, masked_l1, real_loss
 from generators.maps import body_mask, disc_maps
 from generators.pose import SKELETONS, Pose
@@ -47,11 +48,11 @@ class CoordinateEncoder(nn.Sequential):
 
 
 def coordinates(pose: Pose) -> Tensor:
-    """Row and column in [−1, 1] from border to border and 1 for every joint, zeros for a missing one: (B, 3K)."""
+    """Return row and column in [−1, 1] from border to border and 1 for every joint, zeros for a missing one: (B, 3K)."""
     size = pose.xy.new_tensor(pose.size)
     places = (pose.xy.flip(-1) + 0.5) / size * 2 - 1
-    known = pose.visible[..., None].to(pose.xy.dtype)
-    return torch.cat((places * known, known), dim=-1).flatten(-2)
+    visible = pose.visible[..., None].to(pose.xy.dtype)
+    return torch.cat((places * visible, visible), dim=-1).flatten(-2)
 
 
 class Stage1(ResidualUNet):
@@ -124,39 +125,36 @@ def _two_convolutions(before: int, after: int) -> nn.Sequential:
 
 
 class PG2(Generator):
-    """Pose Guided Person Generation Network: coarse drawing, then a difference map (Ma et al. 2017)."""
+    """Pose Guided Person Generation Network: a coarse image, then a difference map (Ma et al. 2017)."""
 
     paper = "Ma et al., Pose Guided Person Image Generation, NIPS 2017"
     stage2: Stage2  # none in the one-stage models
     discriminator: DCGANDiscriminator  # none for G1 alone
 
+    @keeps_options
     def __init__(
         self,
-        size: tuple[int, int] = (128, 64),  # (H, W); the paper's other size is (256, 256)
-        width: int = 128,  # of the first level; the discriminator's is half of it
-        bottleneck: int = 64,
-        radius_px: float = 4.0,  # of the pose's discs and of the pose mask
-        l1_weight: float = 10.0,  # λ: 10 on Market, 50 on DeepFashion (released code)
-        stage1_loss: str = POSE_MASK_LOSS,  # or "l1", the paper's ablation
-        pose_embedding: str = HEATMAPS,  # beside the image; or "coordinates" (CE), "heatmap-encoder" (HME)
-        stages: str = BOTH_STAGES,  # or "G1+D", one stage trained adversarially; or "G1", stage I alone
-        discriminator: str = PAIR,  # or "triplet-released": the source image alone is a fake, no condition
-        stage1_steps: int = 22_000,
-        stage2_steps: int = 14_000,
-        learning_rate: float = 2e-5,
-        skeleton: str = "openpose_18",
+        size: tuple[int, int] = (128, 64),  # Height and width of images; the paper's other size is (256, 256).
+        width: int = 128,  # Channels of the first level; the discriminator's first has half as many.
+        bottleneck: int = 64,  # Length of G1's code of the image, and of each embedding's code of the pose.
+        radius_px: float = 4.0,  # Radius of the pose's discs, and of the pose mask around joints and limbs.
+        l1_weight: float = 10.0,  # Weight λ of stage II's L1: 10 on Market, 50 on DeepFashion (released code).
+        stage1_loss: str = POSE_MASK_LOSS,  # Loss of stage I: "pose-mask", or "l1", the paper's ablation.
+        pose_embedding: str = HEATMAPS,  # How G1 gets the pose: "heatmaps" beside the image, "coordinates" (CE) or "heatmap-encoder" (HME).
+        stages: str = BOTH_STAGES,  # Which networks there are: "G1+G2+D"; "G1+D", one stage trained adversarially; "G1", stage I alone.
+        discriminator: str = PAIR,  # What the discriminator sees: a "pair", or by "triplet-released" one image, the source as a fake too.
+        stage1_steps: int = 22_000,  # Steps of G1 alone.
+        stage2_steps: int = 14_000,  # Steps of G2 and the discriminator.
+        learning_rate: float = 2e-5,  # Learning rate of every player's Adam.
+        skeleton: str = "openpose_18",  # Skeleton of the poses, by name.
     ) -> None:
         super().__init__()
-        _one_of("stage1_loss", stage1_loss, (POSE_MASK_LOSS, PLAIN_L1))
-        _one_of("pose_embedding", pose_embedding, (HEATMAPS, COORDINATES, HEATMAP_ENCODER))
-        _one_of("stages", stages, (BOTH_STAGES, ONE_STAGE, FIRST_STAGE))
-        _one_of("discriminator", discriminator, (PAIR, TRIPLET))
-        _one_of("skeleton", skeleton, tuple(SKELETONS))
-        h, w = (int(side) for side in size)
-        levels = int(math.log2(h)) - 2 if h > 0 else 0
-        if levels < 3 or h != 1 << (levels + 2) or w % (1 << (levels - 1)) or w <= 0:
-            raise ValueError(f"pg2 takes a height of 32, 64, 128, 256 … and a width divisible by height / 8, got {(h, w)}")
-        self.size, self.skeleton = (h, w), SKELETONS[skeleton]
+        one_of("pg2's stage1_loss", stage1_loss, (POSE_MASK_LOSS, PLAIN_L1))
+        one_of("pg2's pose_embedding", pose_embedding, (HEATMAPS, COORDINATES, HEATMAP_ENCODER))
+        one_of("pg2's stages", stages, (BOTH_STAGES, ONE_STAGE, FIRST_STAGE))
+        one_of("pg2's discriminator", discriminator, (PAIR, TRIPLET))
+        one_of("pg2's skeleton", skeleton, SKELETONS)
+        self.size, self.skeleton = halving_size("pg2", size, rows=8), SKELETONS[skeleton]
         self.radius_px, self.l1_weight = radius_px, l1_weight
         self.stage1_loss, self.pose_embedding, self.stages, self.condition = stage1_loss, pose_embedding, stages, discriminator
         self.stage1_steps, self.stage2_steps, self.rate = stage1_steps, stage2_steps, learning_rate
@@ -177,11 +175,11 @@ class PG2(Generator):
     def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
         self.check(source, source_pose, target_pose)
         coarse = self.coarse(source, target_pose)
-        drawn = coarse + self.stage2(coarse, source) if self.stages == BOTH_STAGES else coarse
-        return drawn.clamp(-1, 1)
+        image = coarse + self.stage2(coarse, source) if self.stages == BOTH_STAGES else coarse
+        return image.clamp(-1, 1)
 
     def coarse(self, source: Tensor, target_pose: Pose) -> Tensor:
-        """G1's drawing (B, 3, H, W), not clamped; discs are of −1 and 1, as the released code has them."""
+        """Render G1's image (B, 3, H, W), not clamped; discs are of −1 and 1, as the released code has them."""
         if self.pose_embedding == COORDINATES:
             return self.stage1(source, coordinates(target_pose).to(source.dtype))
         discs = disc_maps(target_pose, self.radius_px).to(source.dtype) * 2 - 1
@@ -203,21 +201,18 @@ class PG2(Generator):
     def schedule_steps(self) -> int:
         return self.stage1_steps + (0 if self.stages == FIRST_STAGE else self.stage2_steps)
 
-    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.5, 0.999))
-
-    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
+    def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
         if player == "generator1" and self.stages != ONE_STAGE:
             return self._pixels(self.coarse(pair.source, pair.target_pose), pair, self.stage1_loss, 1.0)
-        drawn = self.share("drawn", lambda: self._drawn(pair))
+        image = self.share("image", lambda: self._judged_image(pair))
         if player == "discriminator":
-            return self._discriminator_losses(pair, drawn.detach())
-        adversarial = real_loss(self.discriminator(self._seen(pair, drawn)))
+            return self._discriminator_losses(pair, image.detach())
+        adversarial = real_loss(self.discriminator(self._seen(pair, image)))
         loss = self.stage1_loss if self.stages == ONE_STAGE else POSE_MASK_LOSS
-        return {"adversarial": adversarial, **self._pixels(drawn, pair, loss, self.l1_weight)}
+        return {"adversarial": adversarial, **self._pixels(image, pair, loss, self.l1_weight)}
 
-    def _drawn(self, pair: PosePair) -> Tensor:
-        """What the discriminator judges, not clamped: stage II's image, or G1's where there is one stage."""
+    def _judged_image(self, pair: PosePair) -> Tensor:
+        """Render what the discriminator judges, not clamped: stage II's image, or G1's where there is one stage."""
         if self.stages == ONE_STAGE:
             return self.coarse(pair.source, pair.target_pose)
         with torch.no_grad():  # G1 rests
@@ -229,23 +224,18 @@ class PG2(Generator):
             return {"l1": weight * F.l1_loss(image, pair.target)}
         return {"pose_mask_l1": weight * masked_l1(image, pair.target, self._mask(pair))}
 
-    def _discriminator_losses(self, pair: PosePair, drawn: Tensor) -> Mapping[str, Tensor]:
+    def _discriminator_losses(self, pair: PosePair, image: Tensor) -> Mapping[str, Tensor]:
         real = real_loss(self.discriminator(self._seen(pair, pair.target)))
-        fake = fake_loss(self.discriminator(self._seen(pair, drawn)))
+        fake = fake_loss(self.discriminator(self._seen(pair, image)))
         if self.condition == PAIR:
             return {"real": real, "fake": fake}
-        # Released code: half for the real image, a quarter each for the source image and the drawing.
+        # Released code: half for the real image, a quarter each for the source image and the rendered one.
         source = fake_loss(self.discriminator(pair.source))
         return {"real": real / 2, "source": source / 4, "fake": fake / 4}
 
     def _seen(self, pair: PosePair, image: Tensor) -> Tensor:
-        """What the discriminator looks at: the source beside the image, or the image alone."""
+        """Return what the discriminator looks at: the source beside the image, or the image alone."""
         return torch.cat((pair.source, image), dim=1) if self.condition == PAIR else image
 
     def _mask(self, pair: PosePair) -> Tensor:
         return body_mask(pair.target_pose, self.radius_px).to(pair.target.dtype)
-
-
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"pg2's {option} is one of {', '.join(allowed)}, got {value!r}")

@@ -1,7 +1,7 @@
 """posewarp: Synthesizing Images of Humans in Unseen Poses. Balakrishnan, Zhao, Dalca, Durand, Guttag, CVPR 2018 (arXiv
 1804.07739); with seven joints, Pose Transfer with GAN. Suresh, Sonarkar, 2019.
 
-A segments the source into limbs and background, each limb is moved by its own similarity transform (B), C draws the
+A segments the source into limbs and background, each limb is moved by its own similarity transform (B), C renders the
 foreground and its mask from the moved limbs and the target's pose, D fills the background in from what is left of the
 source and the source's pose. First the generator learns alone, on VGG-19's features; then against a discriminator.
 
@@ -31,53 +31,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.base import Generator, PosePair
+from generators.base import Generator, PosePair, keeps_options
+from generators.blocks import halving_size
+from generators.choices import one_of
 from generators.losses import fake_loss, real_loss
-from generators.maps import gaussian_maps, limb_prior
+from generators.maps import gaussian_maps
+from generators.parts import Limbs
 from generators.perceptual import KERAS_SCALE, LAYERS, VGG19, Features
-from generators.pose import SKELETONS, Pose, Skeleton
-from generators.warp import fit_similarity, warp_images
+from generators.pose import SKELETONS, Pose
+from generators.warp import warp_images
 
 HEIGHT = 256  # of the images that the options' pixels refer to
 VGG_LAYERS = LAYERS[:12]  # conv1_1 … conv4_4, every one
 WIDEST = 2048  # channels of the widest feature map there are deviations for
-
-
-class Limbs(nn.Module):
-    """A skeleton's limbs as matrices (L, K) over its joints: who belongs to one, and the mean at its two ends.
-
-    The first half of a limb's joints is one end, the rest the other: shoulders and hips, head and shoulders.
-    """
-
-    members: Tensor
-    ends: Tensor
-
-    def __init__(self, skeleton: Skeleton) -> None:
-        super().__init__()
-        members, ends = torch.zeros(len(skeleton.limbs), len(skeleton)), torch.zeros(2, len(skeleton.limbs), len(skeleton))
-        for row, limb in enumerate(skeleton.limbs):
-            members[row, list(limb)] = 1
-            for end, part in enumerate((limb[: len(limb) // 2], limb[len(limb) // 2 :])):
-                ends[end, row, list(part)] = 1 / len(part)
-        self.register_buffer("members", members, persistent=False)
-        self.register_buffer("ends", ends, persistent=False)
-
-    def seen(self, pose: Pose) -> Tensor:
-        """Whether all of a limb's joints are visible, (B, L) bool."""
-        return (pose.visible[:, None] | (self.members == 0)).all(-1)
-
-    def prior(self, pose: Pose, sigma_px: float, torso_sigma_px: float, shortest_px2: float) -> Tensor:
-        """`limb_prior` of these limbs; those of four joints are the wide ones."""
-        # A sum, not a matrix product: autocast would round the coordinates to bfloat16.
-        first, second = ((end[..., None].to(pose.xy.dtype) * pose.xy[:, None]).sum(-2) for end in self.ends)
-        sigma = torch.where(self.members.sum(-1) == 4, torso_sigma_px, sigma_px).to(pose.xy.dtype)
-        return limb_prior(first, second, self.seen(pose), pose.size, sigma, shortest_px2)
-
-    def transforms(self, source_pose: Pose, target_pose: Pose) -> tuple[Tensor, Tensor]:
-        """Similarity transforms (B, L, 2, 3) from target to source pixels, and (B, L) bool: which limbs have one."""
-        target, source = target_pose.xy[:, None].expand(-1, len(self.members), -1, -1), source_pose.xy[:, None]
-        transform, fits = fit_similarity(target, source.expand_as(target), self.members.expand(target.shape[:-1]))
-        return transform, fits & self.seen(source_pose) & self.seen(target_pose)
 
 
 def _convolution(before: int, after: int, side: int = 3, stride: int = 1) -> nn.Sequential:
@@ -137,12 +103,12 @@ class Drawing(nn.Module):
         return mask * self.foreground_image(c).tanh() + (1 - mask) * self.background_image(d).tanh()
 
     def masks(self, source: Tensor, source_maps: Tensor, prior: Tensor) -> Tensor:
-        """Background and limbs of the source, (B, 1 + L, H, W), one in sum."""
+        """Segment the source into background and limbs, (B, 1 + L, H, W), 1 in sum."""
         logits = self.limb_logits(self.segment(source, source_maps))
         return (logits + torch.log(prior + 1e-10)).softmax(1)
 
     def moved(self, source: Tensor, masks: Tensor, transform: Tensor, moves: Tensor) -> Tensor:
-        """Every limb cut out by its mask and moved to the target's pose, (B, 3 L, H, W); black where it does not move."""
+        """Cut every limb out by its mask and move it to the target's pose, (B, 3 L, H, W); black where it does not move."""
         b, count, h, w = masks.shape
         cut = (masks[:, :, None] * source[:, None]).reshape(b * count, 3, h, w)
         moved = warp_images(cut, transform.reshape(b * count, 2, 3), padding="border")
@@ -171,52 +137,52 @@ class Discriminator(nn.Module):
 
 
 class PoseWarp(Generator):
-    """Limbs cut out, moved and drawn together again, over a background filled in (Balakrishnan et al. 2018)."""
+    """Limbs cut out, moved and put together again, over a background filled in (Balakrishnan et al. 2018)."""
 
     paper = "Balakrishnan et al., Synthesizing Images of Humans in Unseen Poses, CVPR 2018"
     prepare_steps = 50  # batches that the features' deviations are measured on
     pattern: Tensor
     deviation: Tensor
 
+    @keeps_options
     def __init__(
         self,
-        size: tuple[int, int] = (256, 256),  # (H, W)
-        width: int = 64,  # of the first level
-        skeleton: str = "mpii_14",  # or "upper_7": 7 joints, 5 limbs (Suresh & Sonarkar 2019)
-        sigma_px: float = 7 / 4,  # of the joints' heatmaps, at half resolution
-        limb_sigma_px: float = 11.0,  # across a limb
-        torso_sigma_px: float = 13.0,  # across a limb of four joints
-        noise_sigma: float = 0.5,  # of what replaces the foreground in the background's input, for images in [-1, 1]
-        adversarial_weight: float = 0.1,
-        l1_weight: float = 0.0,  # of an L1 on pixels, which the paper does not have
-        pretrain_steps: int = 100_000,  # of the generator alone
-        warmup_steps: int = 5,  # of the discriminator alone, the first of gan_steps
-        gan_steps: int = 10_000,  # of both; 0 leaves the discriminator out
-        learning_rate: float = 1e-4,
+        size: tuple[int, int] = (256, 256),  # Height and width of images.
+        width: int = 64,  # Channels of the first level.
+        skeleton: str = "mpii_14",  # Skeleton of the poses; "upper_7" has 7 joints and 5 limbs (Suresh & Sonarkar 2019).
+        sigma_px: float = 7 / 4,  # Standard deviation of the joints' heatmaps, at half resolution.
+        limb_sigma_px: float = 11.0,  # Standard deviation of a limb's prior across it.
+        torso_sigma_px: float = 13.0,  # The same for a limb of four joints.
+        noise_sigma: float = 0.5,  # Standard deviation of the noise in the foreground's place, for images in [−1, 1].
+        adversarial_weight: float = 0.1,  # Weight of the adversarial term.
+        l1_weight: float = 0.0,  # Weight of an L1 on pixels, which the paper does not have.
+        pretrain_steps: int = 100_000,  # Steps of the generator alone.
+        warmup_steps: int = 5,  # Steps of the discriminator alone, the first of gan_steps.
+        gan_steps: int = 10_000,  # Steps of both; 0 leaves the discriminator out.
+        learning_rate: float = 1e-4,  # Learning rate of both players' Adam.
     ) -> None:
         super().__init__()
-        if skeleton not in ("mpii_14", "upper_7"):
-            raise ValueError(f"posewarp's skeleton is one of mpii_14, upper_7, got {skeleton!r}")
-        h, w = (int(side) for side in size)
-        downs = h.bit_length() - 4  # until 8 rows are left
-        if downs < 2 or h != 8 << downs or w <= 0 or w % (1 << downs):
-            raise ValueError(f"posewarp takes a height of 32, 64, 128, 256 … and a width divisible by height / 8, got {(h, w)}")
-        for name, least in (("sigma_px", 1e-3), ("limb_sigma_px", 1e-3), ("torso_sigma_px", 1e-3), ("noise_sigma", 0.0),
-                            ("pretrain_steps", 0), ("warmup_steps", 0), ("gan_steps", 0)):  # fmt: skip
-            if not self.options[name] >= least:
-                raise ValueError(f"posewarp's {name} is at least {least}, got {self.options[name]}")
-        self.size, self.skeleton, scale = (h, w), SKELETONS[skeleton], h / HEIGHT
+        one_of("posewarp's skeleton", skeleton, ("mpii_14", "upper_7"))
+        self.size, self.skeleton = halving_size("posewarp", size, rows=8), SKELETONS[skeleton]
+        for option, value, least in (
+            ("sigma_px", sigma_px, 1e-3), ("limb_sigma_px", limb_sigma_px, 1e-3), ("torso_sigma_px", torso_sigma_px, 1e-3),
+            ("noise_sigma", noise_sigma, 0.0), ("pretrain_steps", pretrain_steps, 0), ("warmup_steps", warmup_steps, 0),
+            ("gan_steps", gan_steps, 0),
+        ):  # fmt: skip
+            if not value >= least:
+                raise ValueError(f"posewarp's {option} is at least {least}, got {value}")
+        h, w = self.size
+        downs, scale = h.bit_length() - 4, h / HEIGHT  # halved until 8 rows are left
         self.sigma_px, self.limb_sigma_px, self.torso_sigma_px = sigma_px * scale, limb_sigma_px * scale, torso_sigma_px * scale
         self.shortest_px2 = 5 * scale**2
         self.noise_sigma, self.adversarial_weight, self.l1_weight = noise_sigma, adversarial_weight, l1_weight
         self.pretrain_steps, self.warmup_steps, self.gan_steps, self.rate = pretrain_steps, warmup_steps, gan_steps, learning_rate
-        self.alone = False  # whether the generator pays no discriminator: `turn` knows
         joints = len(self.skeleton)
         self.limbs = Limbs(self.skeleton)
         self.drawing = Drawing(joints, len(self.skeleton.limbs), downs, width)
         self.discriminator = Discriminator(joints, self.size, downs, width) if gan_steps else None
         self.apply(_as_keras)
-        # Training takes fresh noise; drawing must not depend on chance, and takes this.
+        # Training takes fresh noise; rendering must not depend on chance, and takes this.
         pattern = torch.randn(3, h, w, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
         self.register_buffer("pattern", pattern.to(torch.get_default_device()), persistent=False)
         self.register_buffer("deviation", torch.ones(len(VGG_LAYERS), WIDEST))  # of each layer's channels over the training set
@@ -230,7 +196,7 @@ class PoseWarp(Generator):
         return self.drawing(source, *maps, prior.to(source.dtype), transform, moves, noise)
 
     def heatmaps(self, pose: Pose) -> Tensor:
-        """The joints' Gaussians (B, K, H/2, W/2); zeros for one that is missing or outside the image."""
+        """Rasterise the joints as Gaussians (B, K, H/2, W/2); zeros for one that is missing or outside the image."""
         h, w = pose.size[0] // 2, pose.size[1] // 2
         half = replace(pose, xy=(pose.xy + 0.5) / 2 - 0.5, size=(h, w))
         x, y = half.xy.unbind(-1)
@@ -242,10 +208,13 @@ class PoseWarp(Generator):
         return players if self.discriminator is None else {**players, "discriminator": self.discriminator}
 
     def turn(self, step: int) -> tuple[str, ...]:
-        self.alone = step < self.pretrain_steps or self.discriminator is None
-        if self.alone:
+        if self.alone(step):
             return ("generator",)
         return ("discriminator",) if step < self.pretrain_steps + self.warmup_steps else ("discriminator", "generator")
+
+    def alone(self, step: int) -> bool:
+        """Tell whether the generator learns at `step` without a discriminator."""
+        return step < self.pretrain_steps or self.discriminator is None
 
     def schedule_steps(self) -> int:
         return self.pretrain_steps + self.gan_steps
@@ -269,38 +238,38 @@ class PoseWarp(Generator):
             spread = (weight * (variance + (mean - (weight * mean).sum(0)).square())).sum(0)
             self.deviation[row, : len(spread)] = spread.sqrt().to(self.deviation.dtype)
 
-    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
-        drawn = self.share("drawn", lambda: self(pair.source, pair.source_pose, pair.target_pose))
+    def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
+        image = self.share("image", lambda: self(pair.source, pair.source_pose, pair.target_pose))
         if player == "discriminator":
-            return {"real": real_loss(self._judged(pair, pair.target)), "fake": fake_loss(self._judged(pair, drawn.detach()))}
+            return {"real": real_loss(self._judged(pair, pair.target)), "fake": fake_loss(self._judged(pair, image.detach()))}
         terms = {}
         if self.perceptual is not None:
-            terms["vgg"] = self._feature_loss(drawn, pair.target)
+            terms["vgg"] = self._feature_loss(image, pair.target)
         if self.l1_weight:
-            terms["l1"] = self.l1_weight * F.l1_loss(drawn, pair.target)
+            terms["l1"] = self.l1_weight * F.l1_loss(image, pair.target)
         if not terms:
-            terms["l1_in_place_of_vgg"] = F.l1_loss(drawn, pair.target)
-        if self.discriminator is not None and not self.alone:
-            terms["adversarial"] = self.adversarial_weight * real_loss(self._judged(pair, drawn))
+            terms["l1_in_place_of_vgg"] = F.l1_loss(image, pair.target)
+        if not self.alone(step):
+            terms["adversarial"] = self.adversarial_weight * real_loss(self._judged(pair, image))
         return terms
 
     def _judged(self, pair: PosePair, image: Tensor) -> Tensor:
         assert self.discriminator is not None
         return self.discriminator(image, self.heatmaps(pair.source_pose), self.heatmaps(pair.target_pose))
 
-    def _feature_loss(self, drawn: Tensor, target: Tensor) -> Tensor:
-        """Mean over layers of the mean |difference| of features, in deviations of their channel + 0.1 (as the code's VGG counts)."""
+    def _feature_loss(self, image: Tensor, target: Tensor) -> Tensor:
+        """Average over layers the mean |difference| of features, in deviations of their channel + 0.1 (as the code's VGG counts)."""
         least = 0.1 / KERAS_SCALE if isinstance(self.perceptual, VGG19) else 0.1
         with torch.no_grad():
             real = self._seen(target)
         terms = [
-            ((mine - theirs).abs() / (row[: mine.shape[1], None, None] + least)).mean()
-            for mine, theirs, row in zip(self._seen(drawn), real, self.deviation, strict=False)
+            ((a - b).abs() / (deviation[: a.shape[1], None, None] + least)).mean()
+            for a, b, deviation in zip(self._seen(image), real, self.deviation, strict=False)
         ]
         return torch.stack(terms).mean()
 
     def _seen(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The images' features; ValueError for a network that has more of them than there is room for deviations."""
+        """Return the images' features; ValueError for a network that has more of them than there is room for deviations."""
         assert self.perceptual is not None
         layers = self.perceptual(images)
         widths = [layer.shape[1] for layer in layers]
@@ -310,13 +279,13 @@ class PoseWarp(Generator):
 
 
 def _moments(layer: Tensor) -> tuple[Tensor, Tensor]:
-    """Variances and means (C) of the channels of `layer (B, C, H, W)`."""
+    """Return variances and means (C) of the channels of `layer (B, C, H, W)`."""
     variance, mean = torch.var_mean(layer, dim=(0, 2, 3), correction=0)
     return variance.double(), mean.double()
 
 
 def _as_keras(layer: nn.Module) -> None:
-    """Glorot's uniform weights and no bias, the released code's (Keras') initialisation."""
+    """Give a layer Glorot's uniform weights and no bias, as the released code's Keras does."""
     if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 Two stages as in PG2, but source and target never meet in an encoder: one reads images, the other heatmaps of the
 target's joints, and their features join in the bottleneck. Reconstruction takes the source image and its heatmaps
-and draws a coarse person; refinement takes the source and the coarse image and adds a residual, trained against a
+and renders a coarse person; refinement takes the source and the coarse image and adds a residual, trained against a
 discriminator of pairs and, for the row called VDG, on the SSIM of images whose person counts double. The first
 stage trains alone, the second and the discriminator train with the first at rest.
 
@@ -20,20 +20,21 @@ Differs from the paper:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.base import Generator, PosePair
-from generators.blocks import DCGANDiscriminator, PoseEncoder, ResidualEncoder, ResidualUNet
+from generators.base import Generator, PosePair, keeps_options
+from generators.blocks import DCGANDiscriminator, PoseEncoder, ResidualEncoder, ResidualUNet, halving_size
+from generators.choices import one_of
 from generators.losses import fake_loss, masked_l1, real_loss
 from generators.maps import body_mask, gaussian_maps
 from generators.pose import SKELETONS, Pose
 
 L1, MASK_L1, MASK_SSIM, WEIGHTED = "l1", "mask-l1", "mask-ssim", "weighted"
+WINDOW_PX, SIGMA_PX = 11, 1.5  # SSIM's window, as most have it
 
 
 class Reconstruction(ResidualUNet):
@@ -68,7 +69,7 @@ class Refinement(ResidualUNet):
 
 
 def mask_ssim_loss(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """1 − SSIM of images (B, C, H, W) in [−1, 1], brought to [0, 1] and times 1 + mask (B, 1, H, W): eq. 7, a scalar."""
+    """Return 1 − SSIM of images (B, C, H, W) in [−1, 1], brought to [0, 1] and times 1 + mask (B, 1, H, W): eq. 7, a scalar."""
     weight = (1 + mask) / 2
     return 1 - ssim((image + 1) * weight, (target + 1) * weight, data_range=2.0)
 
@@ -80,35 +81,32 @@ class VDG(Generator):
     stage2: Refinement  # neither this nor a discriminator where there is one stage
     discriminator: DCGANDiscriminator
 
+    @keeps_options
     def __init__(
         self,
-        size: tuple[int, int] = (128, 64),  # (H, W); the paper's other size is (256, 256)
-        width: int = 128,  # of the first level; the discriminator's is half of it
-        bottleneck: int = 64,  # of each encoder of the first stage
-        sigma_px: float = 6.0,  # of the joints' heatmaps
-        radius_px: float = 4.0,  # of the pose mask
-        loss: str = MASK_SSIM,  # of refinement: VDG; or "l1", "mask-l1", or "weighted": VDG_w
-        alpha: float = 0.9,  # of the SSIM in "weighted"; the mask L1 has the rest
-        image_weight: float = 10.0,  # λ
-        stages: int = 2,  # or 1: reconstruction alone (Table 1)
-        stage1_steps: int = 22_000,
-        stage2_steps: int = 14_000,
-        learning_rate: float = 2e-5,
-        skeleton: str = "openpose_18",
+        size: tuple[int, int] = (128, 64),  # Height and width of images; the paper's other size is (256, 256).
+        width: int = 128,  # Channels of the first level; the discriminator's first has half as many.
+        bottleneck: int = 64,  # Length of the code of each of the first stage's encoders.
+        sigma_px: float = 6.0,  # Standard deviation of the joints' heatmaps.
+        radius_px: float = 4.0,  # Radius of the pose mask around joints and limbs.
+        loss: str = MASK_SSIM,  # Refinement's loss on images: "mask-ssim" (VDG), "l1", "mask-l1" or "weighted" (VDG_w).
+        alpha: float = 0.9,  # Weight α of the SSIM where the loss is "weighted"; the mask L1 has 1 − α.
+        image_weight: float = 10.0,  # Weight λ of the loss on images beside the adversarial one.
+        stages: int = 2,  # Number of stages; 1 is reconstruction alone (Table 1).
+        stage1_steps: int = 22_000,  # Steps of reconstruction.
+        stage2_steps: int = 14_000,  # Steps of refinement and the discriminator.
+        learning_rate: float = 2e-5,  # Learning rate of every player's Adam.
+        skeleton: str = "openpose_18",  # Skeleton of the poses, by name.
     ) -> None:
         super().__init__()
-        _one_of("loss", loss, (L1, MASK_L1, MASK_SSIM, WEIGHTED))
-        _one_of("stages", stages, (1, 2))
-        _one_of("skeleton", skeleton, tuple(SKELETONS))
+        one_of("vdg's loss", loss, (L1, MASK_L1, MASK_SSIM, WEIGHTED))
+        one_of("vdg's stages", stages, (1, 2))
+        one_of("vdg's skeleton", skeleton, SKELETONS)
         if not 0 <= alpha <= 1:
             raise ValueError(f"vdg's alpha is from 0 to 1, got {alpha}")
-        h, w = (int(side) for side in size)
-        levels = int(math.log2(h)) - 2 if h > 0 else 0
-        if levels < 3 or h != 1 << (levels + 2) or w % (1 << (levels - 1)) or w <= 0:
-            raise ValueError(f"vdg takes a height of 32, 64, 128, 256 … and a width divisible by height / 8, got {(h, w)}")
-        if stages == 2 and loss in (MASK_SSIM, WEIGHTED) and w < WINDOW_PX:
-            raise ValueError(f"vdg's SSIM needs a width of at least {WINDOW_PX} px, got {w}")
-        self.size, self.skeleton = (h, w), SKELETONS[skeleton]
+        self.size, self.skeleton = halving_size("vdg", size, rows=8), SKELETONS[skeleton]
+        if stages == 2 and loss in (MASK_SSIM, WEIGHTED) and self.size[1] < WINDOW_PX:
+            raise ValueError(f"vdg's SSIM needs a width of at least {WINDOW_PX} px, got {self.size[1]}")
         self.sigma_px, self.radius_px, self.image_weight = sigma_px, radius_px, image_weight
         self.loss, self.alpha, self.stages = loss, alpha, stages
         self.stage1_steps, self.stage2_steps, self.rate = stage1_steps, stage2_steps, learning_rate
@@ -119,17 +117,17 @@ class VDG(Generator):
 
     def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
         self.check(source, source_pose, target_pose)
-        drawn = self.coarse(source, source_pose, target_pose)
+        image = self.coarse(source, source_pose, target_pose)
         if self.stages == 2:
-            drawn = self.refined(source, drawn, target_pose)
-        return drawn.clamp(-1, 1)
+            image = self.refined(source, image, target_pose)
+        return image.clamp(-1, 1)
 
     def coarse(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
-        """Reconstruction's drawing (B, 3, H, W), not clamped."""
+        """Render reconstruction's image (B, 3, H, W), not clamped."""
         return self.stage1(source, self._maps(source_pose, source), self._maps(target_pose, source))
 
     def refined(self, source: Tensor, coarse: Tensor, target_pose: Pose) -> Tensor:
-        """The coarse drawing and refinement's residual to it (eq. 4), not clamped."""
+        """Add refinement's residual to the coarse image (eq. 4), not clamped."""
         return coarse + self.stage2(source, coarse, self._maps(target_pose, source))
 
     def _maps(self, pose: Pose, like: Tensor) -> Tensor:
@@ -146,52 +144,45 @@ class VDG(Generator):
     def schedule_steps(self) -> int:
         return self.stage1_steps + (self.stage2_steps if self.stages == 2 else 0)
 
-    def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.5, 0.999))
-
-    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
+    def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
         if player == "generator1":
             return {"l1": F.l1_loss(self.coarse(pair.source, pair.source_pose, pair.target_pose), pair.target)}
-        drawn = self.share("drawn", lambda: self._drawn(pair))
+        image = self.share("image", lambda: self._refined_image(pair))
         if player == "discriminator":
             real = self.discriminator(torch.cat((pair.source, pair.target), dim=1))
-            fake = self.discriminator(torch.cat((pair.source, drawn.detach()), dim=1))
+            fake = self.discriminator(torch.cat((pair.source, image.detach()), dim=1))
             return {"real": real_loss(real), "fake": fake_loss(fake)}
-        adversarial = real_loss(self.discriminator(torch.cat((pair.source, drawn), dim=1)))
-        terms = {name: self.image_weight * term for name, term in self._image_losses(drawn, pair).items()}
+        adversarial = real_loss(self.discriminator(torch.cat((pair.source, image), dim=1)))
+        terms = {name: self.image_weight * term for name, term in self._image_losses(image, pair).items()}
         return {"adversarial": adversarial, **terms}
 
-    def _drawn(self, pair: PosePair) -> Tensor:
+    def _refined_image(self, pair: PosePair) -> Tensor:
         with torch.no_grad():  # reconstruction rests
             coarse = self.coarse(pair.source, pair.source_pose, pair.target_pose)
         return self.refined(pair.source, coarse, pair.target_pose)
 
-    def _image_losses(self, drawn: Tensor, pair: PosePair) -> dict[str, Tensor]:
-        """L_img: eq. 7's choices, or eq. 8's weighted sum."""
+    def _image_losses(self, image: Tensor, pair: PosePair) -> dict[str, Tensor]:
+        """Return L_img, not yet times λ: eq. 7's choices, or eq. 8's weighted sum."""
         if self.loss == L1:
-            return {"l1": F.l1_loss(drawn, pair.target)}
+            return {"l1": F.l1_loss(image, pair.target)}
         mask = body_mask(pair.target_pose, self.radius_px).to(pair.target.dtype)
         if self.loss == MASK_L1:
-            return {"mask_l1": masked_l1(drawn, pair.target, mask)}
-        similarity = mask_ssim_loss(drawn, pair.target, mask)
+            return {"mask_l1": masked_l1(image, pair.target, mask)}
+        similarity = mask_ssim_loss(image, pair.target, mask)
         if self.loss == MASK_SSIM:
             return {"mask_ssim": similarity}
-        return {"mask_ssim": self.alpha * similarity, "mask_l1": (1 - self.alpha) * masked_l1(drawn, pair.target, mask)}
-
-
-def _one_of(option: str, value: str | int, allowed: tuple[str, ...] | tuple[int, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"vdg's {option} is one of {', '.join(map(str, allowed))}, got {value!r}")
-
-
-WINDOW_PX, SIGMA_PX = 11, 1.5  # SSIM's window, as most have it
+        return {"mask_ssim": self.alpha * similarity, "mask_l1": (1 - self.alpha) * masked_l1(image, pair.target, mask)}
 
 
 def ssim(image: Tensor, target: Tensor, data_range: float) -> Tensor:
-    """Mean structural similarity, a scalar, of images (B, C, H, W): 1 where they are equal (Wang et al. 2004, eq. 13).
+    """Return the mean structural similarity, a scalar, of images (B, C, H, W): 1 where they are equal (Wang et al. 2004, eq. 13).
 
     Population covariances under a Gaussian of σ 1.5 px in windows of 11 × 11, at every place where the window lies in
     the image whole: H − 10 by W − 10 places, so that the outermost pixels are seen from within only.
+
+    >>> grey = torch.full((1, 3, 11, 11), 0.5)
+    >>> ssim(grey, grey, data_range=1.0).item(), round(ssim(grey, grey + 0.25, data_range=1.0).item(), 4)
+    (1.0, 0.9231)
     """
     if min(image.shape[-2:]) < WINDOW_PX:
         raise ValueError(f"SSIM's window of {WINDOW_PX} px needs images at least as large, got {tuple(image.shape[-2:])}")
@@ -209,13 +200,13 @@ def ssim(image: Tensor, target: Tensor, data_range: float) -> Tensor:
 
 
 def _window_means(planes: Tensor) -> Tensor:
-    """Weighted mean of every whole window, (*, H, W) → (*, H − 10, W − 10), as two products with banded matrices."""
+    """Return the weighted mean of every whole window, (*, H, W) → (*, H − 10, W − 10), by two products with banded matrices."""
     rows, columns = (_band(side, planes) for side in planes.shape[-2:])
     return rows @ (planes @ columns.t())
 
 
 def _band(side: int, like: Tensor) -> Tensor:
-    """Matrix (side − 10, side) whose row i holds the window's weights from column i on."""
+    """Return the matrix (side − 10, side) whose row i holds the window's weights from column i on."""
     at = torch.arange(side, dtype=like.dtype, device=like.device)
     offset = at[None, :] - at[: side - WINDOW_PX + 1, None] - WINDOW_PX // 2
     weights = torch.exp(-0.5 * (offset / SIGMA_PX) ** 2) * (offset.abs() <= WINDOW_PX // 2)

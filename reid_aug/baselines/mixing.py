@@ -19,15 +19,15 @@ class Mixing(Config):
     smoothing: Share = 0.1  # Label smoothing of synthetic images under "smoothed", in place of the baseline's.
     real_smoothing: Share | None = None  # Label smoothing of real images; None is the baseline's.
     weight: NonNegativeFloat = 1.0  # Weight of a synthetic image's loss.
-    share: Share | None = None  # Part of a group or a batch that may be synthetic (CamStyle: ¼); None is as they come.
-    enter: Literal["add", "replace"] = "add"  # Under "replace" a real image gives way to one of its own with `probability`.
-    probability: Share = 0.5  # Chance that an image is replaced, under "replace".
+    share: Share | None = None  # Part of an identity's images in a batch, or of a shuffled batch, that may be synthetic (CamStyle: ¼).
+    enter: Literal["add", "replace"] = "add"  # Whether they stand beside real images, or take their source's place at times.
+    probability: Share = 0.5  # Probability that a real image is replaced, under "replace".
     erasing: Share | None = None  # Probability of random erasing of all images (Zhong et al. 2020); None is the baseline's.
 
 
 def idle(mixing: Mixing) -> str:
-    """Say what the settings name that no baseline would do; empty where all has an effect."""
-    # A recorded configuration gives every key: what is as ever claims nothing.
+    """Name a setting that no baseline would follow, and why; empty where every setting has an effect."""
+    # A recorded configuration gives every key: a value that is the default's asks for nothing.
     changed = mixing.model_dump(exclude_defaults=True)
     if "smoothing" in changed and mixing.label != "smoothed":
         return f"smoothing is of `label: smoothed`, got label {mixing.label!r}"
@@ -41,7 +41,7 @@ def idle(mixing: Mixing) -> str:
 
 
 def check_batches(mixing: Mixing, baseline: BaselineConfig) -> None:
-    """ValueError when the settings contradict each other, or their share of the baseline's batches is no synthetic image or no share."""
+    """Raise ValueError for settings that contradict each other, or whose share makes none or all of a baseline's batch synthetic."""
     if complaint := idle(mixing):
         raise ValueError(complaint)
     if mixing.share is None:
@@ -57,5 +57,9 @@ def check_batches(mixing: Mixing, baseline: BaselineConfig) -> None:
 
 
 def most_synthetic(share: float, instances: int) -> int:
-    """How many of an identity's images in a batch may be synthetic."""
+    """Count how many of an identity's images in a batch may be synthetic.
+
+    >>> most_synthetic(0.25, 4), most_synthetic(0.3, 10), most_synthetic(0.2, 4)
+    (1, 3, 0)
+    """
     return int(share * instances + 1e-9)

@@ -1,4 +1,4 @@
-"""A Re-ID baseline: one of torchreid's networks, how it is trained (a recipe), and the features it gives."""
+"""A Re-ID network: one of torchreid's, the weights it starts from, its file, and the features it gives of images."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.device import torch_device
 
 FORMAT = "reid-aug baseline 1"
-WORDS = ("scratch", "imagenet", "imagenet-or-scratch")  # weights that are no file
-# ImageNet's mean and spread, as torchreid normalises.
+NAMED_WEIGHTS = ("scratch", "imagenet", "imagenet-or-scratch")  # any other `weights` are a file
+# ImageNet's mean and deviation, by which torchreid normalises images.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FeatureFunction = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) → (N, D)
 
 
 def build(config: BaselineConfig, classes: int) -> nn.Module:
-    """The network, from scratch, with logits and features in training; ValueError names the nearest that torchreid has."""
+    """Build the network, untrained, which gives logits and features in training; ValueError names the nearest that torchreid has."""
     factory = getattr(torchreid_models, "__model_factory", {})
     if factory and config.model not in factory:
-        known = sorted(factory)
-        raise ValueError(f"torchreid has no model {config.model!r}; it has {', '.join(known[:6])}, …{nearest(config.model, known)}")
+        models = sorted(factory)
+        raise ValueError(f"torchreid has no model {config.model!r}; it has {', '.join(models[:6])}, …{nearest(config.model, models)}")
     model = torchreid_models.build_model(config.model, classes, loss="triplet", pretrained=False, use_gpu=False)
     if config.last_stride == 1 and config.model.startswith("resnet"):
         for part in model.layer4[0].modules():
@@ -45,7 +46,7 @@ def build(config: BaselineConfig, classes: int) -> nn.Module:
 
 
 def _with_neck(model: nn.Module) -> nn.Module:
-    """BNNeck: the triplet loss sees the features before the batch normalisation, classifier and ranking those behind it."""
+    """Add a BNNeck: the triplet loss sees features before its batch normalisation, classifier and ranking those behind it."""
     linear: Any = model.classifier
     if not isinstance(linear, nn.Linear):
         raise ValueError(f"a neck goes before one linear classifier, {type(model).__name__} has {type(linear).__name__}")
@@ -57,8 +58,8 @@ def _with_neck(model: nn.Module) -> nn.Module:
     return model
 
 
-def _behind_the_neck(model: Any, _: Any, out: Any) -> Any:
-    return out if model.training else model.classifier[0](out)
+def _behind_the_neck(model: Any, _: Any, outputs: Any) -> Any:
+    return outputs if model.training else model.classifier[0](outputs)
 
 
 def check(config: BaselineConfig, name: str) -> None:
@@ -67,45 +68,42 @@ def check(config: BaselineConfig, name: str) -> None:
     ValueError, with the baseline's name, its model and its size, for a network that gives no logits and features or can't
     take such images, and for another network's weights; errors of `build` and `initial_weights`.
     """
-    who = f"baseline {name!r}: {config.model} at {config.size[0]} × {config.size[1]}"
-    given = _tried(config.model, config.last_stride, config.neck, config.size, config.batch)
-    if isinstance(given, str):
-        raise ValueError(f"{who} can't be trained on batches of {config.batch}: {given}")
-    if config.weights not in WORDS:
+    complaint = _shape_complaint(config.model, config.last_stride, config.neck, config.size, config.batch)
+    if complaint:
+        which = f"baseline {name!r}: {config.model} at {config.size[0]} × {config.size[1]}"
+        raise ValueError(f"{which} can't be trained on batches of {config.batch}: {complaint}")
+    if config.weights not in NAMED_WEIGHTS:
         with torch.device("meta"):
             _fitting(build(config, 2), initial_weights(config).state or {}, config.weights)
 
 
 @functools.lru_cache
-def _tried(model: str, last_stride: Literal[1, 2], neck: bool, size: tuple[int, int], batch: int) -> str | None:
-    """What is wrong with a network for a batch of such images, if anything."""
+def _shape_complaint(model: str, last_stride: Literal[1, 2], neck: bool, size: tuple[int, int], batch: int) -> str:
+    """Say what is wrong with a network for a batch of such images; empty where nothing is."""
     with torch.device("meta"), warnings.catch_warnings():  # shapes alone
         warnings.simplefilter("ignore")  # old layers warn of torch's new ways
         network = build(BaselineConfig(model=model, last_stride=last_stride, neck=neck), 2)
         try:
-            given: Any = network.train()(torch.empty(batch, 3, *size))
+            outputs: Any = network.train()(torch.empty(batch, 3, *size))
         except Exception as error:  # whatever its layers met
             return " ".join(str(error).split())[:160]
-    shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in _parts(given)]
+    parts = outputs if isinstance(outputs, tuple | list) else [outputs]
+    shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for part in parts]
     logits_and_features = len(shapes) == 2 and shapes[0] == (batch, 2) and len(shapes[1]) == 2 and shapes[1][0] == batch
     if not logits_and_features or not isinstance(getattr(network, "classifier", None), nn.Module):
         return f"it has to have a classifier and give logits and features (B, D) of 2 identities, and gives {shapes}"
-    return None
-
-
-def _parts(given: Any) -> Sequence[Any]:
-    return given if isinstance(given, tuple | list) else [given]
+    return ""
 
 
 class Start(NamedTuple):
-    """What training begins from: weights by name, or None, and how results name it."""
+    """The weights a training begins from, None for random ones, and what results call them."""
 
     state: dict[str, Tensor] | None
-    said: str
+    name: str
 
 
 def initial_weights(config: BaselineConfig) -> Start:
-    """The weights that `config.weights` asks for; FileNotFoundError when they must be there and are not."""
+    """Read the weights that `config.weights` names; FileNotFoundError when they must be there and are not."""
     if config.weights == "scratch":
         return Start(None, "scratch")
     if config.weights in ("imagenet", "imagenet-or-scratch"):
@@ -118,17 +116,17 @@ def initial_weights(config: BaselineConfig) -> Start:
         return Start(_state(file), f"ImageNet ({file.name})")
     path = Path(config.weights)
     if not path.is_file():
-        hint = nearest(config.weights, list(WORDS))
-        raise FileNotFoundError(f"baseline weights are {', '.join(WORDS)} or a file, got {config.weights!r}{hint}")
+        hint = nearest(config.weights, NAMED_WEIGHTS)
+        raise FileNotFoundError(f"baseline weights are {', '.join(NAMED_WEIGHTS)} or a file, got {config.weights!r}{hint}")
     return Start(_state(path), path.name)
 
 
 def _imagenet(config: BaselineConfig) -> Path:
     """Find the file of ImageNet weights; MissingWeights says how to get it."""
-    name = f"{config.model}_imagenet.pth"  # as torchreid calls what it downloads, in a folder of its own
-    for place in (weights.cache(), weights.cache().parents[1] / "checkpoints"):
-        if (place / name).is_file():
-            return place / name
+    name = f"{config.model}_imagenet.pth"  # torchreid's name for what it downloads, in a folder of its own
+    for folder in (weights.cache(), weights.cache().parents[1] / "checkpoints"):
+        if (folder / name).is_file():
+            return folder / name
     url = _torchvision_url(config.model)
     if url is None:
         raise weights.MissingWeights(f"put torchreid's {name} into {weights.cache()} (its model zoo links it), or give weights=FILE")
@@ -136,7 +134,7 @@ def _imagenet(config: BaselineConfig) -> Path:
 
 
 def _torchvision_url(model: str) -> str | None:
-    """torchvision's ImageNet weights of the networks that torchreid took from it, whose layers have the same names."""
+    """Name torchvision's ImageNet weights of a network that torchreid took from it, with its layers' names; None for others."""
     from torchvision.models import get_model_weights, list_models
 
     plain = model.removesuffix("_fc512")
@@ -146,6 +144,7 @@ def _torchvision_url(model: str) -> str | None:
 
 
 def _state(path: Path) -> dict[str, Tensor]:
+    """Read tensors by name from a file of safetensors or of torch's; ValueError when it holds anything else."""
     state: Any = safetensors.torch.load_file(str(path)) if path.suffix == ".safetensors" else _unpickled(path)
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
@@ -161,20 +160,20 @@ def _unpickled(path: Path) -> Any:
 
 
 def fill_in(model: nn.Module, state: Mapping[str, Tensor], name: str = "start") -> None:
-    """Take over what fits by name and shape (a classifier of others does not); ValueError when less than half the network does."""
+    """Fill in weights that fit by name and shape, which other people's classifier does not; ValueError when less than half do."""
     model.load_state_dict(_fitting(model, state, name), strict=False)
 
 
 def _fitting(model: nn.Module, state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    own = model.state_dict()
-    fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    if 2 * len(fits) < len(own):
-        raise ValueError(f"weights {name!r} are another network's: {len(fits)} of {len(own)} tensors fit")
+    tensors = model.state_dict()
+    fits = {key: value for key, value in state.items() if key in tensors and value.shape == tensors[key].shape}
+    if 2 * len(fits) < len(tensors):
+        raise ValueError(f"weights {name!r} are another network's: {len(fits)} of {len(tensors)} tensors fit")
     return fits
 
 
 def prepare(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) from 0 to 255 as the network takes them: float, ImageNet-normalised, channels-last."""
+    """Turn images (B, 3, H, W) from 0 to 255 into what the network takes: float, ImageNet-normalised, channels-last."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
     return images.float().sub(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
@@ -182,21 +181,21 @@ def prepare(images: Tensor) -> Tensor:
 def save_baseline(model: nn.Module, config: BaselineConfig, classes: int, path: str | os.PathLike[str], **about: Any) -> None:
     """Write a trained network and what builds it again to one safetensors file, atomically."""
     state = model.state_dict()
-    own = config.model_dump(mode="json", exclude={"recipe"})  # its values are all there, its file may not be elsewhere
-    header = {"format": FORMAT, "model": config.model, "config": own, "classes": classes, "digest": tensors_digest(state), "about": about}
-    write_tensors(state, header, path)
+    values = config.model_dump(mode="json", exclude={"recipe"})  # every value is in them, and the recipe's file may not be elsewhere
+    header = {"format": FORMAT, "model": config.model, "config": values, "classes": classes}
+    write_tensors(state, {**header, "digest": tensors_digest(state), "about": about}, path)
 
 
-def described(path: str | os.PathLike[str]) -> tuple[BaselineConfig, str]:
-    """How a network that `save_baseline` wrote was trained, and a name that changes with its weights; errors as `read_header`'s."""
+def config_and_name(path: str | os.PathLike[str]) -> tuple[BaselineConfig, str]:
+    """Read how a network of `save_baseline` was trained, and a name that changes with its weights; errors of `read_header`."""
     header = read_header(path, FORMAT)
-    if "config" not in header:  # a guess at the size it takes would measure something else
+    if "config" not in header:  # with a guess at the size of its images something else would be measured
         raise ValueError(f"{os.fspath(path)} was written before checkpoints said what images their network takes: train it again")
     return BaselineConfig.model_validate(header["config"]), f"{header['model']}:{header['digest'][:12]}"
 
 
 def load_baseline(path: str | os.PathLike[str]) -> tuple[nn.Module, Mapping[str, Any]]:
-    """A network that `save_baseline` wrote, in eval mode on the CPU, and its header; errors as `read_header`'s."""
+    """Load a network that `save_baseline` wrote, in eval mode on the CPU, and its header; errors of `read_header`."""
     header = read_header(path, FORMAT)
     model = build(BaselineConfig(**{**header.get("config", {}), "model": header["model"]}), header["classes"])
     model.load_state_dict(safetensors.torch.load_file(str(path)))
@@ -204,31 +203,32 @@ def load_baseline(path: str | os.PathLike[str]) -> tuple[nn.Module, Mapping[str,
 
 
 @torch.inference_mode()
-def features(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> Tensor:
-    """Features (N, D) float32 on the CPU of uint8 images (N, 3, H, W)."""
+def features_of(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> Tensor:
+    """Compute features (N, D), float32 on the CPU, of uint8 images (N, 3, H, W)."""
     device = next(model.parameters()).device
     parts = [model(prepare(part.to(device))).float().cpu() for part in images.split(batch_size)]
     return torch.cat(parts)
 
 
 def labels_of(pids: Sequence[int]) -> Tensor:
-    """Labels 0..N−1 of identity numbers, in the numbers' order."""
+    """Number identities from 0 without gaps, in the order of their pids.
+
+    >>> labels_of([7, 3, 7, 12])
+    tensor([1, 0, 1, 2])
+    """
     order: dict[Any, int] = {pid: i for i, pid in enumerate(sorted(set(pids)))}
     return torch.tensor([order[pid] for pid in pids])
 
 
-FeatureFunction = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) → (N, D)
-
-
 @dataclass(frozen=True, eq=False)
 class ReidNetwork:
-    """A Re-ID network as its users see it: what it makes of images, the size (H, W) it takes, and a name that changes with its weights."""
+    """A Re-ID network as its users see it: the features it computes, the size of its images, and its name."""
 
     compute: FeatureFunction  # of images of `size`
-    size: tuple[int, int]
-    name: str
-    config: BaselineConfig | None = None  # how it was trained, and
-    module: Callable[[], nn.Module] | None = None  # the network itself, where it is a baseline
+    size: tuple[int, int]  # (H, W)
+    name: str  # changes with the weights
+    config: BaselineConfig | None = None  # how it was trained, where it is a baseline
+    module: Callable[[], nn.Module] | None = None  # gives the network itself, where it is a baseline
 
     def features(self, images: Tensor) -> Tensor:
         """Compute features (N, D) of uint8 images (N, 3, H, W) of any size."""
@@ -242,23 +242,23 @@ class ReidNetwork:
 
 
 def of_baseline(module: Callable[[], nn.Module], config: BaselineConfig, name: str) -> ReidNetwork:
-    """Give a trained baseline as a ReidNetwork; `module` is asked when the first image is."""
-    return ReidNetwork(lambda images: features(module(), images), config.size, name, config, module)
+    """Give a trained baseline as a ReidNetwork; `module` is called when the first image comes."""
+    return ReidNetwork(lambda images: features_of(module(), images), config.size, name, config, module)
 
 
 def load_reid(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> ReidNetwork:
-    """Open a baseline file of the benchmark's, its weights when they are first asked; FileNotFoundError or ValueError when it is none."""
-    config, name = described(path)
-    where = torch_device(device)
-    return of_baseline(cache(lambda: load_baseline(path)[0].to(where)), config, name)
+    """Open a benchmark's baseline file, and read its weights when they are first used; FileNotFoundError or ValueError when it is none."""
+    config, name = config_and_name(path)
+    resolved = torch_device(device)
+    return of_baseline(cache(lambda: load_baseline(path)[0].to(resolved)), config, name)
 
 
 def reid_network(
     reid: ReidNetwork | FeatureFunction | str | os.PathLike[str], size: tuple[int, int], device: str | torch.device = "auto"
 ) -> ReidNetwork:
-    """Give a baseline file, or a function of images of `size`, as a ReidNetwork; errors as `load_reid`'s.
+    """Give a baseline file, or a function of images of `size`, as a ReidNetwork; errors of `load_reid`.
 
-    A function is named by what it makes of fixed images.
+    A function's name is a digest of the features that it computes of fixed images.
     """
     if isinstance(reid, ReidNetwork):
         return reid

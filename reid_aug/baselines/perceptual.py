@@ -38,9 +38,9 @@ class ReidFeatures(Perceptual):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         self.network(self.normalised(images))
-        maps = tuple(self.maps[stage] for stage in self.stages)
+        outputs = tuple(self.maps[stage] for stage in self.stages)
         self.maps.clear()
-        return maps
+        return outputs
 
 
 def load_reid_features(path: str | os.PathLike[str], features: Features) -> ReidFeatures:

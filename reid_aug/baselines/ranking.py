@@ -145,6 +145,7 @@ class _Matches:
 
     @classmethod
     def between(cls, q_pids: Labels, g_pids: Labels, q_camids: Labels, g_camids: Labels, shape: tuple[int, ...]) -> _Matches:
+        """Match queries with a gallery by their labels; `shape` is (Q, G)."""
         queries, gallery = _labels(q_pids, "query_pids", shape[0]), _labels(g_pids, "gallery_pids", shape[1])
         members = np.argsort(gallery, kind="stable")
         start, end = (np.searchsorted(gallery[members], queries, side) for side in ("left", "right"))

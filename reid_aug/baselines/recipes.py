@@ -1,4 +1,4 @@
-"""How a Re-ID baseline is trained: every setting, and recipes that name many of them at once."""
+"""How a Re-ID baseline is trained: every setting, and recipes that set many of them at once."""
 
 from __future__ import annotations
 
@@ -16,43 +16,41 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class BaselineConfig(Config):
-    """A network of torchreid's and how it is trained; every arm gets the same.
+    """A network of torchreid's and how it is trained; every arm gets the same."""
 
-    `recipe` names a file of configs/baselines (or any YAML) whose values stand where no others are given.
-    """
-
-    recipe: str | None = None
-    model: str = "osnet_x0_25"
-    weights: str = "scratch"  # or "imagenet", "imagenet-or-scratch" (what can be had; results say which), or a file's PATH
-    download: bool = False  # of ImageNet weights that are not in torch's cache
-    last_stride: Literal[1, 2] = 2  # of ResNets; 1 doubles the last feature map (Luo et al. 2019)
-    neck: bool = False  # batch normalisation between feature and classifier (BNNeck, Luo et al. 2019); features are taken behind it
-    size: tuple[PositiveInt, PositiveInt] = (128, 64)  # (H, W)
-    steps: PositiveInt = 300
-    sampler: Literal["pk", "shuffle"] = "pk"  # P identities × K images, or images without regard to identity (P · K of them)
-    identities: PositiveInt = 16  # per batch (P)
-    instances: PositiveInt = 4  # of each (K)
-    optimizer: Literal["adamw", "adam", "amsgrad", "sgd"] = "adamw"
-    learning_rate: Positive = 5e-3  # the peak of the schedule
-    head_rate: Positive = 1.0  # the classifier's learning rate, as a multiple
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # of sgd
-    weight_decay: NonNegative = 5e-4
-    schedule: Literal["one-cycle", "steps", "cosine"] = "one-cycle"
-    milestones: tuple[Share, ...] = ()  # of "steps": where the rate falls, as shares of all steps
-    gamma: Positive = 0.1  # of "steps": what it is multiplied by there
-    warmup: Share = 0.0  # share of all steps over which the rate rises from `warmup_from` of itself; not of "one-cycle"
-    warmup_from: Positive = 0.1
-    frozen: Share = 0.0  # share of all steps that train the classifier alone; from ImageNet weights only
-    clip_norm: Positive | None = 2.0  # of the gradient: at this rate and from scratch, runs differ widely without
-    label_smoothing: Share = 0.1
-    triplet_weight: NonNegative = 0.0  # of the batch-hard triplet loss; from scratch and this short it does harm
-    triplet_margin: NonNegative = 0.3
-    crop_px: NonNegativeInt = 6  # padding of the random crop
-    flip: bool = True
-    erasing: Share = 0.0  # probability of random erasing (Zhong et al. 2020); 0.5 in arms that name it
-    metric: Literal["euclidean", "cosine"] = "euclidean"  # that the gallery is ranked by
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    compile: bool = False  # torch.compile
+    recipe: str | None = None  # Name of a file in configs/baselines, or any YAML; its values hold where no others are given.
+    model: str = "osnet_x0_25"  # Name of the network in torchreid.
+    # Weights to begin from: "scratch"; "imagenet"; "imagenet-or-scratch", whichever is there (results name it); or a file.
+    weights: str = "scratch"
+    download: bool = False  # Whether ImageNet weights that are not in torch's cache are downloaded.
+    last_stride: Literal[1, 2] = 2  # Stride of a ResNet's last stage; 1 doubles its feature map (Luo et al. 2019).
+    neck: bool = False  # Batch normalisation between features and classifier (BNNeck, Luo et al. 2019); features are taken behind it.
+    size: tuple[PositiveInt, PositiveInt] = (128, 64)  # Size (H, W) of the images.
+    steps: PositiveInt = 300  # Number of training steps.
+    sampler: Literal["pk", "shuffle"] = "pk"  # Batches of P identities × K images, or of P · K images whoever is on them.
+    identities: PositiveInt = 16  # Identities in a batch (P).
+    instances: PositiveInt = 4  # Images of each identity in a batch (K).
+    optimizer: Literal["adamw", "adam", "amsgrad", "sgd"] = "adamw"  # Optimiser; "amsgrad" is Adam in its AMSGrad form.
+    learning_rate: Positive = 5e-3  # Learning rate at the schedule's peak.
+    head_rate: Positive = 1.0  # Learning rate of the classifier as a multiple of `learning_rate`.
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # Momentum of "sgd".
+    weight_decay: NonNegative = 5e-4  # Weight decay.
+    schedule: Literal["one-cycle", "steps", "cosine"] = "one-cycle"  # How the learning rate changes over the steps.
+    milestones: tuple[Share, ...] = ()  # Shares of all steps after which "steps" lets the rate fall.
+    gamma: Positive = 0.1  # Factor by which "steps" multiplies the rate at each milestone.
+    warmup: Share = 0.0  # Share of all steps over which the rate rises to its peak; "one-cycle" has a rise of its own.
+    warmup_from: Positive = 0.1  # Multiple of the peak rate at which the warm-up begins.
+    frozen: Share = 0.0  # Share of all steps, the first ones, that train the classifier alone; from trained weights only.
+    clip_norm: Positive | None = 2.0  # Largest norm of the gradient; without it, runs from scratch at this rate differ widely.
+    label_smoothing: Share = 0.1  # Smoothing of the labels.
+    triplet_weight: NonNegative = 0.0  # Weight of the batch-hard triplet loss, which does harm in runs this short from scratch.
+    triplet_margin: NonNegative = 0.3  # Margin of the triplet loss.
+    crop_px: NonNegativeInt = 6  # Padding from which a random crop is cut.
+    flip: bool = True  # Whether half of the images are mirrored.
+    erasing: Share = 0.0  # Probability of random erasing (Zhong et al. 2020); arms may set their own (`Mixing.erasing`).
+    metric: Literal["euclidean", "cosine"] = "euclidean"  # Distance by which the gallery is ranked.
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"  # Precision of training, in Lightning Fabric's words.
+    compile: bool = False  # Whether torch.compile compiles the network.
 
     @model_validator(mode="before")
     @classmethod
@@ -60,19 +58,19 @@ class BaselineConfig(Config):
         return with_recipe(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
-    def _triplets_are_there(self) -> BaselineConfig:
+    def _batches_hold_triplets(self) -> BaselineConfig:
         if self.triplet_weight and self.sampler == "pk" and min(self.identities, self.instances) < 2:
-            asked = f"identities={self.identities} and instances={self.instances}"
-            raise ValueError(f"a triplet loss compares 2 identities at least with 2 instances each at least, got {asked}")
+            given = f"identities={self.identities} and instances={self.instances}"
+            raise ValueError(f"a triplet loss compares 2 identities at least with 2 instances each at least, got {given}")
         return self
 
     @property
     def batch(self) -> int:
-        """Images of a step."""
+        """Count the images of a step."""
         return self.identities * self.instances
 
 
 def with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, and behind them those of the recipe they name, if any."""
+    """Add to the values those of the recipe that they name, if any; the given ones hold where both have a key."""
     recipe = values.get("recipe")
     return {**(configuration.read_yaml(configuration.named(recipe, "baselines", "recipe")) if isinstance(recipe, str) else {}), **values}

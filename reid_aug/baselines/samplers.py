@@ -1,4 +1,4 @@
-"""Batches for Re-ID training with synthetic images in them: P identities × K images, and how many of a group may be synthetic."""
+"""Batches for Re-ID training: P identities × K images each, or shuffled, and how many of them may be synthetic."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ def pk_batches(
     labels: np.ndarray, identities: int, instances: int, steps: int, seed: int | tuple[int, ...],
     *, synthetic: np.ndarray | None = None, most_synthetic: int | None = None,
 ) -> Iterator[np.ndarray]:  # fmt: skip
-    """Indices of `steps` batches: P identities, each with K images, with replacement where an identity has fewer.
+    """Yield the indices of `steps` batches: P identities, each with K images, with replacement where an identity has fewer.
 
     Identities are dealt from a shuffled deck, so that none waits longer than one pass; the same for the same seed.
     Of a group's K images at most `most_synthetic` are `synthetic` (N,) bool; real ones take the others' places, more
     than once where there are few. An identity with no real image is not capped: there is nothing to put in place.
+
+    >>> (batch,) = pk_batches(np.array([0, 0, 1, 1]), identities=2, instances=2, steps=1, seed=0)
+    >>> sorted(batch.tolist())
+    [0, 1, 2, 3]
     """
     if min(identities, instances, steps) < 1:
         raise ValueError(f"identities, instances and steps are 1 at least, got {identities}, {instances} and {steps}")
@@ -28,8 +32,8 @@ def pk_batches(
     starts = np.searchsorted(labels[order], np.arange(labels.max() + 2))
     members = [order[a:b] for a, b in zip(starts, starts[1:], strict=False)]
     capped = synthetic is not None and most_synthetic is not None and most_synthetic < instances
-    drawn = np.zeros(len(labels), dtype=bool) if synthetic is None else synthetic
-    real = [own[~drawn[own]] for own in members] if capped else []
+    is_synthetic = np.zeros(len(labels), dtype=bool) if synthetic is None else synthetic
+    real = [images[~is_synthetic[images]] for images in members] if capped else []
     identities, deck = min(identities, len(members)), []
     for _ in range(steps):
         if len(deck) < identities:
@@ -37,7 +41,8 @@ def pk_batches(
         chosen, deck = deck[:identities], deck[identities:]
         groups = [_group(rng, members[i], instances) for i in chosen]
         if capped:
-            groups = [_exchanged(rng, one, drawn, real[i], most_synthetic) for one, i in zip(groups, chosen, strict=True)]  # type: ignore[arg-type]
+            assert most_synthetic is not None
+            groups = [_capped(rng, group, is_synthetic, real[i], most_synthetic) for group, i in zip(groups, chosen, strict=True)]
         yield np.concatenate(groups)
 
 
@@ -45,8 +50,8 @@ def _group(rng: np.random.Generator, members: np.ndarray, size: int) -> np.ndarr
     return rng.choice(members, size, replace=len(members) < size)
 
 
-def _exchanged(rng: np.random.Generator, group: np.ndarray, synthetic: np.ndarray, real: np.ndarray, most: int) -> np.ndarray:
-    """The group with real images in place of the synthetic ones that are too many."""
+def _capped(rng: np.random.Generator, group: np.ndarray, synthetic: np.ndarray, real: np.ndarray, most: int) -> np.ndarray:
+    """Put real images in place of those of the group's synthetic ones that are too many."""
     places = np.flatnonzero(synthetic[group])[most:]
     if not len(places) or not len(real):
         return group
@@ -59,10 +64,14 @@ def _exchanged(rng: np.random.Generator, group: np.ndarray, synthetic: np.ndarra
 def shuffled_batches(
     count: int, batch: int, steps: int, seed: int, *, synthetic: np.ndarray | None = None, share: float | None = None
 ) -> Iterator[np.ndarray]:
-    """Indices (batch,) of `steps` batches, dealt without regard to identity: each index once before any comes twice.
+    """Yield the indices (batch,) of `steps` batches, dealt without regard to identity: each index once before any comes twice.
 
     With a `share`, exactly that part of every batch, rounded, is `synthetic` (N,) bool (CamStyle's 3 real : 1 synthetic
     is a share of ¼), as long as there are both; ValueError for a share above 0 that rounds to no image.
+
+    >>> first, second = shuffled_batches(count=4, batch=2, steps=2, seed=0)
+    >>> sorted([*first.tolist(), *second.tolist()])
+    [0, 1, 2, 3]
     """
     if min(count, batch, steps) < 1:
         raise ValueError(f"count, batch and steps are 1 at least, got {count}, {batch} and {steps}")
@@ -80,7 +89,7 @@ def shuffled_batches(
 
 
 def _deck(rng: np.random.Generator, indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """`size` indices at a time from a deck that is shuffled anew when it runs out."""
+    """Yield `size` indices at a time from a deck that is shuffled anew when it runs out."""
     deck = np.empty(0, dtype=indices.dtype)
     while True:
         while len(deck) < size:
@@ -92,7 +101,11 @@ def _deck(rng: np.random.Generator, indices: np.ndarray, size: int) -> Iterator[
 def replaced(
     batch: np.ndarray, stand_ins: list[np.ndarray], probability: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """The batch with each image exchanged, with some probability, for one of its own stand-ins, where it has any."""
+    """Exchange each image of a batch, with some probability, for a random one of its `stand_ins`, where it has any.
+
+    >>> replaced(np.array([0, 1]), [np.array([7]), np.array([], dtype=int)], 1.0, np.random.default_rng(0)).tolist()
+    [7, 1]
+    """
     chosen = rng.random(len(batch)) < probability
     return np.array([
         rng.choice(stand_ins[i]) if swap and len(stand_ins[i]) else i for i, swap in zip(batch.tolist(), chosen.tolist(), strict=True)
@@ -104,8 +117,8 @@ class CappedIdentitySampler(Sampler[int]):
 
     torchreid's own RandomIdentitySampler, with three synthetic images for a real one, leaves a third of its groups
     without a real image. Give it to `DataLoader(dataset, batch_size=batch_size, sampler=…, drop_last=True)`, e.g. in
-    place of `datamanager.train_loader`. Every pass differs and the same seed repeats them. ValueError for a batch that
-    is no multiple of `num_instances`, or with more identities than there are.
+    place of `datamanager.train_loader`. Every pass differs; the same seed repeats all of them. ValueError for a batch
+    size that is no multiple of `num_instances`, or for which there are too few identities.
     """
 
     def __init__(self, dataset: Any, batch_size: int, num_instances: int = 4, most_synthetic: int = 1, seed: int = 0) -> None:

@@ -1,10 +1,10 @@
-"""The training loop of Re-ID baselines: the same steps for every arm, everything random from one seed."""
+"""The training loop of Re-ID baselines: as many steps for every arm, and everything random from one seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from reid_aug.baselines.samplers import pk_batches, replaced, shuffled_batches
 class TrainingSet:
     """Images uint8 (N, 3, H, W) in memory, and labels (N,) from 0 without gaps.
 
-    `source` (N,) is the row of the real image that a synthetic one was drawn from, and −1 for real images; None when
-    all are real. `poses` (N,) are in the images' pixels, for online augmentation.
+    `source` (N,) is the row of the real image that a synthetic one was made of, and −1 for real images; None when all
+    are real. `poses` (N,) are in the images' pixels, for online augmentation.
     """
 
     images: Tensor
@@ -44,24 +44,44 @@ class TrainingSet:
 
     @property
     def classes(self) -> int:
+        """Count the labels."""
         return int(self.labels.max()) + 1
 
     @property
     def synthetic(self) -> np.ndarray:
-        """Which images are synthetic, (N,) bool."""
+        """Mark the synthetic images, (N,) bool."""
         return np.zeros(len(self.labels), dtype=bool) if self.source is None else self.source.numpy() >= 0
+
+
+class OnlineAugmentation(Protocol):
+    """A callable module that renders images of a batch anew, as `reid_aug.PoseAugmentation` does; any such module will do.
+
+    Images (B, 3, H, W) in [0, 1], their poses (B, K) in pixels and labels (B,) → images of the same shape and range.
+    """
+
+    def __call__(self, images: Tensor, poses: Pose, labels: Tensor, /) -> Tensor: ...
+
+    def to(self, device: torch.device, /) -> Any: ...
+
+
+class PerImage(NamedTuple):
+    """What the loss needs to know of every image: each (N,)."""
+
+    smoothing: Tensor  # of its label
+    weight: Tensor  # of its loss
+    known: Tensor  # whether its identity is known, which LSRO says it is not
 
 
 def train_baseline(
     config: BaselineConfig, data: TrainingSet, seed: int,
-    *, mixing: Mixing | None = None, online: nn.Module | None = None,
+    *, mixing: Mixing | None = None, online: OnlineAugmentation | None = None,
     device: str = "auto", label: str = "", start: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:  # fmt: skip
     """Train for `config.steps` steps from the configured weights, or from `start`; everything random comes from `seed`.
 
-    A classifier of other identities is left out of `start`. `variant` says how synthetic images enter; `online` draws
-    images of every batch anew, before flip and crop. The model in eval mode. FloatingPointError when it diverged;
-    ValueError for a mixing that contradicts itself or lets no synthetic image into a batch.
+    A classifier of other identities is left out of `start`. `mixing` says how synthetic images enter; `online` renders
+    images of every batch anew, before flip and crop. Returns the model in eval mode. FloatingPointError when training
+    diverged; ValueError for a mixing that contradicts itself or lets no synthetic image into a batch.
     """
     from lightning_fabric import Fabric
 
@@ -69,35 +89,28 @@ def train_baseline(
     check_batches(mixing, config)
     fabric = Fabric(accelerator="auto" if device == "auto" else device, devices=1, precision=config.precision)
     torch.manual_seed(seed)
-    model = build(config, data.classes)
-    state = initial_weights(config).state if start is None else start
-    if state is not None:
-        fill_in(model, state, config.weights if start is None else "start")
+    model, pretrained = _network(config, data.classes, start)
     model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = torch.compile(model) if config.compile else model
     optimizer, schedule = optimizer_and_schedule(config, model)
-    frozen_steps = int(config.frozen * config.steps) if state is not None else 0
+    frozen_steps = int(config.frozen * config.steps) if pretrained else 0
     images, labels = _resident(data.images, fabric.device), data.labels.to(fabric.device)
-    smoothing, weight, known = (part.to(fabric.device) for part in _per_image(config, mixing, data))
+    per_image = PerImage(*(part.to(fabric.device) for part in _per_image(config, mixing, data)))
     noise = torch.Generator().manual_seed(seed)
     if online is not None:
         online.to(fabric.device)
     model.train()
     loss = torch.zeros(())
-    said = f"train {config.model} {label}".strip()
-    batches = tqdm(_batches(config, mixing, data, seed), said, config.steps, unit="step", disable=None, leave=False)
+    title = f"train {config.model} {label}".strip()
+    batches = tqdm(_batches(config, mixing, data, seed), title, config.steps, unit="step", disable=None, leave=False)
     for step, batch in enumerate(batches):
         if frozen_steps and step in (0, frozen_steps):
             _freeze(model, step == 0)
         index = torch.from_numpy(batch)
         inputs = _inputs(config, mixing, images, index, data, online, noise, fabric.device)
-        index = index.to(fabric.device)
         with fabric.autocast():
             logits, features = network(inputs)
-        loss = smoothed_cross_entropy(logits.float(), labels[index], smoothing[index], weight[index])
-        if config.triplet_weight:
-            hard = batch_hard_triplet(features.float(), labels[index], config.triplet_margin, known=known[index], weight=weight[index])
-            loss = loss + config.triplet_weight * hard
+        loss = _loss(config, logits, features, labels, per_image, index.to(fabric.device))
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         if config.clip_norm is not None:
@@ -109,11 +122,32 @@ def train_baseline(
     return model.eval()
 
 
+def _network(config: BaselineConfig, classes: int, start: Mapping[str, Tensor] | None) -> tuple[nn.Module, bool]:
+    """Build the network with the weights it starts from, and say whether they were trained before."""
+    model = build(config, classes)
+    weights = initial_weights(config).state if start is None else start
+    if weights is not None:
+        fill_in(model, weights, config.weights if start is None else "start")
+    return model, weights is not None
+
+
+def _loss(
+    config: BaselineConfig, logits: Tensor, features: Tensor, labels: Tensor, per_image: PerImage, index: Tensor
+) -> Tensor:
+    """Sum cross-entropy and, where it has a weight, triplet loss of the images `index` (B,)."""
+    smoothing, weight, known = (part[index] for part in per_image)
+    loss = smoothed_cross_entropy(logits.float(), labels[index], smoothing, weight)
+    if config.triplet_weight:
+        hard = batch_hard_triplet(features.float(), labels[index], config.triplet_margin, known=known, weight=weight)
+        loss = loss + config.triplet_weight * hard
+    return loss
+
+
 def _inputs(
     config: BaselineConfig, mixing: Mixing, images: Tensor, index: Tensor, data: TrainingSet,
-    online: nn.Module | None, noise: torch.Generator, device: torch.device,
+    online: OnlineAugmentation | None, noise: torch.Generator, device: torch.device,
 ) -> Tensor:  # fmt: skip
-    """A batch as the network takes it: drawn anew where that is asked for, then flipped, cropped, normalised, erased."""
+    """Give a batch as the network takes it: rendered anew where there is `online`, then flipped, cropped, normalised, erased."""
     pixels = images[index.to(images.device)].to(device, non_blocking=True)
     if online is not None:
         assert data.poses is not None
@@ -124,50 +158,50 @@ def _inputs(
 
 
 def _batches(config: BaselineConfig, mixing: Mixing, data: TrainingSet, seed: int) -> Iterator[np.ndarray]:
-    """Indices of every step's images, as the mixing lets synthetic ones in."""
+    """Yield the indices of every step's images, as the mixing lets synthetic ones in."""
     synthetic, labels, share = data.synthetic, data.labels.numpy(), mixing.share
     replace = mixing.enter == "replace" and bool(synthetic.any())
     # Real images come first, so that their rows are the same with and without synthetic ones behind them.
     pool = labels[~synthetic] if replace else labels
-    drawn = None if replace else synthetic
+    among = None if replace else synthetic
     if config.sampler == "pk":
         most = None if share is None else most_synthetic(share, config.instances)
-        dealt = pk_batches(pool, config.identities, config.instances, config.steps, seed, synthetic=drawn, most_synthetic=most)
+        batches = pk_batches(pool, config.identities, config.instances, config.steps, seed, synthetic=among, most_synthetic=most)
     else:
-        dealt = shuffled_batches(len(pool), config.batch, config.steps, seed, synthetic=drawn, share=share)
+        batches = shuffled_batches(len(pool), config.batch, config.steps, seed, synthetic=among, share=share)
     if not replace:
-        yield from dealt
+        yield from batches
         return
     assert data.source is not None
     order = np.argsort(data.source.numpy(), kind="stable")
     bounds = np.searchsorted(data.source.numpy()[order], np.arange(len(pool) + 1))
     stand_ins = [order[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
     rng = np.random.default_rng((seed, 1))
-    yield from (replaced(batch, stand_ins, mixing.probability, rng) for batch in dealt)
+    yield from (replaced(batch, stand_ins, mixing.probability, rng) for batch in batches)
 
 
-def _per_image(config: BaselineConfig, mixing: Mixing, data: TrainingSet) -> tuple[Tensor, Tensor, Tensor]:
-    """Label smoothing (N,), weight of the loss (N,), and whether the identity is known (N,), which LSRO says it is not."""
+def _per_image(config: BaselineConfig, mixing: Mixing, data: TrainingSet) -> PerImage:
+    """Say what the loss needs to know of real and of synthetic images."""
     synthetic = torch.from_numpy(data.synthetic)
-    own = {"smoothed": mixing.smoothing, "uniform": 1.0}.get(mixing.label, config.label_smoothing)
-    real = config.label_smoothing if mixing.real_smoothing is None else mixing.real_smoothing
-    smoothing = torch.where(synthetic, own, real)
+    of_synthetic = {"smoothed": mixing.smoothing, "uniform": 1.0}.get(mixing.label, config.label_smoothing)
+    of_real = config.label_smoothing if mixing.real_smoothing is None else mixing.real_smoothing
+    smoothing = torch.where(synthetic, of_synthetic, of_real)
     weight = torch.where(synthetic, mixing.weight, 1.0)
-    return smoothing, weight, ~synthetic if mixing.label == "uniform" else torch.ones_like(synthetic)
+    return PerImage(smoothing, weight, ~synthetic if mixing.label == "uniform" else torch.ones_like(synthetic))
 
 
 def optimizer_and_schedule(config: BaselineConfig, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
-    """What moves the weights, and what moves its learning rate after every step.
+    """Make what moves the weights, and what changes its learning rate after every step.
 
-    One-cycle moves momentum, too, against the rate, from 0.95 to 0.85 and back (Smith and Topin 2019): sgd's, in place of
-    the configured `momentum` (0 included), and the first beta of the Adams.
+    One-cycle changes momentum, too, against the rate, from 0.95 to 0.85 and back (Smith and Topin 2019): sgd's, in place
+    of the configured `momentum` (0 included), and the first beta of the Adams.
     """
-    head: Any = model.classifier
-    ids = {id(p) for p in head.parameters()}
+    classifier: Any = model.classifier
+    ids = {id(p) for p in classifier.parameters()}
     body = [p for p in model.parameters() if id(p) not in ids and p.requires_grad]
-    ends = [p for p in head.parameters() if p.requires_grad]
+    head = [p for p in classifier.parameters() if p.requires_grad]
     rate = config.learning_rate
-    groups: Any = [{"params": body, "lr": rate}, {"params": ends, "lr": rate * config.head_rate}]
+    groups: Any = [{"params": body, "lr": rate}, {"params": head, "lr": rate * config.head_rate}]
     if config.head_rate == 1:
         groups = [p for p in model.parameters() if p.requires_grad]
     options: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay}
@@ -184,7 +218,12 @@ def optimizer_and_schedule(config: BaselineConfig, model: nn.Module) -> tuple[to
 
 
 def rate_at(config: BaselineConfig, step: int) -> float:
-    """The learning rate of a step (0-based) as a multiple of the configured one, of schedules other than one-cycle."""
+    """Give the learning rate of a step (0-based) as a multiple of the configured one; for schedules other than one-cycle.
+
+    >>> config = BaselineConfig(schedule="steps", steps=100, milestones=(0.5,))
+    >>> rate_at(config, 49), rate_at(config, 50)
+    (1.0, 0.1)
+    """
     done = step / config.steps
     rise = 1.0
     if config.warmup and done < config.warmup:
@@ -195,19 +234,19 @@ def rate_at(config: BaselineConfig, step: int) -> float:
 
 
 def _freeze(model: nn.Module, frozen: bool) -> None:
-    """Let only the classifier learn, its inputs' statistics standing still, or all again (the neck's bias never does)."""
-    head: Any = model.classifier
-    own = {id(p) for p in head.parameters()}
+    """Let only the classifier learn, and keep its inputs' statistics still; or let everything learn again, but the neck's bias."""
+    classifier: Any = model.classifier
+    ids = {id(p) for p in classifier.parameters()}
     model.train()
     for parameter in model.parameters():
-        if id(parameter) not in own:
+        if id(parameter) not in ids:
             parameter.requires_grad_(not frozen)
     for child in model.children():
-        child.train(not frozen or child is head)
+        child.train(not frozen or child is classifier)
 
 
 def _resident(images: Tensor, device: torch.device) -> Tensor:
-    """Images on the device where they take less than half of its free memory; otherwise where they are, batches follow."""
+    """Move the images to the device if they take less than half of its free memory; else leave them, and batches move."""
     if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return images
     return images.to(device)
@@ -231,18 +270,18 @@ def augment(images: Tensor, config: BaselineConfig, noise: torch.Generator) -> T
 
 
 def erase(inputs: Tensor, probability: float, noise: torch.Generator) -> Tensor:
-    """Random erasing of normalised images (B, 3, H, W): a rectangle of each, with some probability, becomes ImageNet's mean, 0.
+    """Erase at random from normalised images (B, 3, H, W): with some probability a rectangle becomes ImageNet's mean, 0.
 
     Its area is 2 to 40 % of the image's, its height over its width 0.3 to 3.3 (Zhong et al. 2020); what would not fit is cut.
     """
     size, (height, width) = len(inputs), inputs.shape[-2:]
     chosen, area, shape, top, left = torch.rand(5, size, generator=noise)
     pixels = (0.02 + 0.38 * area) * height * width
-    ratio = torch.exp(np.log(0.3) + shape * (np.log(3.3) - np.log(0.3)))  # even over log, so that none lies down more than stands
+    ratio = torch.exp(np.log(0.3) + shape * (np.log(3.3) - np.log(0.3)))  # even in its logarithm: as many lie as stand
     tall, wide = (pixels * ratio).sqrt().clamp(max=height).round(), (pixels / ratio).sqrt().clamp(max=width).round()
     rows, columns = torch.arange(height), torch.arange(width)
     first_row, first_column = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
     down = (rows >= first_row[:, None]) & (rows < (first_row + tall)[:, None])
     across = (columns >= first_column[:, None]) & (columns < (first_column + wide)[:, None])
-    gone = down[:, :, None] & across[:, None, :] & (chosen < probability)[:, None, None]
-    return inputs.masked_fill(gone[:, None].to(inputs.device), 0.0)
+    erased = down[:, :, None] & across[:, None, :] & (chosen < probability)[:, None, None]
+    return inputs.masked_fill(erased[:, None].to(inputs.device), 0.0)

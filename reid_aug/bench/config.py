@@ -1,8 +1,7 @@
-"""What a benchmark is told: data, arms and their variants, baselines, seeds; refused before anything runs where it does not fit."""
+"""A benchmark's configuration: data, arms and their variants, baselines, seeds; what does not fit is refused before anything runs."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +14,15 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from generators import create, folders, nearest, read_header
 from generators import names as generator_names
 from reid_aug import config as configuration
-from reid_aug.baselines import network as baselines
+from reid_aug.baselines import network
 from reid_aug.baselines.recipes import BaselineConfig, with_recipe
 from reid_aug.bench import variants
-from reid_aug.bench.arms import COPIES, ERASING, NONE, ORACLE, parted
+from reid_aug.bench.arms import COPIES, ERASING, NONE, ORACLE, origin_and_variants
 from reid_aug.bench.variants import Variant, combined
 from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig
 from reid_aug.quality.protocols import QualityConfig
-from reid_aug.rendered.dataset import RenderedConfig
+from reid_aug.rendered import RenderedConfig
 from reid_aug.synthesis.train import LearningConfig, TrainConfig
 
 BASELINE = "reid:baseline"
@@ -31,67 +30,66 @@ DataShare = Annotated[float, Field(gt=0, le=1)]
 
 
 class GeneratorArm(LearningConfig):
-    """One generator arm: how its generator learns, or the checkpoint of one that has, which says what `generator` it is.
+    """One generator of a benchmark: how it learns, or a checkpoint of one that has learnt.
 
     With `perceptual.weights` "reid:baseline" images are compared by the network of the arm `none`, trained first.
     """
 
-    save_every_steps: PositiveInt = 200
-    checkpoint: str | None = None
+    save_every_steps: PositiveInt = 200  # Steps between checkpoints of its training.
+    checkpoint: str | None = None  # File of a trained generator, which names its class and options; nothing is trained then.
 
     @model_validator(mode="before")
     @classmethod
-    def _as_the_checkpoint_says(cls, values: Any) -> Any:
+    def _generator_of_the_checkpoint(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("checkpoint"), str):
             return values
         header = read_header(values["checkpoint"])
         made_by = {**header["options"], "name": header["generator"]}
         given = values.get("generator") or {}
         for key, value in (dict(given) if isinstance(given, dict) else given.model_dump()).items():
-            # As JSON, a row of the header's and one of Python's are the same.
+            # A tuple here is a list in the header: both are compared as JSON.
             if key not in made_by or json.loads(json.dumps(value)) != made_by[key]:
-                said = f"{made_by[key]!r}" if key in made_by else "no such option"
-                raise ValueError(f"{values['checkpoint']} says generator.{key} is {said}, got {value!r}: leave it out")
+                recorded = f"{made_by[key]!r}" if key in made_by else "no such option"
+                raise ValueError(f"{values['checkpoint']} says generator.{key} is {recorded}, got {value!r}: leave it out")
         return {**values, "generator": made_by}
 
 
 class BenchConfig(Config):
     """A benchmark: data, arms, seeds, generators, and the baselines that every arm is trained with.
 
-    Give one `baseline`, or several `baselines` by name: over what `baseline` says stands each one's recipe, over that its
-    own keys. `test` (or `test_rendered`) tests on another data set than the one learnt from. `shares` repeats everything
-    with parts of the training images (PIDM's low-data protocol). An arm that is a generator's name learns as that
-    generator's YAML says, unless `generators` says which generator it is.
+    Give one `baseline`, or several `baselines` by name. Each of several takes its keys from three places: its entry's
+    keys come before those of the recipe it names, and those before the keys of `baseline`. An arm that is a generator's
+    name learns as that generator's YAML says, unless its entry in `generators` names a generator or a checkpoint.
     """
 
-    name: str = "rendered"
-    out: str = "runs"
-    rendered: dict[str, Any] | None = None  # options of the rendered data set
-    data: DataConfig | None = None  # or real images
-    test_rendered: dict[str, Any] | None = None
-    test: DataConfig | None = None
+    name: str = "rendered"  # Name of the benchmark, with which its folder begins.
+    out: str = "runs"  # Folder that the benchmark's folder is written into.
+    rendered: dict[str, Any] | None = None  # Options of a rendered data set to learn from; give this or `data`.
+    data: DataConfig | None = None  # Real images to learn from.
+    test_rendered: dict[str, Any] | None = None  # Options of another rendered data set to test on.
+    test: DataConfig | None = None  # Real images of another data set to test on.
+    # Conditions to compare: each an origin of images ("none", "copies", "oracle", a generator's name), and variants after plus signs.
     arms: tuple[str, ...] = (NONE, COPIES, "pg2", ORACLE)
-    seeds: tuple[NonNegativeInt, ...] = (0, 1, 2)
-    per_image: PositiveInt = 2
-    synthesis_seed: NonNegativeInt = 0
-    generators: dict[str, GeneratorArm] = Field(default_factory=dict)
-    variants: dict[str, Variant] = Field(default_factory=dict)
-    baseline: BaselineConfig = BaselineConfig()
-    baselines: dict[str, BaselineConfig] = Field(default_factory=dict)
-    rerank: bool = False  # score k-reciprocal re-ranking (Zhong et al. 2017), too
-    shares: tuple[DataShare, ...] = ()
-    quality: QualityConfig = QualityConfig()
-    record: str | None = None  # a JSON file to keep the table in
+    seeds: tuple[NonNegativeInt, ...] = (0, 1, 2)  # Seeds of the trainings of each arm.
+    per_image: PositiveInt = 2  # Number of synthetic images of each training image.
+    synthesis_seed: NonNegativeInt = 0  # Seed of the generators' trainings, of the target poses and of shares.
+    generators: dict[str, GeneratorArm] = Field(default_factory=dict)  # Generators by the name that arms call them.
+    variants: dict[str, Variant] = Field(default_factory=dict)  # Variants beside the shipped ones, by name.
+    baseline: BaselineConfig = BaselineConfig()  # Baseline, or what several `baselines` have in common.
+    baselines: dict[str, BaselineConfig] = Field(default_factory=dict)  # Several baselines by name.
+    rerank: bool = False  # Whether k-reciprocal re-ranking (Zhong et al. 2017) is scored, too.
+    shares: tuple[DataShare, ...] = ()  # Parts of the training images with which everything is repeated (PIDM's low-data protocol).
+    quality: QualityConfig = QualityConfig()  # Image quality to measure.
+    record: str | None = None  # JSON file to keep tables and lines in.
 
     @model_validator(mode="before")
     @classmethod
     def _baselines_build_on_the_baseline(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(values.get("baselines"), dict):
             return values
-        common = dict(values.get("baseline") or {})
-        given = values["baselines"]
-        own = {name: {**common, **with_recipe(keys or {})} if isinstance(keys, dict | None) else keys for name, keys in given.items()}
-        return {**values, "baselines": own}
+        common, entries = dict(values.get("baseline") or {}), values["baselines"].items()
+        baselines = {name: {**common, **with_recipe(keys or {})} if isinstance(keys, dict | None) else keys for name, keys in entries}
+        return {**values, "baselines": baselines}
 
     @model_validator(mode="before")
     @classmethod
@@ -100,12 +98,12 @@ class BenchConfig(Config):
         if not isinstance(entries, dict | None):
             return values
         arms = values.get("arms", cls.model_fields["arms"].default)
-        named = [parted(str(arm))[0] for arm in arms] if isinstance(arms, list | tuple) else []
+        origins = [origin_and_variants(str(arm))[0] for arm in arms] if isinstance(arms, list | tuple) else []
         entries = dict(entries or {})
-        for name in dict.fromkeys((*entries, *named)):
-            if name in generator_names() and not _says_which(entries.get(name)):
-                said, known = entries.get(name) or {}, _as_its_yaml_says(name)
-                entries[name] = {**known, **said, "generator": {**known["generator"], **(said.get("generator") or {})}}
+        for name in dict.fromkeys((*entries, *origins)):
+            if name in generator_names() and not _names_a_generator(entries.get(name)):
+                keys, learning = entries.get(name) or {}, _learning_of(name)
+                entries[name] = {**learning, **keys, "generator": {**learning["generator"], **(keys.get("generator") or {})}}
         return {**values, "generators": entries}
 
     @model_validator(mode="after")
@@ -126,72 +124,70 @@ class BenchConfig(Config):
         return self
 
     def _check_arm(self, arm: str) -> None:
-        images, names = parted(arm)
-        known = [NONE, COPIES, *self.generators, *([ORACLE] if self.rendered is not None else [])]
-        if images not in known:
-            known = [*known, ERASING, *(name for name in generator_names() if name not in known)]
-            raise ValueError(f"no arm named {arm!r}; there are {', '.join(known)}, and variants of them{nearest(arm, known)}")
+        origin, names = origin_and_variants(arm)
+        origins = [NONE, COPIES, *self.generators, *([ORACLE] if self.rendered is not None else [])]
+        if origin not in origins:
+            origins += [ERASING, *(name for name in generator_names() if name not in origins)]
+            raise ValueError(f"no arm named {arm!r}; there are {', '.join(origins)}, and variants of them{nearest(arm, origins)}")
         variant = combined(names, self.variants)
-        if images in (NONE, COPIES) and not variant.model_fields_set <= {"erasing"}:
-            raise ValueError(f"arm {arm!r}: {images!r} has no synthetic images that a variant other than erasing could speak of")
-        if variant.online is not None and images == ORACLE:
+        if origin in (NONE, COPIES) and not variant.model_fields_set <= {"erasing"}:
+            raise ValueError(f"arm {arm!r}: {origin!r} has no synthetic images that a variant other than erasing could speak of")
+        if variant.online is not None and origin == ORACLE:
             raise ValueError(f"arm {arm!r}: online images are a generator's")
 
     def variant(self, arm: str) -> Variant:
-        """How an arm's synthetic images enter."""
-        return combined(parted(arm)[1], self.variants)
+        """Combine the variants that an arm names."""
+        return combined(origin_and_variants(arm)[1], self.variants)
 
     @property
-    def trained(self) -> dict[str, BaselineConfig]:
-        """Every baseline by name; a single one goes by its recipe or model."""
+    def baselines_by_name(self) -> dict[str, BaselineConfig]:
+        """Name every baseline; a single one goes by its recipe or model."""
         return self.baselines or {self.baseline.recipe or self.baseline.model: self.baseline}
 
     @property
-    def drawing(self) -> list[str]:
-        """The generators whose images some arm trains on."""
-        wanted = {parted(arm)[0] for arm in self.arms}
-        return [name for name in self.generators if name in wanted]
+    def generators_used(self) -> list[str]:
+        """Name the generators whose images some arm trains on."""
+        origins = {origin_and_variants(arm)[0] for arm in self.arms}
+        return [name for name in self.generators if name in origins]
 
     @property
     def wants_pairs(self) -> bool:
-        """Whether parts of the training images hold pairs for generators to learn from."""
+        """Say whether parts of the training images hold pairs for generators to learn from."""
         return bool(self.generators)
 
 
-def _says_which(entry: Any) -> bool:
-    """Whether an entry of `generators` says which generator it is; what is no table is pydantic's to refuse."""
+def _names_a_generator(entry: Any) -> bool:
+    """Say whether an entry of `generators` names a generator or a checkpoint; an entry that is no table is pydantic's to refuse."""
     if not isinstance(entry, dict):
         return entry is not None
     generator = entry.get("generator") or {}
     return bool(entry.get("checkpoint")) or not isinstance(generator, dict) or "name" in generator
 
 
-def _as_its_yaml_says(name: str) -> dict[str, Any]:
-    """How a generator learns by its own YAML: the shipped one, or the one in a user's folder; ValueError when there is none."""
-    places = folders()
-    with contextlib.suppress(FileNotFoundError):  # an installed package has no configurations beside it
-        places.insert(0, configuration.shipped("generators"))
-    found = [place / f"{name}.yaml" for place in places if (place / f"{name}.yaml").is_file()]
-    if not found:
+def _learning_of(name: str) -> dict[str, Any]:
+    """Read how a generator learns from its YAML, the shipped one or one in a user's folder; ValueError when there is none."""
+    places = [configuration.shipped("generators"), *folders()]
+    file = next((place / f"{name}.yaml" for place in places if (place / f"{name}.yaml").is_file()), None)
+    if file is None:
         raise ValueError(f"arm {name!r}: no {name}.yaml in {', '.join(map(str, places))}, and no generators.{name} in the benchmark")
     # Where to write and on what to train are the benchmark's; a misspelt key stays, to be refused.
     of_training_alone = TrainConfig.model_fields.keys() - GeneratorArm.model_fields.keys()
-    said = {key: value for key, value in configuration.read_yaml(found[0]).items() if key not in of_training_alone}
-    return {**said, "generator": {"name": name, **(said.get("generator") or {})}}
+    learning = {key: value for key, value in configuration.read_yaml(file).items() if key not in of_training_alone}
+    return {**learning, "generator": {"name": name, **(learning.get("generator") or {})}}
 
 
 def load_config(path: str | None, overrides: Sequence[str]) -> BenchConfig:
-    """A benchmark's configuration; unknown keys, arms and generators are refused before anything runs."""
+    """Load a benchmark's configuration; unknown keys, arms and generators are refused before anything runs."""
     config = configuration.load(BenchConfig, path, overrides)
-    for arm, asked in config.generators.items():
-        if asked.generator.name not in generator_names():
-            known = generator_names()
-            hint = nearest(asked.generator.name, known)
-            raise ValueError(f"arm {arm!r}: no generator named {asked.generator.name!r}; there are {', '.join(known)}{hint}")
+    for arm, learning in config.generators.items():
+        generator, names = learning.generator, generator_names()
+        if generator.name not in names:
+            hint = nearest(generator.name, names)
+            raise ValueError(f"arm {arm!r}: no generator named {generator.name!r}; there are {', '.join(names)}{hint}")
         with torch.device("meta"):  # a network without memory: are its options right?
-            create(asked.generator.name, **asked.generator.options)
-    for name, baseline in config.trained.items():
-        baselines.check(baseline, name)
+            create(generator.name, **generator.options)
+    for name, baseline in config.baselines_by_name.items():
+        network.check(baseline, name)
         for arm in config.arms:
             try:
                 variants.check(config.variant(arm), baseline)
@@ -208,7 +204,7 @@ def load_config(path: str | None, overrides: Sequence[str]) -> BenchConfig:
 
 
 def _check_record(path: Path) -> None:
-    """ValueError unless a file can be written there, which is done hours later."""
+    """Raise ValueError unless a file can be written there: the record is, hours later."""
     if path.is_dir():
         raise ValueError(f"record is a JSON file to write, got the folder {path}")
     try:

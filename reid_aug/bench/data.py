@@ -1,4 +1,4 @@
-"""A benchmark's people: who is learnt from and who is tested on, their images in memory, and the poses there are to draw."""
+"""A benchmark's people: who is learnt from and who is tested on, their images in memory, and the poses to draw from."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from reid_aug.bench.config import BenchConfig
 from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.people import PersonImage
-from reid_aug.rendered.dataset import RenderedConfig, RenderedSet, write_rendered
+from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
 from reid_aug.synthesis.augmenter import plan
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.manifest import SyntheticRow
 
 
 class BenchmarkData:
-    """What a benchmark's configuration names as data, read when it is first asked for.
+    """The data that a benchmark's configuration names, read when they are first used.
 
     `share` is the part of the training images to learn from, None for all. Rendered people go below `root`, what does
     not fit into memory below `folder`.
@@ -39,16 +39,17 @@ class BenchmarkData:
 
     @cached_property
     def rendered(self) -> RenderedSet | None:
-        return self._render(self.config.rendered, "data")
+        """Render the people learnt from, once; None where the data are photographs."""
+        return self._rendered_set(self.config.rendered, "data")
 
-    def _render(self, options: dict[str, Any] | None, folder: str) -> RenderedSet | None:
+    def _rendered_set(self, options: dict[str, Any] | None, folder: str) -> RenderedSet | None:
         if options is None:
             return None
         return write_rendered(self.root / folder, RenderedConfig(**options), progress=True)
 
     @cached_property
-    def own_people(self) -> list[PersonImage]:
-        """Everybody of the data set learnt from, or the share of its training images that is asked for."""
+    def home_people(self) -> list[PersonImage]:
+        """List everybody of the data set learnt from; of its training images the share, where there is one."""
         data = self.config.data or DataConfig(root=str(self.rendered.root if self.rendered else ""))
         people = load_people(data, test_poses=True)
         if self.share is None:
@@ -57,71 +58,73 @@ class BenchmarkData:
 
     @cached_property
     def people(self) -> list[PersonImage]:
-        """Training images, and query and gallery of the data set tested on."""
-        tested = self._render(self.config.test_rendered, "test-data")
+        """List the training images, and query and gallery of the data set tested on."""
+        tested = self._rendered_set(self.config.test_rendered, "test-data")
         data = DataConfig(root=str(tested.root)) if tested is not None else self.config.test
         if data is None:
-            return self.own_people
+            return self.home_people
         others = load_people(data, train_poses=False)
-        return [p for p in self.own_people if p.split == "train"] + [p for p in others if p.split != "train"]
+        return [p for p in self.home_people if p.split == "train"] + [p for p in others if p.split != "train"]
 
-    def split(self, split: str) -> list[PersonImage]:
+    def of_split(self, split: str) -> list[PersonImage]:
+        """List the images of a split: "train", "query" or "gallery"."""
         return [p for p in self.people if p.split == split]
 
-    def who(self) -> tuple[list[int], list[int], list[int], list[int]]:
-        """Identities and cameras of query and gallery, as rankings take them."""
-        query, gallery = self.split("query"), self.split("gallery")
+    def identities_and_cameras(self) -> tuple[list[int], list[int], list[int], list[int]]:
+        """List the pids of query and gallery, then their camids, as rankings take them."""
+        query, gallery = self.of_split("query"), self.of_split("gallery")
         return [p.pid for p in query], [p.pid for p in gallery], [p.camid for p in query], [p.camid for p in gallery]
 
     def real(self, split: str, size: tuple[int, int]) -> Tensor:
-        """A split's images, decoded once."""
+        """Decode a split's images, uint8 (N, 3, H, W), once."""
         if (split, size) not in self.decoded:
-            self.decoded[split, size] = images.read_many([p.path for p in self.split(split)], size, spill=self.folder)
+            self.decoded[split, size] = images.read_many([p.path for p in self.of_split(split)], size, spill=self.folder)
         return self.decoded[split, size]
 
     def poses(self, size: tuple[int, int]) -> Pose:
-        """Poses of the training images in pixels of `size`; nothing is visible where there is none."""
+        """Give the poses of the training images in pixels of `size`; nothing is visible where an image has none."""
         unknown = Pose.unknown(openpose_18, size)
-        return Pose.stack([unknown if p.pose is None else rescale(p.pose, size) for p in self.split("train")])
+        return Pose.stack([unknown if p.pose is None else rescale(p.pose, size) for p in self.of_split("train")])
 
     @cached_property
     def bank(self) -> PoseBank:
-        return PoseBank.collect(self.split("train"), self.generator_size)
+        """Collect the target poses: those of the training images."""
+        return PoseBank.collect(self.of_split("train"), self.generator_size)
 
     @cached_property
     def generator_size(self) -> tuple[int, int]:
-        """The one size (H, W) that all generators of the arms draw; ValueError when they differ."""
-        asked = self.config.generators
-        with torch.device("meta"):  # a paper's own size is its constructor's; shapes alone, no weights
-            made = [create(asked[name].generator.name, **asked[name].generator.options) for name in self.config.drawing or asked]
-        sizes = {tuple(model.size) for model in made}
+        """Return the one size (H, W) that the generators of all arms render; ValueError when they differ."""
+        configs = [self.config.generators[name].generator for name in self.config.generators_used or self.config.generators]
+        with torch.device("meta"):  # a paper's size is its constructor's default; shapes alone, no weights
+            models = [create(config.name, **config.options) for config in configs]
+        sizes = {tuple(model.size) for model in models}
         if self.rendered is not None:
             sizes.add(tuple(self.rendered.config.size))
         if len(sizes) > 1:
             raise ValueError(f"every generator of a benchmark draws one size, and rendered people have it too, got {sorted(sizes)}")
-        height, width = sizes.pop() if sizes else next(iter(self.config.trained.values())).size
+        height, width = sizes.pop() if sizes else next(iter(self.config.baselines_by_name.values())).size
         return height, width
 
     def rows(self, draw: str) -> list[SyntheticRow]:
-        """What every arm that draws so draws: the same sources in the same poses."""
-        return plan(self.split("train"), self.bank, self.config.per_image, self.config.synthesis_seed, draw=draw)
+        """Plan the images of every arm with this way to `draw` target poses: the same sources in the same poses."""
+        return plan(self.of_split("train"), self.bank, self.config.per_image, self.config.synthesis_seed, draw=draw)
 
 
-def contents(data: DataConfig, *, train_poses: bool = True) -> str:
-    """Changes when images come, go or are replaced, or their labels or poses do: a path alone does not say what is there."""
+def content_digest(data: DataConfig, *, train_poses: bool = True) -> str:
+    """Digest a data set's files by size, their labels and poses: a path alone does not say which images lie there."""
     people: Sequence[PersonImage] = load_people(data, test_poses=train_poses, train_poses=train_poses)
-    said = [
+    rows = [
         (p.split, p.name, p.pid, p.camid, os.path.getsize(p.path), p.pose and (p.pose.xy.tolist(), p.pose.visible.tolist())) for p in people
     ]
-    return configuration.digest({"people": said, "on_bad_image": data.on_bad_image})
+    return configuration.digest({"people": rows, "on_bad_image": data.on_bad_image})
 
 
 def part_of(people: Sequence[PersonImage], share: float, seed: int, *, pairs: bool) -> list[PersonImage]:
-    """All test images and `share` of the training images, in their order (Bhunia et al. 2023, PIDM, Re-ID protocol).
+    """Keep all test images and `share` of the training images, in their order (Bhunia et al. 2023, PIDM, Re-ID protocol).
 
-    Every identity keeps one image at least, or, where generators are trained (`pairs`), two that a pair can be made
-    of, if it has as many; so the share may come out larger, and the least images are what a tiny one leaves. A smaller
-    share's images are all in a larger one's. Chosen by a hash of (seed, name): the same on every machine.
+    Every identity keeps at least one image or, where generators are trained (`pairs`), two that make a pair, if it has
+    as many; so a small share may come out larger. A smaller share's images are all in a larger one's. A hash of
+    (seed, name) chooses them: the same on every machine.
     """
     if not 0 < share <= 1:
         raise ValueError(f"a share of training images is above 0 and at most 1, got {share}")
@@ -131,9 +134,9 @@ def part_of(people: Sequence[PersonImage], share: float, seed: int, *, pairs: bo
     for person in ranked:
         by_identity[person.pid].append(person)
     kept: set[str] = set()
-    for own in by_identity.values():
-        usable = [p for p in own if pairs and p.pose is not None and bool(valid_for_pairs(p.pose))]
-        kept |= {p.path for p in (usable[:2] or own[:1])}
+    for members in by_identity.values():
+        usable = [p for p in members if pairs and p.pose is not None and bool(valid_for_pairs(p.pose))]
+        kept |= {p.path for p in (usable[:2] or members[:1])}
     for person in ranked:
         if len(kept) >= round(share * len(train)):
             break

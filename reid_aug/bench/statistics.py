@@ -19,10 +19,13 @@ class Interval(NamedTuple):
 
 
 def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, samples: int = 10_000, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Percentile interval of mean(a − b) over resampled queries; a, b are (Q,), or (S, Q) for S seeds.
+    """Give the percentile interval of mean(a − b) over resampled queries; a, b are (Q,), or (S, Q) for S seeds.
 
     A resample takes the same queries in every seed, so (S, Q) is first averaged over seeds: the interval speaks of
     new queries, not of new training runs. nan marks a query that is not valid, in both arms; ValueError otherwise.
+
+    >>> paired_bootstrap([0.5, 0.75, 1.0], [0.25, 0.5, 0.75])
+    Interval(mean=0.25, low=0.25, high=0.25)
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is between 0 and 1, got {confidence}")
@@ -37,9 +40,12 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, samples: int = 10_000, confi
 
 
 def sign_flip_test(a: ArrayLike, b: ArrayLike, *, samples: int = 10_000, seed: int = 0) -> float:
-    """Two-sided p-value of mean(a − b) when a query's difference could as well have had the other sign.
+    """Give the two-sided p-value of mean(a − b) when a query's difference could as well have had the other sign.
 
     Inputs as in `paired_bootstrap`; (1 + flips at least as extreme) / (1 + samples), so never 0 (Phipson, Smyth 2010).
+
+    >>> sign_flip_test([0.5, 0.75], [0.5, 0.75], samples=9)  # equal arms: every flip is as extreme
+    1.0
     """
     differences = _differences(a, b, samples)
     rng = np.random.default_rng(seed)
@@ -62,11 +68,17 @@ class SeedTest(NamedTuple):
 
 
 def over_seeds(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> SeedTest | None:
-    """Whether mean(a − b) would hold for other queries AND other trainings; a (S, Q), b (T, Q); None for a single seed.
+    """Test whether mean(a − b) would hold for other queries AND other trainings; a (S, Q), b (T, Q); None for a single seed.
 
     The variance of the difference is that between queries of what seeds average to, plus that between each arm's seeds
     of what queries average to: queries are the same in both arms, trainings are not. Student's t with Welch's degrees
     of freedom (Welch 1947). nan marks a query that is not valid, in every row of both; ValueError otherwise.
+
+    >>> over_seeds([[0.5, 0.5], [0.5, 0.5]], [[0.25, 0.25], [0.25, 0.25]])  # no luck anywhere
+    SeedTest(interval=Interval(mean=0.25, low=0.25, high=0.25), p_value=0.0, degrees=3.0)
+    >>> test = over_seeds([[0.5, 0.75], [0.5, 1.0]], [[0.25, 0.5], [0.25, 0.5]])
+    >>> test is not None and [round(float(value), 3) for value in (*test.interval, test.p_value, test.degrees)]
+    [0.312, -0.068, 0.693, 0.072, 2.0]
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is between 0 and 1, got {confidence}")
@@ -96,7 +108,11 @@ def over_seeds(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> SeedT
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """p-values (N,) adjusted for N tests (Holm 1979), in the order given; ValueError when one is not in [0, 1]."""
+    """Adjust p-values (N,) for N tests (Holm 1979), in the order given; ValueError when one is not in [0, 1].
+
+    >>> holm([0.25, 0.5, 0.01]).tolist()  # 0.01 × 3; 0.25 × 2; 0.5 × 1
+    [0.5, 0.5, 0.03]
+    """
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
         raise ValueError(f"p-values are a list of numbers from 0 to 1, got {p_values!r}")
@@ -108,7 +124,11 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def mean_std(values: ArrayLike) -> tuple[float, float]:
-    """Mean and sample standard deviation (N − 1 below) of (N,) values; the deviation of one value is nan, not 0."""
+    """Give mean and sample standard deviation (N − 1 below) of (N,) values; the deviation of one value is nan, not 0.
+
+    >>> mean_std([1.0, 2.0, 3.0]), mean_std([5.0])
+    ((2.0, 1.0), (5.0, nan))
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"values are a list of one number at least, got shape {array.shape}")
@@ -117,7 +137,7 @@ def mean_std(values: ArrayLike) -> tuple[float, float]:
 
 
 def _differences(a: ArrayLike, b: ArrayLike, samples: int) -> np.ndarray:
-    """a − b of the valid queries, averaged over seeds."""
+    """Give a − b of the valid queries, averaged over seeds."""
     if samples < 1:
         raise ValueError(f"samples is 1 at least, got {samples}")
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
@@ -127,17 +147,15 @@ def _differences(a: ArrayLike, b: ArrayLike, samples: int) -> np.ndarray:
     if np.isinf(first).any() or np.isinf(second).any():
         raise ValueError("a and b are finite, or nan where a query is not valid, got infinity")
     missing = np.isnan(first[0])
-    odd = (np.isnan(np.concatenate((first, second))) != missing).any(axis=0)
-    if odd.any():
-        raise ValueError(
-            f"a query is valid in every arm and seed or in none, got {odd.sum()} of {len(odd)} with nan in some only"
-        )
+    partial = (np.isnan(np.concatenate((first, second))) != missing).any(axis=0)
+    if partial.any():
+        raise ValueError(f"a query is valid in every arm and seed or in none, got {partial.sum()} of {len(partial)} with nan in some only")
     if missing.all():
         raise ValueError(f"one query at least is valid, got {len(missing)} that are nan")
     return (first - second)[:, ~missing].mean(axis=0)
 
 
 def _block_sizes(samples: int, queries: int) -> list[int]:
-    """Samples drawn at a time, in memory that does not grow with their number."""
+    """Divide the samples into blocks, so that memory does not grow with their number."""
     step = max(1, _BLOCK_ELEMENTS // queries)
     return [min(step, samples - start) for start in range(0, samples, step)]

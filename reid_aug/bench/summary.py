@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reid_aug.bench.arms import COPIES, ERASING, parted
+from reid_aug.bench.arms import COPIES, ERASING, origin_and_variants
 from reid_aug.bench.arms import NONE as BASE
 from reid_aug.bench.results import scores_file
 from reid_aug.bench.run import Result
@@ -17,13 +17,15 @@ SCORES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "map": "mAP
 RERANKED = {"reranked_rank1": "re-ranked rank-1", "reranked_map": "re-ranked mAP"}
 TESTED = {"rank1": "rank-1", "map": "mAP"}
 
+PerQuery = dict[str, np.ndarray]  # of one arm: "map" and "rank1" (S, Q), nan for queries that are not valid, and "cmc" (S, R)
+
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better than another arm (`none`) under the same baseline, in fractions, with 95 % intervals.
+    """How much better an arm is than another (`none`) under the same baseline, in fractions, with 95 % intervals.
 
     p-values are Holm's for all gains of all baselines' arms: over queries (sign flips), and over queries and trainings
-    (Welch), which one seed can't tell.
+    (Welch), of which a single seed says nothing.
     """
 
     over_queries: Interval
@@ -33,7 +35,7 @@ class Gain:
 
     @property
     def deciding(self) -> tuple[Interval, float | None]:
-        """The interval and p-value that decide: over trainings, too, where there are two or more."""
+        """Give the interval and p-value that decide: over trainings, too, where there are two or more."""
         return (self.over_queries, self.query_p) if self.over_trainings is None else (self.over_trainings, self.training_p)
 
 
@@ -48,7 +50,7 @@ class ArmSummary:
     gains: dict[str, Gain]  # empty for the arm everything is compared with
     alone: str | None  # the arm that does to real images alone what this one does to all: `erasing` for `pg2+erasing`
     gains_beyond: dict[str, Gain]  # over that arm; empty without it
-    control: str | None  # the arm with copies in synthetic images' place
+    control: str | None  # the arm with copies in the place of synthetic images
     map_gain_over_control: Interval | None  # over trainings, too, where there are two or more
     steps: int
     seconds: float
@@ -57,106 +59,120 @@ class ArmSummary:
 
     @property
     def key(self) -> tuple[str, str]:
+        """Name the baseline and the arm."""
         return self.baseline, self.arm
 
 
 def summarise(result: Result) -> list[ArmSummary]:
-    """One summary a baseline and arm, in the order of the results."""
+    """Summarise each arm under each baseline, in the order of the results."""
     keys = list(dict.fromkeys((line["baseline"], line["arm"]) for line in result.lines))
-    found = {key: _per_query(result, key) for key in keys}
-    return _corrected([_summary(result, key, found) for key in keys])
+    per_query = {key: _per_query(result, key) for key in keys}
+    return _corrected([_summary(result, key, per_query) for key in keys])
 
 
-def _corrected(summaries: list[ArmSummary]) -> list[ArmSummary]:
-    """p-values as Holm's method leaves them when every gain of every arm is tried; rank-1 and mAP apart."""
-    gains = [(i, over) for i, one in enumerate(summaries) for over in ("gains", "gains_beyond") if getattr(one, over)]
-    for score in TESTED:
-        for name in ("query_p", "training_p"):
-            tried = [(i, over) for i, over in gains if getattr(getattr(summaries[i], over)[score], name) is not None]
-            adjusted = holm([getattr(getattr(summaries[i], over)[score], name) for i, over in tried])
-            for (i, over), p_value in zip(tried, adjusted.tolist(), strict=True):
-                found = getattr(summaries[i], over)
-                summaries[i] = replace(summaries[i], **{over: {**found, score: replace(found[score], **{name: p_value})}})
-    return summaries
+def _per_query(result: Result, key: tuple[str, str]) -> PerQuery:
+    """Read average precision and rank-1 hit of every query, and the CMC, of an arm's seeds."""
+    lines = [line for line in result.lines if (line["baseline"], line["arm"]) == key]
+    files = [np.load(scores_file(result.folder, line["arm"], line["config"], line["seed"])) for line in lines]
+    hits = [np.where(file["valid"], file["first_rank"] == 0, np.nan) for file in files]
+    return {"map": np.stack([file["ap"] for file in files]), "rank1": np.stack(hits), "cmc": np.stack([file["cmc"] for file in files])}
 
 
-def _summary(result: Result, key: tuple[str, str], found: dict[tuple[str, str], dict[str, np.ndarray]]) -> ArmSummary:
+def _summary(result: Result, key: tuple[str, str], per_query: Mapping[tuple[str, str], PerQuery]) -> ArmSummary:
+    """Summarise one arm under one baseline, with p-values that know of no other arm yet."""
     baseline, arm = key
     lines = [line for line in result.lines if (line["baseline"], line["arm"]) == key]
-    scores = {name: own for (under, name), own in found.items() if under == baseline}
-    alone, control = _compared_with(arm, list(scores))
+    arms = {name: scores for (under, name), scores in per_query.items() if under == baseline}
+    alone, control = compared_with(arm, list(arms))
 
     def gains(other: str | None) -> dict[str, Gain]:
-        return {} if other in (None, arm) else {score: _gain(scores[arm][score], scores[other][score]) for score in TESTED}
+        return {} if other in (None, arm) else {score: _gain(arms[arm][score], arms[other][score]) for score in TESTED}
 
     scored = [score for score in (*SCORES, *RERANKED) if score in lines[0]]
     return ArmSummary(
         baseline, arm, len(lines), {score: mean_std([line[score] for line in lines]) for score in scored},
-        gains(BASE), alone, gains(alone), control, None if control is None else _interval(scores[arm]["map"], scores[control]["map"]),
-        lines[0]["steps"], float(np.mean([line["seconds"] for line in lines])), lines[0]["train_images"], scores[arm]["cmc"].mean(0),
+        gains(BASE), alone, gains(alone), control, None if control is None else _interval(arms[arm]["map"], arms[control]["map"]),
+        lines[0]["steps"], float(np.mean([line["seconds"] for line in lines])), lines[0]["train_images"], arms[arm]["cmc"].mean(0),
     )  # fmt: skip
 
 
-def _compared_with(arm: str, arms: Sequence[str]) -> tuple[str | None, str | None]:
-    """Beside `none`: the arm that does the same to real images alone, and the one that has copies in synthetic images' place.
+def compared_with(arm: str, arms: Sequence[str]) -> tuple[str | None, str | None]:
+    """Choose, beside `none`, the arm that does the same to real images alone, and the one with copies for synthetic images.
 
     What `erasing` gains alone is no merit of `pg2+erasing`, against `none` or against `copies` without erasing.
-    """
-    source, variants = parted(arm)
 
-    def like(images: str) -> str | None:
-        its = {other: parted(other)[1] for other in arms if other != arm and parted(other)[0] == images}
-        fits = [other for other, names in its.items() if names and set(names) <= set(variants)]
-        return max(fits, key=lambda other: len(its[other]), default=None)
+    >>> compared_with("pg2+erasing", ["none", "copies", "copies+erasing", "erasing", "pg2+erasing"])
+    ('erasing', 'copies+erasing')
+    """
+    origin, variants = origin_and_variants(arm)
+
+    def most_alike(origin: str) -> str | None:
+        """Choose the arm with images of that origin that has most of this arm's variants, one at least, and no other."""
+        others = {other: origin_and_variants(other)[1] for other in arms if other != arm and origin_and_variants(other)[0] == origin}
+        fitting = [other for other, names in others.items() if names and set(names) <= set(variants)]
+        return max(fitting, key=lambda other: len(others[other]), default=None)
 
     if arm in (BASE, COPIES):
         return None, None
-    alone = None if source == BASE else like(BASE)
-    return alone, like(COPIES) or (COPIES if COPIES in arms and alone is None else None)
+    alone = None if origin == BASE else most_alike(BASE)
+    return alone, most_alike(COPIES) or (COPIES if COPIES in arms and alone is None else None)
 
 
-def _interval(mine: np.ndarray, other: np.ndarray) -> Interval:
-    """Of the difference of two arms' scores (S, Q): over queries and trainings, over queries alone with a single seed."""
-    test = over_seeds(mine, other)
-    return paired_bootstrap(mine, other) if test is None else test.interval
+def _gain(scores: np.ndarray, others: np.ndarray) -> Gain:
+    test: SeedTest | None = over_seeds(scores, others)
+    return Gain(paired_bootstrap(scores, others), sign_flip_test(scores, others), test and test.interval, test and test.p_value)
 
 
-def _gain(mine: np.ndarray, base: np.ndarray) -> Gain:
-    test: SeedTest | None = over_seeds(mine, base)
-    return Gain(paired_bootstrap(mine, base), sign_flip_test(mine, base), test and test.interval, test and test.p_value)
+def _interval(scores: np.ndarray, others: np.ndarray) -> Interval:
+    """Give the interval of the difference of scores (S, Q): over queries and trainings, with a single seed over queries alone."""
+    test = over_seeds(scores, others)
+    return paired_bootstrap(scores, others) if test is None else test.interval
 
 
-def _per_query(result: Result, key: tuple[str, str]) -> dict[str, np.ndarray]:
-    """Average precision and rank-1 hit (S, Q), and CMC (S, R), of an arm's seeds; nan for queries that do not count."""
-    lines = [line for line in result.lines if (line["baseline"], line["arm"]) == key]
-    kept = [np.load(scores_file(result.folder, line["arm"], line["config"], line["seed"])) for line in lines]
-    hits = [np.where(one["valid"], one["first_rank"] == 0, np.nan) for one in kept]
-    return {"map": np.stack([one["ap"] for one in kept]), "rank1": np.stack(hits), "cmc": np.stack([one["cmc"] for one in kept])}
+def _corrected(summaries: list[ArmSummary]) -> list[ArmSummary]:
+    """Correct p-values by Holm's method for every gain of every arm tried; rank-1 and mAP apart."""
+    gains = [(i, over) for i, summary in enumerate(summaries) for over in ("gains", "gains_beyond") if getattr(summary, over)]
+    for score in TESTED:
+        for name in ("query_p", "training_p"):
+            tested = [(i, over) for i, over in gains if getattr(getattr(summaries[i], over)[score], name) is not None]
+            adjusted = holm([getattr(getattr(summaries[i], over)[score], name) for i, over in tested])
+            for (i, over), p_value in zip(tested, adjusted.tolist(), strict=True):
+                by_score = getattr(summaries[i], over)
+                summaries[i] = replace(summaries[i], **{over: {**by_score, score: replace(by_score[score], **{name: p_value})}})
+    return summaries
+
+
+def by_baseline(summaries: Sequence[ArmSummary]) -> dict[str, list[ArmSummary]]:
+    """Group summaries by baseline, in the order of the results."""
+    groups: dict[str, list[ArmSummary]] = {}
+    for summary in summaries:
+        groups.setdefault(summary.baseline, []).append(summary)
+    return groups
 
 
 def verdicts(summaries: Sequence[ArmSummary]) -> list[str]:
-    """One sentence an arm: what may be said of mAP, against `none` (`pg2+erasing`: against `erasing`) and against the control.
+    """Say in a sentence for each arm what may be said of mAP, against `none` (`pg2+erasing`: `erasing`) and against the control.
 
     With two seeds or more the interval over queries and trainings decides, and Holm's p-value; with one, that over queries.
     """
-    several = len({one.baseline for one in summaries}) > 1
-    return [_verdict(one, f"`{one.baseline}`: " if several else "") for one in summaries if one.gains]
+    several = len({summary.baseline for summary in summaries}) > 1
+    return [_verdict(summary, f"`{summary.baseline}`: " if several else "") for summary in summaries if summary.gains]
 
 
-def _verdict(one: ArmSummary, who: str) -> str:
-    found = (one.gains_beyond or one.gains)["map"]
-    gain, p_value = found.deciding
-    single = found.over_trainings is None
+def _verdict(summary: ArmSummary, opening: str) -> str:
+    map_gain = (summary.gains_beyond or summary.gains)["map"]
+    gain, p_value = map_gain.deciding
+    single = map_gain.over_trainings is None
     sure = (gain.low > 0 or gain.high < 0) and p_value is not None and p_value < 0.05
-    what = "has no measurable effect" if not sure else "helps" if gain.mean > 0 else "hurts"
-    beyond = f" beyond `{one.alone}` alone" if one.alone else ""
+    effect = "has no measurable effect" if not sure else "helps" if gain.mean > 0 else "hurts"
+    beyond = f" beyond `{summary.alone}` alone" if summary.alone else ""
     over = "queries, of these trainings alone" if single else "queries and trainings"
-    against = f"; against `{one.control}` {points(one.map_gain_over_control)} over queries{'' if single else ' and trainings'}"
-    source, variants = parted(one.arm)
-    mixed = ERASING in variants and source != BASE and not one.alone
+    against = f"; against `{summary.control}` {points(summary.map_gain_over_control)} over queries{'' if single else ' and trainings'}"
+    origin, variants = origin_and_variants(summary.arm)
+    mixed = ERASING in variants and origin != BASE and not summary.alone
     unknown = f"; how much of it is erasing's own, an arm `{ERASING}` would tell" if mixed else ""
-    said = f"{what}{beyond}: mAP {points(gain)} points over {over} (Holm's p {_equals(p_value)})"
-    return f"{who}`{one.arm}` {said}{against if one.control else ''}{unknown}."
+    sentence = f"{effect}{beyond}: mAP {points(gain)} points over {over} (Holm's p {_equals(p_value)})"
+    return f"{opening}`{summary.arm}` {sentence}{against if summary.control else ''}{unknown}."
 
 
 def _equals(p_value: float | None) -> str:
@@ -165,21 +181,27 @@ def _equals(p_value: float | None) -> str:
 
 
 def percent(mean: float, std: float) -> str:
-    """A score in percent, with its deviation where there is one."""
+    """Write a score in percent, with its deviation where there is one.
+
+    >>> percent(0.5, 0.0123), percent(0.5, float("nan"))
+    ('50.0 ± 1.2', '50.0')
+    """
     return f"{100 * mean:.1f}" if np.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}"
 
 
 def points(gain: Interval | None) -> str:
-    """A gain in points with its interval, empty where there is none."""
+    """Write a gain in points with its interval; empty where there is none.
+
+    >>> points(Interval(mean=0.012, low=-0.005, high=0.03))
+    '+1.2 [-0.5, +3.0]'
+    """
     return "" if gain is None else f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
 
 
 def p_text(value: float | None) -> str:
-    """A p-value as tables print it."""
+    """Write a p-value as tables print it.
+
+    >>> p_text(0.0004), p_text(0.0213), p_text(None)
+    ('< 0.001', '0.021', '')
+    """
     return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def by_baseline(summaries: Sequence[ArmSummary]) -> dict[str, list[ArmSummary]]:
-    """Summaries of each baseline, in the order of the results."""
-    names = dict.fromkeys(one.baseline for one in summaries)
-    return {name: [one for one in summaries if one.baseline == name] for name in names}

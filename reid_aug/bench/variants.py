@@ -17,14 +17,14 @@ class Variant(Mixing):
 
     draw: Draw = "whole"  # Strategy by which target poses are drawn (synthesis.target_poses.DRAWS).
     gate: GateConfig | None = None  # Gate that images pass before they enter.
-    online: Share | None = None  # Probability that a batch's image is drawn anew, with nothing on disk.
+    online: Share | None = None  # Probability that an image of a batch is rendered anew, with nothing on disk.
 
 
-# What arms may name after a plus sign, as in "pg2+lsro"; a benchmark's `variants` add to these or take their places.
+# Variants that arms may name after a plus sign, as in "pg2+lsro"; a benchmark's `variants` add to these or replace them.
 SHIPPED: Mapping[str, Variant] = {
     "erasing": Variant(erasing=0.5),
     "lsro": Variant(label="uniform"),
-    # CamStyle smooths style-transferred images alone: so under a baseline that smooths all, real ones are not.
+    # CamStyle smooths style-transferred images alone, so real ones are not smoothed even where the baseline would.
     "camstyle": Variant(label="smoothed", smoothing=0.1, real_smoothing=0.0, share=0.25),
     "separate": Variant(label="separate"),
     "capped": Variant(share=0.5),
@@ -38,26 +38,29 @@ SHIPPED: Mapping[str, Variant] = {
 }
 
 
-def combined(names: Sequence[str], own: Mapping[str, Variant]) -> Variant:
-    """One variant of several; ValueError for a name there is not, two that say the same differently, and what is without effect."""
-    known = {**SHIPPED, **own}
-    said: dict[str, Any] = {}
+def combined(names: Sequence[str], variants: Mapping[str, Variant]) -> Variant:
+    """Combine shipped variants and a benchmark's `variants` into one.
+
+    ValueError for an unknown name, for two that set the same differently, and for settings without effect.
+    """
+    variants = {**SHIPPED, **variants}
+    settings: dict[str, Any] = {}
     for name in names:
-        if name not in known:
-            raise ValueError(f"no variant named {name!r}; there are {', '.join(known)}{nearest(name, list(known))}")
-        for key in sorted(known[name].model_fields_set):
-            value = getattr(known[name], key)
-            if said.setdefault(key, value) != value:
-                raise ValueError(f"variants {'+'.join(names)}: {key} is both {said[key]} and {value}")
-    found = Variant(**said)
-    complaint = _idle(found)
-    if names and (complaint or found == Variant()):
+        if name not in variants:
+            raise ValueError(f"no variant named {name!r}; there are {', '.join(variants)}{nearest(name, variants)}")
+        for key in sorted(variants[name].model_fields_set):
+            value = getattr(variants[name], key)
+            if settings.setdefault(key, value) != value:
+                raise ValueError(f"variants {'+'.join(names)}: {key} is both {settings[key]} and {value}")
+    variant = Variant(**settings)
+    complaint = _idle(variant)
+    if names and (complaint or variant == Variant()):
         raise ValueError(f"variants {'+'.join(names)}: {complaint or 'they change nothing'}")
-    return found
+    return variant
 
 
 def _idle(variant: Variant) -> str:
-    """Say what of the variant no baseline would do; empty where all has an effect."""
+    """Name a setting that no baseline would follow, and why; empty where every setting has an effect."""
     changed = variant.model_dump(exclude_defaults=True).keys()
     if variant.online is not None and not changed <= {"online", "erasing"}:
         return f"online images are drawn in the batch, so there is no {', '.join(sorted(changed - {'online', 'erasing'}))}"
@@ -67,9 +70,9 @@ def _idle(variant: Variant) -> str:
 
 
 def check(variant: Variant, baseline: BaselineConfig) -> None:
-    """ValueError when, under this baseline, a part of the variant changes nothing or keeps every synthetic image out.
+    """Raise ValueError when, under this baseline, a part of the variant changes nothing or keeps every synthetic image out.
 
-    Such an arm is another one's twin under a name of its own, and what a report said of it would be of nothing.
+    Such an arm trains as another arm does, and a report of its effect would be of nothing.
     """
     if complaint := _idle(variant):
         raise ValueError(complaint)

@@ -23,7 +23,7 @@ _PLAIN = re.compile(r"[-+0-9eE., \[\]]*")
 
 @dataclass(frozen=True, eq=False)
 class Keypoints(Mapping[str, Pose]):
-    """Poses by image name, in file order: `names` (N) and one batched `pose` (N, K, 2), of which each value is a row."""
+    """Poses by image name, in file order: `names` (N) and one `pose` (N, K, 2), whose rows are the mapping's values."""
 
     names: tuple[str, ...]
     pose: Pose
@@ -34,14 +34,14 @@ class Keypoints(Mapping[str, Pose]):
 
     @cached_property
     def row(self) -> dict[str, int]:
-        """The row of each name."""
+        """Give the row of each name."""
         return {name: i for i, name in enumerate(self.names)}
 
     def __getitem__(self, name: str) -> Pose:
         return self.pose[self.row[name]]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.row  # Mapping's own would build the pose to find out
+        return name in self.row  # Mapping's method would build the pose to find out
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -51,24 +51,33 @@ class Keypoints(Mapping[str, Pose]):
 
 
 def read_keypoints(path: str | os.PathLike[str], *, size: tuple[int, int], skeleton: Skeleton = openpose_18) -> Keypoints:
-    """Poses by image name from a keypoint file; `size` (H, W) is that of the images its pixels refer to.
+    """Read the poses of a keypoint file by image name; `size` (H, W) is that of the images its pixels refer to.
 
     A joint with a negative coordinate is not visible. ValueError names the file, the line and what is wrong, also
     when more than half of the rows leave `size`.
     """
     names, yx = read_columns(path, len(skeleton))
-    visible = (yx >= 0).all(-1)
-    outside = int((visible & (yx >= np.asarray(size)).any(-1)).any(-1).sum())
+    pose = as_pose(yx, size, skeleton)
+    outside = int((pose.visible.numpy() & (yx >= np.asarray(size)).any(-1)).any(-1).sum())
     if outside * 2 > len(names):
         raise ValueError(
             f"{os.fspath(path)}: {outside} of {len(names)} rows have joints outside (H, W) {tuple(size)}: wrong size?"
         )
+    return Keypoints(tuple(names), pose)
+
+
+def as_pose(yx: np.ndarray, size: tuple[int, int], skeleton: Skeleton = openpose_18) -> Pose:
+    """Make a pose (*B, K, 2) from a file's y and x (*B, K, 2): a joint with a negative coordinate is not visible."""
+    visible = (yx >= 0).all(-1)
     xy = torch.from_numpy(yx[..., ::-1].astype(np.float32))
-    return Keypoints(tuple(names), Pose(xy, torch.from_numpy(visible), skeleton, (int(size[0]), int(size[1]))))
+    return Pose(xy, torch.from_numpy(visible), skeleton, (int(size[0]), int(size[1])))
 
 
 def read_columns(path: str | os.PathLike[str], joints: int = 18) -> tuple[list[str], np.ndarray]:
-    """A keypoint file as it stands: N names, and float64 (N, joints, 2) of y and x with its -1s; ValueError as read_keypoints."""
+    """Read a keypoint file as it stands: N names, and y and x as float64 (N, joints, 2), with its -1s.
+
+    ValueError names the file, the line and what is wrong.
+    """
     where = os.fspath(path)
     lines = _lines(where)
     if not lines:
@@ -93,7 +102,7 @@ def read_columns(path: str | os.PathLike[str], joints: int = 18) -> tuple[list[s
 
 
 def _lines(where: str) -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers from 1."""
+    """Read the lines that are not blank, with their numbers from 1."""
     try:
         text = Path(where).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -102,7 +111,7 @@ def _lines(where: str) -> list[tuple[int, str]]:
 
 
 def _check_names(where: str, names: list[str], numbers: list[int]) -> None:
-    """ValueError unless every name is there and there once."""
+    """Raise ValueError if a name is empty or used twice."""
     first: dict[str, int] = {}
     for name, number in zip(names, numbers, strict=True):
         if not name:
@@ -113,7 +122,7 @@ def _check_names(where: str, names: list[str], numbers: list[int]) -> None:
 
 
 def _parse_fast(lists: list[str], joints: int) -> np.ndarray | None:
-    """All lists at once as float64 (2N, joints), or None where a row must be looked at by itself."""
+    """Parse all lists at once into float64 (2N, joints); None when one is odd, and each must be parsed by itself."""
     text = ",".join(lists)
     # One bracket of each kind per list, at its ends, leaves no way for two broken rows to pass as two whole ones.
     ends = all(s.startswith("[") and s.endswith("]") for s in lists)
@@ -130,7 +139,7 @@ def _parse_fast(lists: list[str], joints: int) -> np.ndarray | None:
 
 
 def _parse_row(at: str, fields: Sequence[str], joints: int) -> list[list[float]]:
-    """One row's y and x lists, or a ValueError that says what is wrong with it."""
+    """Parse one row's y and x lists; ValueError says what is wrong with it."""
     name = _short(fields[0].strip())
     ys, xs = (_parse_list(f"{at} ({name})", field.strip()) for field in fields[1:])
     if len(ys) != len(xs):
@@ -141,6 +150,7 @@ def _parse_row(at: str, fields: Sequence[str], joints: int) -> list[list[float]]
 
 
 def _parse_list(at: str, text: str) -> list[float]:
+    """Parse a list of coordinates in brackets; ValueError names what is no coordinate."""
     if not (len(text) >= 2 and text[0] == "[" and text[-1] == "]"):
         raise ValueError(f"{at}: a list of coordinates is in brackets, got {_short(text)}")
     tokens = [token.strip() for token in text[1:-1].split(",")]
@@ -151,15 +161,15 @@ def _parse_list(at: str, text: str) -> list[float]:
 
 
 def _short(text: str) -> str:
-    """repr on one line and of bearable length, for messages."""
+    """Quote a text for a message, cut to at most 60 characters."""
     return repr(text if len(text) <= 60 else text[:57] + "…")
 
 
 def write_keypoints(path: str | os.PathLike[str], names: Sequence[str], pose: Pose) -> None:
     """Write `pose` (N, K, 2) under `names` (N), atomically, in the format read_keypoints reads; float32 comes back exactly.
 
-    The format can't tell a joint left of or above the image: within half a pixel it is moved onto the edge, further
-    out it is written as missing. ValueError for names that would not come back, or coordinates that are not finite.
+    The format has no place for a joint left of or above the image: within half a pixel it is moved onto the edge,
+    further out it is written as missing. ValueError for names that would not come back, or coordinates not finite.
     """
     Keypoints(tuple(names), pose)  # refuses unequal lengths
     _check_names("keypoints to write", list(names), list(range(1, len(names) + 1)))
@@ -178,5 +188,9 @@ def write_keypoints(path: str | os.PathLike[str], names: Sequence[str], pose: Po
 
 
 def _list(values: np.ndarray) -> str:
-    """Numbers as the field's tools read them: whole ones as ints, others in the fewest digits of their dtype."""
+    """Write numbers as the field's tools read them: whole ones as ints, others in the fewest digits of their dtype.
+
+    >>> _list(np.array([3.0, 0.1, -1.0], dtype=np.float32))
+    '[3, 0.1, -1]'
+    """
     return "[" + ", ".join(str(int(v)) if v == int(v) else str(v) for v in values) + "]"

@@ -9,14 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-from PIL import Image
-
-from generators import Pose, openpose_18
+from generators import openpose_18
 from reid_aug import images
 from reid_aug.config import Config
-from reid_aug.data.keypoints import read_columns, read_keypoints
+from reid_aug.data.keypoints import as_pose, read_columns, read_keypoints
 from reid_aug.data.market import read_market_folder
 from reid_aug.data.people import PersonImage, attach_poses
 from reid_aug.data.people_csv import read_csv
@@ -29,14 +25,14 @@ class DataConfig(Config):
     `torchreid:NAME:ROOT` reads one of torchreid's data sets, e.g. torchreid:market1501:reid-data.
     """
 
-    root: str
-    keypoints: str | None = None  # of the training split; default: annotation-train.csv in the folder
-    test_keypoints: str | None = None  # of query and gallery; default: annotation-test.csv, when it is there
-    on_bad_image: Literal["raise", "skip"] = "raise"
+    root: str  # Folder, CSV, .mat file or torchreid:NAME:ROOT.
+    keypoints: str | None = None  # Keypoint file of the training split; without one, annotation-train.csv in the folder.
+    test_keypoints: str | None = None  # Keypoint file of query and gallery; without one, annotation-test.csv if it exists.
+    on_bad_image: Literal["raise", "skip"] = "raise"  # Whether an image that can't be decoded stops all, or is named and left out.
 
 
 def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool = False) -> list[PersonImage]:
-    """Everybody a configuration names, training images with their poses (test images too, when asked for and there).
+    """Read everybody a configuration names: training images with poses, and test images too if `test_poses` and they exist.
 
     FileNotFoundError or ValueError, in one line, for anything that is missing or does not fit.
     """
@@ -57,7 +53,7 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
 
 
 def _read(root: str) -> tuple[list[PersonImage], Path]:
-    """People without poses, and the folder where their keypoint files are looked for."""
+    """Read people without poses, and give the folder where their keypoint files are looked for."""
     if root.startswith("torchreid:"):
         from reid_aug.data.torchreid_sets import torchreid_people  # slow to import, and seldom needed
 
@@ -69,44 +65,29 @@ def _read(root: str) -> tuple[list[PersonImage], Path]:
 
 
 def _keypoints(given: str | None, folder: Path, usual: str, key: str) -> Path:
+    """Give the keypoint file to read: the one given, or else the usual one of the folder; FileNotFoundError without it."""
     path = Path(given) if given else folder / usual
     if not path.is_file():
-        wanted = f"no keypoint file at {path}"
-        raise FileNotFoundError(wanted if given else f"{wanted}: name one with {key}=FILE (name:keypoints_y:keypoints_x)")
+        complaint = f"no keypoint file at {path}"
+        raise FileNotFoundError(complaint if given else f"{complaint}: name one with {key}=FILE (name:keypoints_y:keypoints_x)")
     return path
 
 
 def with_keypoints(people: Sequence[PersonImage], path: str | os.PathLike[str], splits: Sequence[str]) -> list[PersonImage]:
-    """The people with the poses that a keypoint file has for images of `splits`, each in its own image's pixels."""
+    """Return the people with the poses that a keypoint file has for images of `splits`, each in its image's pixels."""
     concerned = [p for p in people if p.split in splits]
     with ThreadPoolExecutor(8) as pool:
-        sizes = list(pool.map(_size, (p.path for p in concerned)))
+        sizes = list(pool.map(images.size_of, (p.path for p in concerned)))
     if len(set(sizes)) == 1:
         return attach_poses(people, read_keypoints(path, size=sizes[0]), splits=splits)
     names, yx = read_columns(path, len(openpose_18))
     row = {name: i for i, name in enumerate(names)}
-    poses = {
-        p.path: _pose(yx[row[p.name]], size) for p, size in zip(concerned, sizes, strict=True) if p.name in row
-    }
+    poses = {p.path: as_pose(yx[row[p.name]], size) for p, size in zip(concerned, sizes, strict=True) if p.name in row}
     return attach_poses(people, poses, splits=splits)
 
 
-def _size(path: str) -> tuple[int, int]:
-    """(H, W) from the file's header alone; an unreadable one gets the refusal that reading it would."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError:
-        return images.read(path).shape[:2]  # type: ignore[return-value]
-
-
-def _pose(yx: np.ndarray, size: tuple[int, int]) -> Pose:
-    xy = torch.from_numpy(yx[:, ::-1].astype(np.float32))
-    return Pose(xy, torch.from_numpy((yx >= 0).all(-1)), openpose_18, size)
-
-
 def without_bad_images(people: Sequence[PersonImage]) -> list[PersonImage]:
-    """The people whose files can be decoded; the others are named on standard error."""
+    """Return the people whose files can be decoded; name the others on standard error."""
 
     def complaint(person: PersonImage) -> str | None:
         try:

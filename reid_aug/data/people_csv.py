@@ -7,34 +7,36 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from reid_aug.data.people import JUNK, SPLITS, PersonImage, _did_you_mean, _refuse_overlap, tell_apart
+from generators import nearest, one_of
+from reid_aug.data.people import JUNK, SPLITS, PersonImage, refuse_overlap, tell_apart
 
-_COLUMNS = ("path", "pid", "camid", "split")
+COLUMNS = ("path", "pid", "camid", "split")
 
 
 def read_csv(path: str | os.PathLike[str], *, allow_overlap: bool = False) -> list[PersonImage]:
-    """Images listed in a CSV with columns path, pid, split and, if known, camid (from 0), in file order.
+    """Read the images listed in a CSV with columns path, pid, split and, if known, camid (from 0), in file order.
 
     Paths are relative to the CSV's folder. Whole numbers stay as identities, with -1 (junk) left out; if any pid is
     another string, all are numbered from 0 in sorted order. Without camid, train and query are camera 0 and the
     gallery camera 1, so that no gallery image counts as junk. ValueError names the line and what is wrong there;
-    FileNotFoundError an image that is not there.
+    FileNotFoundError an image that is missing.
     """
     where = os.fspath(path)
-    rows = _csv_rows(where)
-    pids = _numbered([fields["pid"] for _, fields in rows], where, [line for line, _ in rows])
-    people = [_csv_person(where, line, fields, pid) for (line, fields), pid in zip(rows, pids, strict=True)]
-    _refuse_twice(where, people, [line for line, _ in rows])
+    rows = _rows(where)
+    lines = [line for line, _ in rows]
+    pids = _numbered([fields["pid"] for _, fields in rows], where, lines)
+    people = [_person(where, line, fields, pid) for (line, fields), pid in zip(rows, pids, strict=True)]
+    _refuse_twice(where, people, lines)
     people = [p for p in people if p.pid != JUNK]
     if not people:
         raise ValueError(f"{where}: no images in it")
     if not allow_overlap:
-        _refuse_overlap(where, people)
+        refuse_overlap(where, people)
     return tell_apart(people)
 
 
-def _csv_rows(where: str) -> list[tuple[int, dict[str, str]]]:
-    """Each row that is not blank as (line number, column → text), all columns there."""
+def _rows(where: str) -> list[tuple[int, dict[str, str]]]:
+    """Read each row that is not blank as (line number, column → text); every row has all columns of the header."""
     rows: list[tuple[int, dict[str, str]]] = []
     try:
         with open(where, newline="", encoding="utf-8-sig") as file:
@@ -55,11 +57,11 @@ def _csv_rows(where: str) -> list[tuple[int, dict[str, str]]]:
 
 
 def _check_header(where: str, header: Sequence[str]) -> None:
+    """Raise ValueError unless the header names each column it must, each once, and no other."""
     for column in header:
-        if column not in _COLUMNS:
-            near = _did_you_mean(column, _COLUMNS)
-            raise ValueError(f"{where}, line 1: columns are {', '.join(_COLUMNS)}, got {column!r}{near}")
-    missing = [c for c in _COLUMNS if c not in header and c != "camid"]
+        if column not in COLUMNS:
+            raise ValueError(f"{where}, line 1: columns are {', '.join(COLUMNS)}, got {column!r}{nearest(column, COLUMNS)}")
+    missing = [c for c in COLUMNS if c not in header and c != "camid"]
     if missing:
         raise ValueError(f"{where}, line 1: columns path, pid and split are needed, there is no {', no '.join(missing)}")
     if len(set(header)) != len(header):
@@ -67,6 +69,7 @@ def _check_header(where: str, header: Sequence[str]) -> None:
 
 
 def _numbered(pids: Sequence[str], where: str, lines: Sequence[int]) -> list[int]:
+    """Turn identities as they are written into numbers: whole numbers are kept, words counted in sorted order."""
     for pid, line in zip(pids, lines, strict=True):
         if not pid:
             raise ValueError(f"{where}, line {line}: the pid is empty")
@@ -79,10 +82,10 @@ def _numbered(pids: Sequence[str], where: str, lines: Sequence[int]) -> list[int
     return [order[pid] for pid in pids]
 
 
-def _csv_person(where: str, line: int, fields: Mapping[str, str], pid: int) -> PersonImage:
+def _person(where: str, line: int, fields: Mapping[str, str], pid: int) -> PersonImage:
+    """Make a row's image; ValueError or FileNotFoundError names the line."""
     at, split, camera = f"{where}, line {line}", fields["split"], fields.get("camid")
-    if split not in SPLITS:
-        raise ValueError(f"{at}: a split is one of {', '.join(SPLITS)}, got {split!r}{_did_you_mean(split, SPLITS)}")
+    one_of(f"{at}: a split", split, SPLITS)
     if camera is None:
         camera = "1" if split == "gallery" else "0"
     if not re.fullmatch(r"\d{1,9}", camera, re.ASCII):
@@ -96,6 +99,7 @@ def _csv_person(where: str, line: int, fields: Mapping[str, str], pid: int) -> P
 
 
 def _refuse_twice(where: str, people: Sequence[PersonImage], lines: Sequence[int]) -> None:
+    """Raise ValueError if a file is listed twice in one split."""
     first: dict[tuple[str, str], int] = {}
     for person, line in zip(people, lines, strict=True):
         before = first.setdefault((person.path, person.split), line)

@@ -14,11 +14,9 @@ from generators import Pose, Skeleton, convert, openpose_18, rescale
 from reid_aug import images as files
 from reid_aug.data.people import PersonImage
 
-# --- images with their poses ---
-
 
 class PosedImage(NamedTuple):
-    """An image uint8 (3, H, W), its pose (K, 2) in its pixels with nothing visible where unknown, who, by which camera, which file."""
+    """An image uint8 (3, H, W), its pose (K, 2) in its pixels (with nothing visible where unknown), who, by which camera, which file."""
 
     image: Tensor
     pose: Pose
@@ -40,8 +38,8 @@ class PosedBatch(NamedTuple):
 class PosedImages(Dataset[PosedImage]):
     """People as images of `size` (H, W) with poses in those pixels, for a DataLoader with `collate_poses`.
 
-    Nothing is random here: what flips or crops comes after the augmentation, on the batch, or the poses would not follow.
-    Poses are on the skeleton they share, else on openpose_18. Identities are as in `people` (see people.relabel).
+    Nothing is random here: flips and crops come after the augmentation, on the batch, or the poses would not follow.
+    Poses are on the skeleton they share, or else on openpose_18. Identities are as in `people` (see people.relabel).
     """
 
     def __init__(self, people: Sequence[PersonImage], size: tuple[int, int]) -> None:
@@ -53,37 +51,39 @@ class PosedImages(Dataset[PosedImage]):
         return len(self.people)
 
     def __getitem__(self, index: int) -> PosedImage:
-        """ImageError for a file that can't be read."""
+        """Read one image with its pose; ImageError for a file that can't be read."""
         person = self.people[index]
         pixels = torch.from_numpy(files.read(person.path, self.size)).permute(2, 0, 1).contiguous()
         return PosedImage(pixels, _at(person.pose, self.skeleton, self.size), person.pid, person.camid, person.path)
 
 
 def _at(pose: Pose | None, skeleton: Skeleton, size: tuple[int, int]) -> Pose:
-    """A pose (K, 2) on a skeleton at a size; with nothing visible where there is none."""
+    """Bring a pose (K, 2) to a skeleton and a size; None becomes a pose with nothing visible."""
     if pose is None:
         return Pose.unknown(skeleton, size)
     return rescale(convert(pose, skeleton), size).to(torch.float32)
 
 
 def collate_poses(items: Sequence[PosedImage]) -> PosedBatch:
-    """Items of PosedImages as one batch: images to float in [0, 1]."""
+    """Collate items of PosedImages to one batch, images to float in [0, 1]."""
     pixels, poses, pids, camids, paths = zip(*items, strict=True)
     return PosedBatch(torch.stack(pixels).float().div_(255), Pose.stack(poses), torch.tensor(pids), torch.tensor(camids), list(paths))
 
 
 def with_poses(dataset: Any, poses: Mapping[str, Pose], skeleton: Skeleton = openpose_18) -> Dataset[dict[str, Any]]:
-    """A torchreid image data set whose items also hold `pose_xy` (K, 2) and `pose_visible` (K,), in the pixels of `img`.
+    """Wrap a torchreid image data set: items also hold `pose_xy` (K, 2) and `pose_visible` (K,), in the pixels of `img`.
 
-    `poses` has them by path or file name, in the pixels of their own `size`; who is not there has nothing visible. The
+    `poses` has poses by path or file name, each in the pixels of its `size`; without one, nothing is visible. The
     transform must keep the picture whole (resize, to tensor, normalise): with torchreid's ImageDataManager,
-    `transforms=[]`. Sampler and data manager keep the data set itself. ValueError for a random transform, for several
+    `transforms=[]`. Samplers and data managers take the data set itself. ValueError for a random transform, for several
     images per item (k_tfm), or when no image of the data set has a pose.
     """
     return _WithPoses(dataset, poses, skeleton)
 
 
 class _WithPoses(Dataset[dict[str, Any]]):
+    """What `with_poses` returns."""
+
     def __init__(self, dataset: Any, poses: Mapping[str, Pose], skeleton: Skeleton) -> None:
         self.dataset, self.poses, self.skeleton = dataset, poses, skeleton
         transform = getattr(dataset, "transform", None)
@@ -95,12 +95,14 @@ class _WithPoses(Dataset[dict[str, Any]]):
             raise ValueError(f"none of {len(paths)} images has a pose under its path or name, as {os.path.basename(paths[0])!r}")
 
     def _pose(self, path: str) -> Pose | None:
+        """Look a pose up by path, or else by file name."""
         return self.poses.get(path, self.poses.get(os.path.basename(path)))
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        """Take the data set's item and add its pose."""
         item = dict(self.dataset[index])
         image = item["img"]
         if not isinstance(image, Tensor):
@@ -110,7 +112,7 @@ class _WithPoses(Dataset[dict[str, Any]]):
 
 
 def poses_of(batch: Mapping[str, Any], skeleton: Skeleton = openpose_18) -> Pose:
-    """The poses (B, K, 2) of a collated batch of `with_poses`, in the pixels of its images; ValueError when there are none."""
+    """Take the poses (B, K, 2) from a collated batch of `with_poses`, in the pixels of its images; ValueError without any."""
     if "pose_xy" not in batch:
         raise ValueError(f"a batch of with_poses holds pose_xy, this one holds {', '.join(batch)}")
     return Pose(batch["pose_xy"], batch["pose_visible"], skeleton, (batch["img"].shape[-2], batch["img"].shape[-1]))

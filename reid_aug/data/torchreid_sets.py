@@ -1,4 +1,4 @@
-"""torchreid's data sets, and the one place that imports what it knows of data."""
+"""torchreid's data sets as people, and torchreid's own registry of them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ except ImportError as error:
     ) from error
 
 
-
 def torchreid_people(name: str, root: str | os.PathLike[str] = "") -> list[PersonImage]:
-    """Everybody of a torchreid data set, by its name there and the folder its data sets are in.
+    """Read everybody of a torchreid data set: `name` as torchreid has it, `root` the folder its data sets are in.
 
-    FileNotFoundError without that folder, which torchreid would make and download to; ValueError for a name unknown.
+    FileNotFoundError without that folder, which torchreid would make and download to; ValueError for a name it has not.
     """
     if not Path(root).is_dir():
         raise FileNotFoundError(f"no folder {os.fspath(root)!r} with torchreid's data set {name!r} in it")
@@ -32,13 +31,16 @@ def torchreid_people(name: str, root: str | os.PathLike[str] = "") -> list[Perso
 
 
 def named_dataset(name: str, **options: Any) -> Any:
-    """A torchreid image data set by its name there, built with torchreid's own options."""
+    """Build torchreid's image data set of this name, with torchreid's own options."""
     # The function is a submodule's on both packagings; the package itself does not export it.
     return torchreid_data.datasets.init_image_dataset(name, **options)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def from_torchreid(dataset: Any) -> list[PersonImage]:
-    """The rows of a torchreid image data set's train, query and gallery; TypeError unless (path, pid, camid[, dsetid])."""
+    """Take the people from a torchreid image data set's train, query and gallery.
+
+    TypeError unless each row is (path, pid, camid[, dsetid]).
+    """
     people = []
     for split in SPLITS:
         rows = getattr(dataset, split, None)

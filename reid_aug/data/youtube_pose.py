@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from generators import Pose, upper_7
 from reid_aug import images
@@ -24,12 +23,12 @@ FIELDS = ("videoname", "locs", "imgPath")
 
 
 def read_vgg_pose(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[PersonImage]:
-    """Every annotated frame of YouTube Pose's .mat file, in its order: a video is an identity (from 1), all of them train.
+    """Read every annotated frame of YouTube Pose's .mat file, in its order: a video is an identity (from 1), all in train.
 
     `root` (default: the file's folder) holds the unpacked GT_frames. Those frames are already cropped and scaled and the
-    joints are in their pixels, so the file's `crop`, `scale` and `origRes`, which lead there from the original video,
+    joints are in their pixels, so the file's `crop`, `scale` and `origRes`, which lead from the original video to them,
     are not used. MATLAB's pixels count from 1, poses' from 0; a joint that is not a number above 0 is not visible.
-    ValueError names the file, the video and what is missing or wrong; FileNotFoundError a frame that is not there.
+    ValueError names the file, the video and what is missing or wrong; FileNotFoundError names a missing frame.
     """
     where = os.fspath(path)
     folder = Path(where).parent if root is None else Path(root)
@@ -46,19 +45,19 @@ def read_vgg_pose(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
 
 
 def _videos(where: str) -> list[np.void]:
-    """The elements of the file's structure array `data`."""
+    """Read the elements of the file's structure array `data`, a video each."""
     from scipy.io import loadmat
 
     if not os.path.isfile(where):
         raise FileNotFoundError(f"no file {where}: YouTube Pose comes as YouTube_Pose_dataset.mat and GT_frames.zip")
     try:
-        held: Mapping[str, Any] = loadmat(where)
+        variables: Mapping[str, Any] = loadmat(where)
     except Exception as error:  # scipy raises many kinds for what is no MATLAB file, NotImplementedError for version 7.3
         raise ValueError(f"{where} can't be read as a MATLAB file: {' '.join(str(error).split()) or type(error).__name__}") from None
-    data = held.get("data")
+    data = variables.get("data")
     if data is None or data.dtype.names is None:
-        there = ", ".join(sorted(key for key in held if not key.startswith("__"))) or "nothing"
-        raise ValueError(f"{where}: a structure array 'data' is needed, the file holds {there}")
+        names = ", ".join(sorted(name for name in variables if not name.startswith("__"))) or "nothing"
+        raise ValueError(f"{where}: a structure array 'data' is needed, the file holds {names}")
     missing = [field for field in FIELDS if field not in data.dtype.names]
     if missing:
         raise ValueError(f"{where}: data has {', '.join(data.dtype.names)}, there is no {', no '.join(missing)}")
@@ -68,7 +67,7 @@ def _videos(where: str) -> list[np.void]:
 
 
 def _video(at: str, video: np.void) -> tuple[str, np.ndarray, list[str]]:
-    """A video's name, its joints (2, 7, frames) and its frames' paths."""
+    """Take a video apart: its name, its joints (2, 7, frames) and its frames' paths."""
     name, paths, locs = _text(video["videoname"]), [_text(cell) for cell in np.ravel(video["imgPath"])], np.asarray(video["locs"])
     if not name:
         raise ValueError(f"{at}: the videoname is empty")
@@ -82,42 +81,33 @@ def _video(at: str, video: np.void) -> tuple[str, np.ndarray, list[str]]:
 
 
 def _text(value: Any) -> str:
-    """What MATLAB keeps as a string, which SciPy wraps in arrays."""
+    """Unwrap what MATLAB keeps as a string from the arrays that SciPy wraps it in."""
     while isinstance(value, np.ndarray):
         value = value.ravel()[0] if value.size else ""
     return str(value).strip()
 
 
 def _frame(where: str, folder: Path, video: str, path: str) -> str:
-    """Where a frame lies: as the file names it, or under GT_frames, or in the video's own folder."""
-    parts = path.replace("\\", "/")
-    base = parts.rsplit("/", 1)[-1]
-    for place in (folder / parts, folder / FRAMES / video / base, folder / video / base):
-        if place.is_file():
-            return os.fspath(place)
+    """Find a frame's file: as the .mat names it, or under GT_frames, or in the video's folder."""
+    named = path.replace("\\", "/")
+    base = named.rsplit("/", 1)[-1]
+    for file in (folder / named, folder / FRAMES / video / base, folder / video / base):
+        if file.is_file():
+            return os.fspath(file)
     raise FileNotFoundError(
         f"{where}: no frame {base} of video {video} in {folder / FRAMES / video}: unpack GT_frames.zip into {folder}"
     )
 
 
 def _pose(xy: np.ndarray, file: str) -> Pose:
-    """One frame's joints (2, 7) as a pose in the pixels of its image."""
+    """Make one frame's joints (2, 7), counted from 1, a pose in the pixels of its image."""
     visible = (np.isfinite(xy) & (xy > 0)).all(0)
-    places = np.where(visible, xy - 1, 0).T.astype(np.float32)
-    return Pose(torch.from_numpy(places), torch.from_numpy(visible), upper_7, _size(file))
-
-
-def _size(file: str) -> tuple[int, int]:
-    """(H, W) from the file's header; an unreadable one gets the refusal that reading it would."""
-    try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except OSError:
-        return images.read(file).shape[:2]  # type: ignore[return-value]
+    from_zero = np.where(visible, xy - 1, 0).T.astype(np.float32)
+    return Pose(torch.from_numpy(from_zero), torch.from_numpy(visible), upper_7, images.size_of(file))
 
 
 def _refuse_other_frames(at: str, rows: list[PersonImage]) -> None:
-    """ValueError when most frames are too small for their joints: those of the original video, or shrunk ones."""
+    """Raise ValueError when most frames are too small for their joints: they were shrunk, or are the original video's."""
     poses = [row.pose for row in rows if row.pose is not None]
     limits = [torch.tensor([pose.size[1], pose.size[0]]) for pose in poses]
     outside = sum(bool((pose.xy >= limit).any()) for pose, limit in zip(poses, limits, strict=True))

@@ -19,51 +19,58 @@ from reid_aug.data.pairs import held_out_pairs, pairs_from_keypoints, read_pairs
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.metrics import Batch
 from reid_aug.quality.protocols import MaskConfig, PairsConfig
+from reid_aug.synthesis.augmenter import render
 from reid_aug.synthesis.manifest import SyntheticRow
 
 Pair = tuple[PersonImage, PersonImage]
 
 
-def pairs_to_measure(people: Sequence[PersonImage], asked: PairsConfig, keypoints: Path | None = None) -> list[Pair]:
-    """The pairs image quality is measured on; ValueError says what is missing for that many.
+def pairs_to_measure(people: Sequence[PersonImage], settings: PairsConfig, keypoints: Path | None = None) -> list[Pair]:
+    """Return the pairs image quality is measured on; ValueError says what is missing for that many.
 
-    `keypoints` is the keypoint file of query and gallery, which `order: keypoints` draws from.
+    `keypoints` is the keypoint file of query and gallery, which `order: keypoints` samples from.
     """
     try:
-        if asked.file is not None:
-            found = listed(people, read_pairs(asked.file), asked.file, asked.kind)
-            if "count" in asked.model_fields_set and asked.count != len(found):
-                raise ValueError(f"{asked.file} lists {len(found)} pairs, pairs.count is {asked.count}: give pairs.count={len(found)}")
-            return found
-        if asked.order == "keypoints":
-            if keypoints is None:
-                raise ValueError("pairs.order=keypoints draws from a keypoint file: give data.test_keypoints=FILE, or pairs.order=name")
-            return listed(people, pairs_from_keypoints(keypoints, asked.count, asked.seed), str(keypoints), asked.kind)
-        if asked.kind == "unpaired":
-            return unpaired(people, asked.count, asked.seed, asked.source_identities, asked.target_identities)
-        return held_out_pairs(people, asked.count, asked.seed)
+        return _pairs(people, settings, keypoints)
     except ValueError as error:
         if not any(p.pose is not None for p in people if p.split != "train"):
             raise ValueError("image quality needs poses of query and gallery: data.test_keypoints=FILE, or quality.pairs=0") from error
         raise
 
 
-def listed(people: Sequence[PersonImage], names: Sequence[tuple[str, str]], where: str, kind: str = "paired") -> list[Pair]:
-    """Query and gallery images of (source, target) names; a name that both splits have is the gallery's.
+def _pairs(people: Sequence[PersonImage], settings: PairsConfig, keypoints: Path | None) -> list[Pair]:
+    if settings.file is not None:
+        pairs = listed(people, read_pairs(settings.file), settings.file, settings.kind)
+        if "count" in settings.model_fields_set and settings.count != len(pairs):
+            count = f"{settings.file} lists {len(pairs)} pairs, pairs.count is {settings.count}"
+            raise ValueError(f"{count}: give pairs.count={len(pairs)}")
+        return pairs
+    if settings.order == "keypoints":
+        if keypoints is None:
+            raise ValueError("pairs.order=keypoints draws from a keypoint file: give data.test_keypoints=FILE, or pairs.order=name")
+        return listed(people, pairs_from_keypoints(keypoints, settings.count, settings.seed), str(keypoints), settings.kind)
+    if settings.kind == "unpaired":
+        return unpaired(people, settings.count, settings.seed, settings.source_identities, settings.target_identities)
+    return held_out_pairs(people, settings.count, settings.seed)
 
-    ValueError names `where` they stand and the name that is not there or has no pose, or the pair that is not of `kind`.
+
+def listed(people: Sequence[PersonImage], names: Sequence[tuple[str, str]], where: str, kind: str = "paired") -> list[Pair]:
+    """Look up query and gallery images of (source, target) names; a name that both splits have is the gallery's.
+
+    ValueError names `where` the names are listed and the name that is not in the data set or has no pose, or the pair that is not
+    of `kind`.
     """
     splits = ("query", "gallery")
-    known = {p.name: p for split in splits for p in people if p.split == split}
+    by_name = {p.name: p for split in splits for p in people if p.split == split}
     if not names:
         raise ValueError(f"{where} lists no pair")
     for name in dict.fromkeys(name for pair in names for name in pair):
-        person = known.get(name)
+        person = by_name.get(name)
         if person is None:
             raise ValueError(f"{where} names {name}, which is no image of {' or '.join(splits)}")
         if person.pose is None or not bool(person.pose.visible.any()):
             raise ValueError(f"{where} names {name}, which has no pose")
-    pairs = [(known[source], known[target]) for source, target in names]
+    pairs = [(by_name[source], by_name[target]) for source, target in names]
     for source, target in pairs:
         if (source.pid == target.pid) != (kind == "paired"):
             people_are = "different people" if kind == "paired" else "one person"
@@ -72,7 +79,7 @@ def listed(people: Sequence[PersonImage], names: Sequence[tuple[str, str]], wher
 
 
 def content_digest(pairs: Sequence[Pair]) -> str:
-    """Sixteen hex digits that change with all that images of these pairs are drawn from: names, poses, and sources' bytes."""
+    """Return sixteen hex digits that change with all that images of these pairs are rendered from: names, poses, sources' bytes."""
     sha = hashlib.sha256()
     for source, target in pairs:
         for person in (source, target):
@@ -88,14 +95,14 @@ def _pose_bytes(pose: Pose | None) -> bytes:
     return repr((pose.skeleton.name, tuple(pose.size))).encode() + pose.xy.numpy().tobytes() + pose.visible.numpy().tobytes()
 
 
-def drawn(
+def rendered_pairs(
     model: Generator, pairs: Sequence[Pair], mask: MaskConfig, *, jpeg: int | None = None, device: torch.device | None = None,
     batch_size: int = 64, sheet: Path | None = None, keep: Path | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
-    """A generator's images of pairs, in batches, as `Augmenter` would draw them; a sheet of the first eight.
+    """Yield a generator's images of pairs, in batches, as `Augmenter` would render them; write a `sheet` of the first eight.
 
     `keep` is a folder of the images as they are measured, PNGs or the JPEGs of quality `jpeg`, for estimators elsewhere
-    to see the same pixels: images found there are not drawn again, so that killed work goes on.
+    to see the same pixels: images that it holds are not rendered again, so that killed work goes on.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).eval()
@@ -104,20 +111,13 @@ def drawn(
         part = pairs[start : start + batch_size]
         sources, targets = zip(*part, strict=True)
         batch = _pose_pairs(sources, targets, size)
-        wanted = sheet is not None and start == 0
         names = [f"{_stem(s)}__{_stem(t)}{'.png' if jpeg is None else '.jpg'}" for s, t in part]
         files = [] if keep is None else [keep / name for name in names]
-        if files and not wanted and all(file.is_file() for file in files):
+        sheet_now = sheet if start == 0 else None
+        if files and sheet_now is None and all(file.is_file() for file in files):
             generated = images.read_many(files, size, progress=False)
         else:
-            pixels = _draw(model, batch, device)
-            if wanted:
-                assert sheet is not None
-                sheet.parent.mkdir(parents=True, exist_ok=True)
-                sample_sheet(batch[:8], images.to_float(pixels[:8])).save(sheet)
-            for file, image in zip(files, pixels, strict=False):
-                images.write(image.permute(1, 2, 0).numpy(), file, quality=jpeg or 95)
-            generated = pixels if jpeg is None else reencode(pixels, jpeg)
+            generated = _rendered(model, batch, device, jpeg, files, sheet_now)
         paired = all(s.pid == t.pid for s, t in part)
         yield Batch(
             generated, images.to_uint8(batch.source), images.to_uint8(batch.target) if paired else None, batch.target_pose,
@@ -127,17 +127,25 @@ def drawn(
 
 
 @torch.inference_mode()
-def _draw(model: Generator, batch: PosePair, device: torch.device) -> Tensor:
-    there = batch.on(model.skeleton).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # as the augmenter draws
-        return images.to_uint8(model(there.source, there.source_pose, there.target_pose).float()).cpu()
+def _rendered(
+    model: Generator, batch: PosePair, device: torch.device, jpeg: int | None, files: Sequence[Path], sheet: Path | None
+) -> Tensor:
+    """Render a batch and return its images as they are measured, uint8 (B, 3, H, W); write them to files, and a sheet, where given."""
+    source = batch.source.to(device, memory_format=torch.channels_last)
+    pixels = images.to_uint8(render(model, source, batch.source_pose, batch.target_pose)).cpu()
+    if sheet is not None:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        sample_sheet(batch[:8], images.to_float(pixels[:8])).save(sheet)
+    for file, image in zip(files, pixels, strict=False):
+        images.write(image.permute(1, 2, 0).numpy(), file, quality=jpeg or 95)
+    return pixels if jpeg is None else reencode(pixels, jpeg)
 
 
-def dumped(
+def dump_batches(
     root: Path, rows: Sequence[SyntheticRow], people: Sequence[PersonImage], size: tuple[int, int], mask: MaskConfig,
     *, jpeg: int | None = None, batch_size: int = 64,
 ) -> Iterator[Batch]:  # fmt: skip
-    """A dump's synthetic images in batches; poses and sources are those of `people`, KeyError for a name they lack."""
+    """Yield a dump's synthetic images in batches; poses and sources are those of `people`, KeyError for a name they lack."""
     train = {p.name: p for p in people if p.split == "train"}
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
@@ -159,7 +167,7 @@ def dumped(
 
 
 def _of_size(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
-    """Images uint8 (N, 3, H, W) as they are: ValueError for one of another size, which resizing would make another image."""
+    """Read images uint8 (N, 3, H, W) as they are; ValueError for one of another size, which resizing would make another image."""
     pixels = [images.read(path) for path in paths]
     for path, image in zip(paths, pixels, strict=True):
         if image.shape[:2] != size:
@@ -168,24 +176,21 @@ def _of_size(paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
 
 
 def protocol_mask(pose: Pose, mask: MaskConfig | None = None) -> Tensor:
-    """The papers' body mask, bool (B, 1, H, W), in proportion to 128 rows."""
+    """Return the papers' body mask, bool (B, 1, H, W), in proportion to 128 rows."""
     mask = mask or MaskConfig()
     scale = pose.size[0] / 128
     return body_mask(pose, mask.limb_px * scale, closing_px=2 * round((mask.closing_px - 1) / 2 * scale) + 1).bool()
 
 
 def reencode(pixels: Tensor, quality: int) -> Tensor:
-    """What a JPEG file of this quality leaves of uint8 images (B, 3, H, W)."""
-
-    def through(image: np.ndarray) -> np.ndarray:
-        data = images.encode(image, ".jpg", quality=quality)
-        return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
-
-    return torch.from_numpy(np.stack([through(image) for image in pixels.permute(0, 2, 3, 1).numpy()])).permute(0, 3, 1, 2)
+    """Return what a JPEG file of this quality leaves of uint8 images (B, 3, H, W)."""
+    files = [images.encode(image, ".jpg", quality=quality) for image in pixels.permute(0, 2, 3, 1).numpy()]
+    decoded = [np.array(Image.open(io.BytesIO(data)).convert("RGB")) for data in files]
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)
 
 
 def _stem(person: PersonImage) -> str:
-    """A file name for an image, as long as two images of one name are told apart."""
+    """Return a file name for an image, long enough to tell two images of one name apart."""
     return f"{Path(person.name).stem}-{hashlib.sha256(person.path.encode()).hexdigest()[:6]}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,38 +14,10 @@ from torch.nn import functional as F
 from reid_aug.baselines.network import ReidNetwork, labels_of, of_baseline
 from reid_aug.baselines.ranking import rank_gallery
 from reid_aug.baselines.training import TrainingSet, train_baseline
-from reid_aug.quality.distributions import frechet_distance
-from reid_aug.quality.metrics import Around, Batch, Metric, Reference, Running, SetDistance, Value
+from reid_aug.quality.distributions import FrechetMeasurement
+from reid_aug.quality.metrics import Batch, Measured, Metric, Value
 from reid_aug.quality.networks import NotMeasurable
-
-
-class AroundPeople(Around):
-    """What identity metrics ask for besides: who is on the real images, and a Re-ID network."""
-
-    home: Reference  # the split whose people were drawn
-
-    @abstractmethod
-    def who(self, split: Reference) -> tuple[Sequence[int], Sequence[int]]:
-        """Identities and cameras of `real(split)`, in its order."""
-
-    @property
-    @abstractmethod
-    def reid(self) -> ReidNetwork:
-        """The network that judges identity; NotMeasurable when none is given."""
-
-    def real_features(self, network: ReidNetwork, split: Reference) -> Tensor:
-        """Features of the real images of a split, computed once."""
-        return self.once(("reid", network.name, split), lambda: torch.cat([network.features(images) for images in self.real(split)]))
-
-
-def _people(around: Around) -> AroundPeople:
-    if not isinstance(around, AroundPeople):
-        raise NotMeasurable("no identities are known")
-    return around
-
-
-def _own(batch: Batch, network: ReidNetwork) -> Tensor:
-    return batch.once(("reid", network.name), lambda: network.features(batch.generated))
+from reid_aug.quality.surroundings import RealSplit, Surroundings
 
 
 class IdentityPreservation(Metric):
@@ -58,108 +29,138 @@ class IdentityPreservation(Metric):
 
     kind: Literal["identity"]
 
-    def start(self, around: Around) -> Running:
-        people = _people(around)
-        network = people.reid
-
-        class Preserved(Running):
-            def __init__(self) -> None:
-                self.kept, self.pids, self.camids = [], [], []
-
-            def update(self, batch: Batch) -> None:
-                self.kept.append(_own(batch, network))
-                self.pids += batch.pids
-                self.camids += batch.camids
-
-            def values(self, name: str) -> dict[str, Value]:
-                own, real = torch.cat(self.kept), people.real_features(network, people.home)
-                pids, camids = people.who(people.home)
-                found = {}
-                if self._seen_elsewhere():
-                    ranking = rank_gallery(own, real, self.pids, pids, self.camids, camids)
-                    how = f"{network.name}; gallery of {len(real):,} real images"
-                    found[f"{name} rank-1"] = Value(float(ranking.cmc[0]), int(ranking.valid.sum()), how)
-                mine, theirs = identity_distance(own, self.pids, real, pids), identity_distance(real, pids, real, pids)
-                how = f"{network.name}; {float(theirs.mean()):.3f} for the real images themselves"
-                return found | {"ID²": Value(float(mine.mean()), len(mine), how)}
-
-            def missing(self, name: str) -> dict[str, str]:
-                return {} if self._seen_elsewhere() else {f"{name} rank-1": "nobody drawn has a real image of another camera"}
-
-            def _seen_elsewhere(self) -> bool:
-                """Is anybody found by another camera than the source's? Else no query has a right answer."""
-                cameras: dict[int, set[int]] = {}
-                for pid, camid in zip(*people.who(people.home), strict=True):
-                    cameras.setdefault(pid, set()).add(camid)
-                return any(cameras.get(pid, set()) - {camid} for pid, camid in zip(self.pids, self.camids, strict=True))
-
-        return Preserved()
+    def start(self, name: str, surroundings: Surroundings) -> Preserved:
+        """Begin to measure; NotMeasurable without a Re-ID network."""
+        return Preserved(name, surroundings)
 
 
-def identity_distance(own: Tensor, own_pids: Sequence[int], real: Tensor, real_pids: Sequence[int]) -> Tensor:
-    """Squared distances (N,) of unit features (N, D) to their identity's centre, the mean of its real unit features.
+class Preserved:
+    """rank-1 and ID² of generated images, by their Re-ID features."""
+
+    def __init__(self, name: str, surroundings: Surroundings) -> None:
+        self.name, self.surroundings, self.network = name, surroundings, surroundings.reid
+        self.features: list[Tensor] = []
+        self.pids: list[int] = []
+        self.camids: list[int] = []
+
+    def update(self, batch: Batch) -> None:
+        """Keep a batch's features and labels."""
+        self.features.append(_features(batch, self.network))
+        self.pids += batch.pids
+        self.camids += batch.camids
+
+    def compute(self) -> Measured:
+        """Return both values, rank-1 only where some query has a right answer; ValueError for features that are not finite."""
+        split, network, rank1 = self.surroundings.source_split, self.network, f"{self.name} rank-1"
+        generated, real = torch.cat(self.features), _real_features(self.surroundings, network, split)
+        pids, camids = self.surroundings.who(split)
+        values, missing = {}, {}
+        if self._some_by_another_camera(pids, camids):
+            ranking = rank_gallery(generated, real, self.pids, pids, self.camids, camids)
+            how = f"{network.name}; gallery of {len(real):,} real images"
+            values[rank1] = Value(float(ranking.cmc[0]), int(ranking.valid.sum()), how)
+        else:
+            missing[rank1] = "nobody drawn has a real image of another camera"
+        distance, of_real = identity_distance(generated, self.pids, real, pids), identity_distance(real, pids, real, pids)
+        how = f"{network.name}; {float(of_real.mean()):.3f} for the real images themselves"
+        values["ID²"] = Value(float(distance.mean()), len(distance), how)
+        return Measured(values, missing)
+
+    def _some_by_another_camera(self, pids: Sequence[int], camids: Sequence[int]) -> bool:
+        """Tell whether anybody shown has a real image of another camera than the source's: else no query has a right answer."""
+        cameras: dict[int, set[int]] = {}
+        for pid, camid in zip(pids, camids, strict=True):
+            cameras.setdefault(pid, set()).add(camid)
+        return any(cameras.get(pid, set()) - {camid} for pid, camid in zip(self.pids, self.camids, strict=True))
+
+
+def identity_distance(features: Tensor, pids: Sequence[int], real: Tensor, real_pids: Sequence[int]) -> Tensor:
+    """Return squared distances (N,) of unit features (N, D) to their identity's centre, the mean of its real unit features.
 
     ValueError when an identity has no real image.
+
+    >>> real = torch.tensor([[2.0, 0.0], [0.0, 5.0], [3.0, 0.0]])
+    >>> identity_distance(torch.tensor([[4.0, 0.0], [0.0, 1.0]]), [7, 9], real, [7, 7, 9]).tolist()
+    [0.5, 2.0]
     """
-    real, own = F.normalize(real.double(), dim=1), F.normalize(own.double(), dim=1)
-    there = np.asarray(real_pids)
+    real, features = F.normalize(real.double(), dim=1), F.normalize(features.double(), dim=1)
+    labels = np.asarray(real_pids)
     centres: dict[int, Tensor] = {}
-    for pid in sorted(set(own_pids)):
-        rows = torch.from_numpy(there == pid)
+    for pid in sorted(set(pids)):
+        rows = torch.from_numpy(labels == pid)
         if not bool(rows.any()):
             raise ValueError(f"identity {pid} has no real image to be near to")
         centres[pid] = real[rows].mean(0)
-    return (own - torch.stack([centres[pid] for pid in own_pids])).square().sum(1)
+    return (features - torch.stack([centres[pid] for pid in pids])).square().sum(1)
 
 
 class AppearancePreservation(Metric):
     """APS (Ho et al. 2019): affinity in [0, 1] of generated and source image by a network that knows the people.
 
     The paper fine-tunes an ImageNet ResNet-50 on the test set and does not say how it turns two images into an
-    affinity. Here the benchmark's Re-ID network is fine-tuned on the identities that are drawn, and the affinity is
+    affinity. Here the benchmark's Re-ID network is fine-tuned on the identities that are shown, and the affinity is
     the cosine of both images' features, 0 where it is negative: it compares generators with each other only.
     """
 
     kind: Literal["aps"]
-    steps: PositiveInt = 100
+    steps: PositiveInt = 100  # Number of training steps of the fine-tuning.
 
-    def start(self, around: Around) -> Running:
-        people = _people(around)
-        network = people.once(("aps", self.steps), lambda: self._tuned(people))
-        kept: list[Tensor] = []
+    def start(self, name: str, surroundings: Surroundings) -> Affinity:
+        """Begin to measure: fine-tune the network, once; NotMeasurable without a baseline to fine-tune."""
+        return Affinity(name, surroundings.once(("aps", self.steps), lambda: self._tuned(surroundings)))
 
-        class Affinity(Running):
-            def update(self, batch: Batch) -> None:
-                mine, theirs = network.features(batch.generated), network.features(batch.source)
-                kept.append(F.cosine_similarity(mine, theirs, dim=1).clamp(min=0))
-
-            def values(self, name: str) -> dict[str, Value]:
-                scores = torch.cat(kept)
-                return {name: Value(float(scores.mean()), len(scores), f"cosine by {network.name}")}
-
-        return Affinity()
-
-    def _tuned(self, people: AroundPeople) -> ReidNetwork:
-        start = people.reid
+    def _tuned(self, surroundings: Surroundings) -> ReidNetwork:
+        start = surroundings.reid
         if start.config is None or start.module is None:
             raise NotMeasurable(f"{start.name} can't be fine-tuned: APS takes one of a benchmark's baselines")
-        images = torch.cat([start.resized(batch) for batch in people.real(people.home)])
+        images = torch.cat([start.resized(batch) for batch in surroundings.real(surroundings.source_split)])
         config = start.config.model_copy(update={"steps": self.steps, "learning_rate": start.config.learning_rate / 5})
-        data = TrainingSet(images, labels_of(people.who(people.home)[0]))
+        data = TrainingSet(images, labels_of(surroundings.who(surroundings.source_split)[0]))
         tuned = train_baseline(config, data, 0, label="for APS", start=start.module().state_dict())
         return of_baseline(lambda: tuned, config, f"{start.name}, fine-tuned on {data.classes} drawn identities")
+
+
+class Affinity:
+    """The mean cosine, 0 where it is negative, of generated and source images' features."""
+
+    def __init__(self, name: str, network: ReidNetwork) -> None:
+        self.name, self.network = name, network
+        self.cosines: list[Tensor] = []
+
+    def update(self, batch: Batch) -> None:
+        """Compare a batch with its sources."""
+        generated, source = self.network.features(batch.generated), self.network.features(batch.source)
+        self.cosines.append(F.cosine_similarity(generated, source, dim=1).clamp(min=0))
+
+    def compute(self) -> Measured:
+        """Return the mean."""
+        cosines = torch.cat(self.cosines)
+        return Measured({self.name: Value(float(cosines.mean()), len(cosines), f"cosine by {self.network.name}")})
 
 
 class ReidFrechet(Metric):
     """Fréchet distance between Re-ID features of generated and real images: no FID, whose network is another."""
 
     kind: Literal["reid-frechet"]
-    reference: Reference = "train"
+    reference: RealSplit = "train"
 
-    def start(self, around: Around) -> Running:
-        people = _people(around)
-        network = people.reid
-        return SetDistance(
-            lambda batch: _own(batch, network), lambda: people.real_features(network, self.reference),
-            lambda a, b: (frechet_distance(a, b), None), f"{network.name}; reference: {self.reference}",
-        )  # fmt: skip
+    def start(self, name: str, surroundings: Surroundings) -> FrechetMeasurement:
+        """Begin to measure; NotMeasurable without a Re-ID network."""
+        network = surroundings.reid
+        return FrechetMeasurement(
+            name,
+            lambda batch: _features(batch, network),
+            lambda: _real_features(surroundings, network, self.reference),
+            f"{network.name}; reference: {self.reference}",
+        )
+
+
+def _features(batch: Batch, network: ReidNetwork) -> Tensor:
+    """Return Re-ID features of a batch's generated images, computed once for all metrics."""
+    return batch.once(("reid", network.name), lambda: network.features(batch.generated))
+
+
+def _real_features(surroundings: Surroundings, network: ReidNetwork, split: RealSplit) -> Tensor:
+    """Return Re-ID features of the real images of a split, computed once."""
+    key = ("reid", network.name, split)
+    return surroundings.once(key, lambda: torch.cat([network.features(images) for images in surroundings.real(split)]))

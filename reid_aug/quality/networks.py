@@ -14,10 +14,10 @@ from reid_aug.data.estimator import Estimator, KeypointRcnn, torchvision_detecto
 from reid_aug.device import torch_device
 from reid_aug.weights import MissingWeights, cached, find, tensors_in
 
-# images uint8 (B, 3, H, W) → pool3 features (B, D) and logits (B, C); the second argument resizes as in `RESIZES`
+# Images uint8 (B, 3, H, W) → pool3 features (B, D) and logits (B, C); the second argument resizes as in `RESIZES`.
 InceptionNetwork = Callable[[Tensor, str], tuple[Tensor, Tensor]]
-Distance = Callable[[Tensor, Tensor], Tensor]  # two such batches → distances (B,)
-Detector = Callable[[Tensor], Tensor]  # images → the highest confidence of a person (B,), 0 where there is none
+Distance = Callable[[Tensor, Tensor], Tensor]  # Two such batches → distances (B,).
+Detector = Callable[[Tensor], Tensor]  # Images → the highest confidence of a person (B,), 0 where there is none.
 
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 RESIZES = ("tensorflow", "antialias")
@@ -31,8 +31,8 @@ class Networks:
     """The networks of metrics, each made when first asked for; MissingWeights where its weights can't be had.
 
     `download` fetches what is not in torch's cache (torch.hub's folder of checkpoints), and tries once. A network given by
-    name (`inception`, `lpips`, `detector`, `estimator`) takes the standard one's place. ValueError for a `device` that is
-    not here ("auto": a GPU when there is one).
+    name (`inception`, `lpips`, `detector`, `estimator`) takes the standard one's place. `device` is "auto" (a GPU when there
+    is one) or any of torch's; ValueError for one that is not here.
     """
 
     def __init__(
@@ -41,54 +41,59 @@ class Networks:
     ) -> None:  # fmt: skip
         self.download = download
         self.device = torch_device(device)
-        self._given = {"inception": inception, "lpips": lpips, "detector": detector, "estimator": estimator}
-        self._known: dict[str, Any] = {}  # networks, or the MissingWeights that asking for one came to
+        self._replacements = {"inception": inception, "lpips": lpips, "detector": detector, "estimator": estimator}
+        self._made: dict[str, Any] = {}  # Networks, or the MissingWeights that making one came to.
         self._kept_size = kept_size
 
-    def there(self) -> list[str]:
-        """Files of torch's cache that networks would be made from, and the names of networks given."""
-        given = [name for name, network in self._given.items() if network is not None]
-        return [cached(url).name for url in _urls() if cached(url).is_file()] + given
+    def available(self) -> list[str]:
+        """List the files of torch's cache that networks would be made from, and the names of networks given."""
+        replacements = [name for name, network in self._replacements.items() if network is not None]
+        return [cached(url).name for url in _urls() if cached(url).is_file()] + replacements
 
-    def _given_or(self, name: str, make: Callable[[], Any], key: str = "") -> Any:
-        """The network given, or what `make` made when it was first asked for."""
-        if self._given[name] is not None:
-            return self._given[name]
-        if (key or name) not in self._known:
+    def _network(self, name: str, make: Callable[[], Any], key: str = "") -> Any:
+        """Return the network given, or what `make` made when it was first asked for."""
+        if self._replacements[name] is not None:
+            return self._replacements[name]
+        if (key or name) not in self._made:
             try:
-                self._known[key or name] = make()
+                self._made[key or name] = make()
             except MissingWeights as error:  # every metric asks anew: what was tried in vain is not tried again
-                self._known[key or name] = error
-        found = self._known[key or name]
-        if isinstance(found, MissingWeights):
-            raise MissingWeights(str(found))
-        return found
+                self._made[key or name] = error
+        network = self._made[key or name]
+        if isinstance(network, MissingWeights):
+            raise MissingWeights(str(network))
+        return network
 
     @property
     def inception(self) -> InceptionNetwork:
-        """TensorFlow's Inception of 2015-12-05 as torch-fidelity ports it, which FID and IS are defined on."""
-        return self._given_or("inception", lambda: Inception(self._file(INCEPTION_URL, "TensorFlow's Inception"), self.device))
+        """Return TensorFlow's Inception of 2015-12-05 as torch-fidelity ports it, which FID and IS are defined on."""
+        return self._network("inception", lambda: Inception(self._file(INCEPTION_URL, "TensorFlow's Inception"), self.device))
 
     @property
     def lpips(self) -> Distance:
-        """LPIPS on AlexNet, v0.1 (Zhang et al. 2018)."""
+        """Return LPIPS on AlexNet, v0.1 (Zhang et al. 2018)."""
         from torchvision.models import AlexNet_Weights
 
         url = AlexNet_Weights.IMAGENET1K_V1.url
-        return self._given_or("lpips", lambda: AlexLpips(self._file(url, "AlexNet"), self.device))
+        return self._network("lpips", lambda: AlexLpips(self._file(url, "AlexNet"), self.device))
 
     def detector(self, name: str) -> Detector:
-        """One of torchvision's COCO detectors as a score of "a person is there"."""
-        return self._given_or("detector", lambda: PersonDetector(name, self._file, self.device), key=f"detector {name}")
+        """Return one of torchvision's COCO detectors as a score of "a person is there"."""
+        return self._network("detector", lambda: PersonDetector(name, self._file, self.device), key=f"detector {name}")
 
     @property
     def estimator(self) -> Estimator:
-        """torchvision's Keypoint R-CNN: 17 joints of COCO."""
-        return self._given_or("estimator", lambda: KeypointRcnn(self._file, self.device, self._kept_size))
+        """Return torchvision's Keypoint R-CNN: 17 joints of COCO."""
+        return self._network("estimator", lambda: KeypointRcnn(self._file, self.device, self._kept_size))
 
     def _file(self, url: str, what: str) -> Path:
-        """The file of a download, fetched when it may be."""
+        """Find the file of a download, fetched when it may be."""
         return find(url, what, download=self.download)
+
+
+def network_name(network: object) -> str:
+    """Return how a result names a network: its `name`, or its type's."""
+    return str(getattr(network, "name", type(network).__name__))
 
 
 class Inception:
@@ -117,7 +122,7 @@ class AlexLpips:
     """LPIPS v0.1 on AlexNet with torchmetrics' linear layers: images in [-1, 1], at their own size, NotMeasurable below 31 px."""
 
     name = "LPIPS v0.1, AlexNet (torchmetrics)"
-    least_px = 31  # what AlexNet's strides and poolings leave one pixel of
+    least_px = 31  # Side that AlexNet's strides and poolings leave one pixel of.
 
     def __init__(self, weights: Path, device: torch.device) -> None:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
@@ -145,15 +150,15 @@ class PersonDetector:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        found = self.network(list(images.to(self.device).float() / 255))
-        scores = [one["scores"][one["labels"] == 1] for one in found]
+        detections = self.network(list(images.to(self.device).float() / 255))
+        scores = [detected["scores"][detected["labels"] == 1] for detected in detections]
         return torch.stack([s.max() if len(s) else s.new_zeros(()) for s in scores]).float().cpu()
 
 
 def _urls() -> list[str]:
-    """Every download there may be."""
+    """List every download there may be."""
     from torchvision.models import AlexNet_Weights, get_model_weights
 
     detection = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "keypointrcnn_resnet50_fpn")
-    found = [get_model_weights(name).DEFAULT.url for name in detection]  # type: ignore[attr-defined]
-    return [INCEPTION_URL, AlexNet_Weights.IMAGENET1K_V1.url, *found]
+    urls = [get_model_weights(name).DEFAULT.url for name in detection]  # type: ignore[attr-defined]
+    return [INCEPTION_URL, AlexNet_Weights.IMAGENET1K_V1.url, *urls]

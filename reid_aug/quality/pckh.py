@@ -12,8 +12,9 @@ from torch import Tensor
 
 from generators import Pose, convert
 from reid_aug.data.keypoints import Keypoints, read_keypoints
-from reid_aug.quality.metrics import Around, Batch, Metric, Running, Value, named
-from reid_aug.quality.networks import NotMeasurable
+from reid_aug.quality.metrics import Batch, Measured, Metric, Value
+from reid_aug.quality.networks import NotMeasurable, network_name
+from reid_aug.quality.surroundings import Surroundings
 
 HEAD = ("nose", "neck", "r_eye", "l_eye", "r_ear", "l_ear")
 
@@ -26,63 +27,80 @@ class Pckh(Metric):
     """
 
     kind: Literal["pckh"]
-    share: PositiveFloat = 0.5
-    keypoints: str | None = None  # joints that another estimator found on the generated images: the field's CSV, by file name
+    share: PositiveFloat = 0.5  # How much of the head's width and height a joint may be off.
+    keypoints: str | None = None  # File of joints that another estimator found on the generated images: the field's CSV, by file name.
 
-    def start(self, around: Around) -> Running:
-        share, estimate, how = self.share, *self._estimator(around)
-
-        class Found(Running):
-            def __init__(self) -> None:
-                self.right = self.joints = self.counted = 0
-
-            def update(self, batch: Batch) -> None:
-                right, joints = pckh_counts(estimate(batch), batch.target_pose, share)
-                self.right, self.joints = self.right + int(right.sum()), self.joints + int(joints.sum())
-                self.counted += int((joints > 0).sum())
-
-            def values(self, name: str) -> dict[str, Value]:
-                if not self.joints:
-                    raise NotMeasurable("no target pose with two joints of a head")
-                return {name: Value(self.right / self.joints, self.counted, f"{how}; {share:g} × the head's box on each axis")}
-
-        return Found()
-
-    def _estimator(self, around: Around) -> tuple[Callable[[Batch], Pose], str]:
-        """What finds joints on generated images, and how results name it."""
-        if self.keypoints is None:
-            network = around.networks.estimator
-            return lambda batch: network(batch.generated), named(network)
-        known: dict[tuple[int, int], Keypoints] = {}
-
-        def look_up(batch: Batch) -> Pose:
-            size = batch.target_pose.size
-            if size not in known:
-                known[size] = read_keypoints(self.keypoints, size=size)  # type: ignore[arg-type]
-            lost = next((file for file in batch.files if file not in known[size]), None)
-            if lost is not None:
-                raise ValueError(f"{self.keypoints} has no row for the generated image {lost}")
-            return Pose.stack([known[size][file] for file in batch.files])
-
-        return look_up, f"joints of {Path(self.keypoints).name}"
+    def start(self, name: str, surroundings: Surroundings) -> FoundJoints:
+        """Begin to measure; MissingWeights without the estimator."""
+        if self.keypoints is not None:
+            return FoundJoints(name, self.share, JointsOfFile(self.keypoints), f"joints of {Path(self.keypoints).name}")
+        network = surroundings.networks.estimator
+        return FoundJoints(name, self.share, lambda batch: network(batch.generated), network_name(network))
 
 
-def pckh_counts(estimated: Pose, wanted: Pose, share: float = 0.5) -> tuple[Tensor, Tensor]:
-    """How many joints of each image are right, and how many count, both (B,) int; both 0 for a head of less than two joints.
+class FoundJoints:
+    """The share of joints found again, over all images with a head."""
+
+    def __init__(self, name: str, share: float, estimate: Callable[[Batch], Pose], how: str) -> None:
+        self.name, self.share, self.estimate, self.how = name, share, estimate, how
+        self.right = self.joints = self.images = 0
+
+    def update(self, batch: Batch) -> None:
+        """Count a batch's joints."""
+        right, joints = pckh_counts(self.estimate(batch), batch.target_pose, self.share)
+        self.right, self.joints = self.right + int(right.sum()), self.joints + int(joints.sum())
+        self.images += int((joints > 0).sum())
+
+    def compute(self) -> Measured:
+        """Return the share; NotMeasurable when no joint counts."""
+        if not self.joints:
+            raise NotMeasurable("no target pose with two joints of a head")
+        how = f"{self.how}; {self.share:g} × the head's box on each axis"
+        return Measured({self.name: Value(self.right / self.joints, self.images, how)})
+
+
+class JointsOfFile:
+    """Joints on generated images as a keypoint file has them, by the images' file names; read with the first batch."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._by_size: dict[tuple[int, int], Keypoints] = {}
+
+    def __call__(self, batch: Batch) -> Pose:
+        """Look a batch's joints up; ValueError for an image without a row."""
+        size = batch.target_pose.size
+        if size not in self._by_size:
+            self._by_size[size] = read_keypoints(self.path, size=size)
+        joints = self._by_size[size]
+        lost = next((file for file in batch.files if file not in joints), None)
+        if lost is not None:
+            raise ValueError(f"{self.path} has no row for the generated image {lost}")
+        return Pose.stack([joints[file] for file in batch.files])
+
+
+def pckh_counts(estimated: Pose, target: Pose, share: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Count how many joints of each image are right, and how many count, both (B,) int; both 0 for a head of less than two joints.
 
     As Pose-Transfer's calPCKH_market.py: |dx| below `share` × the head box's width and |dy| below that of its height.
     ValueError for poses that are not as many, or not of images of one size.
+
+    >>> import torch
+    >>> from generators import coco_17
+    >>> xy, seen = torch.arange(34.0).view(1, 17, 2), torch.ones(1, 17, dtype=torch.bool)  # a head of 8 × 8 pixels
+    >>> off = torch.zeros(1, 17, 2).index_fill(1, torch.tensor([14]), 4.0).index_fill(1, torch.tensor([15, 16]), 3.9)
+    >>> pckh_counts(Pose(xy + off, seen, coco_17, (64, 64)), Pose(xy, seen, coco_17, (64, 64)))
+    (tensor([16]), tensor([17]))
     """
     for what in ("batch_shape", "size"):
-        mine, theirs = (tuple(getattr(pose, what)) for pose in (estimated, wanted))
-        if mine != theirs:
-            raise ValueError(f"estimated poses have the {what} of those wanted, {theirs}, got {mine}")
-    wanted = wanted.to("cpu")
-    found = convert(estimated.to("cpu"), wanted.skeleton)
-    head = [wanted.skeleton.index(joint) for joint in HEAD if joint in wanted.skeleton.joints]
-    xy, seen = wanted.xy[:, head], wanted.visible[:, head, None]
+        of_estimated, of_target = (tuple(getattr(pose, what)) for pose in (estimated, target))
+        if of_estimated != of_target:
+            raise ValueError(f"estimated poses have the {what} of those wanted, {of_target}, got {of_estimated}")
+    target = target.to("cpu")
+    estimated = convert(estimated.to("cpu"), target.skeleton)
+    head = [target.skeleton.index(joint) for joint in HEAD if joint in target.skeleton.joints]
+    xy, seen = target.xy[:, head], target.visible[:, head, None]
     low, high = (xy.masked_fill(~seen, big).amin(1) if big > 0 else xy.masked_fill(~seen, big).amax(1) for big in (np.inf, -np.inf))
     counts = seen.sum((1, 2)) >= 2
-    near = ((found.xy - wanted.xy).abs() < share * (high - low).nan_to_num(0.0)[:, None]).all(-1)
-    joints = wanted.visible & counts[:, None]
-    return (near & found.visible & joints).sum(1), joints.sum(1)
+    near = ((estimated.xy - target.xy).abs() < share * (high - low).nan_to_num(0.0)[:, None]).all(-1)
+    joints = target.visible & counts[:, None]
+    return (near & estimated.visible & joints).sum(1), joints.sum(1)

@@ -10,7 +10,8 @@ from generators import nearest
 from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig
 from reid_aug.quality.identity import AppearancePreservation, IdentityPreservation, ReidFrechet
-from reid_aug.quality.metrics import DetectionScore, FrechetInception, InceptionScore, KernelInception, Lpips, Ssim
+from reid_aug.quality.image_scores import DetectionScore, Lpips, Ssim
+from reid_aug.quality.inception import FrechetInception, InceptionScore, KernelInception
 from reid_aug.quality.pckh import Pckh
 from reid_aug.quality.truth import Truth
 
@@ -24,17 +25,17 @@ AnyMetric = Annotated[
 class PairsConfig(Config):
     """Which pairs of test images: "paired" of one person, "unpaired" of a source and a target group of people without overlap.
 
-    Pairs are drawn by `seed` from all there are. With `order: keypoints` these are counted in the order of
+    Pairs are sampled by `seed` from all there are. With `order: keypoints` these are counted in the order of
     data.test_keypoints' rows, as the field's published list was, which 12,000 and seed 0 then give on Market-1501.
     """
 
     kind: Literal["paired", "unpaired"] = "paired"
     count: PositiveInt = 12000
     seed: int = 0
-    order: Literal["name", "keypoints"] = "name"
-    file: str | None = None  # a CSV `from,to` of image names (`reid-aug pairs`): these, and none are drawn
-    source_identities: PositiveInt | None = None  # unpaired only; default: half of them, rounded up
-    target_identities: PositiveInt | None = None  # the other half
+    order: Literal["name", "keypoints"] = "name"  # Order in which pairs are counted before some are sampled.
+    file: str | None = None  # CSV `from,to` of image names (`reid-aug pairs`); its pairs are measured, and none are sampled.
+    source_identities: PositiveInt | None = None  # Number of people in the source group of unpaired; half of all, rounded up.
+    target_identities: PositiveInt | None = None  # Number of people in the target group of unpaired; the other half.
 
     @model_validator(mode="after")
     def _nothing_in_vain(self) -> PairsConfig:
@@ -62,7 +63,7 @@ class MaskConfig(Config):
 
 
 class DataSetFacts(Config):
-    """A public data set, recognised by what it holds: published numbers are shown beside its own only."""
+    """A public data set, recognised by what it holds: published numbers are shown beside numbers measured on it only."""
 
     name: str
     train_images: PositiveInt
@@ -80,6 +81,7 @@ class PublishedRow(Config):
 
 
 def _everything() -> dict[str, AnyMetric]:
+    """Return every metric, with its standard options, by its standard name."""
     return {
         "SSIM": Ssim(kind="ssim"),
         "mask-SSIM": Ssim(kind="ssim", masked=True),
@@ -99,7 +101,7 @@ def _everything() -> dict[str, AnyMetric]:
 
 
 def _with_kind(metrics: Any) -> Any:
-    """Metrics that have the name of a standard one are of its kind unless they say otherwise: `metrics.IS.splits=5` will do."""
+    """Give metrics that have a standard one's name its kind, unless they name another: `metrics.IS.splits=5` will do."""
     if not isinstance(metrics, dict):
         return metrics
     standard = {name: {"kind": metric.kind, **({"masked": True} if getattr(metric, "masked", False) else {})}
@@ -122,14 +124,14 @@ class QualityProtocol(Config):
 
     name: str = "everything"
     paper: str | None = None
-    size: tuple[PositiveInt, PositiveInt] | None = None  # (H, W) generators draw; None: any
+    size: tuple[PositiveInt, PositiveInt] | None = None  # Size (H, W) that generated images must have; None allows any.
     pairs: PairsConfig = PairsConfig()
     mask: MaskConfig = MaskConfig()
-    jpeg: Annotated[int, Field(ge=1, le=100)] | None = None  # measure what this JPEG quality leaves of generated images
+    jpeg: Annotated[int, Field(ge=1, le=100)] | None = None  # JPEG quality that generated images go through first.
     metrics: Metrics = Field(default_factory=_everything)
-    data_set: DataSetFacts | None = None
+    data_set: DataSetFacts | None = None  # Data set that `published` is of.
     published: tuple[PublishedRow, ...] = ()
-    published_pairs: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # sha256sum of the pairs `published` is of, if known
+    published_pairs: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # sha256sum of the CSV of its pairs, where known.
 
     @model_validator(mode="after")
     def _rows_of_metrics(self) -> QualityProtocol:
@@ -144,16 +146,17 @@ class QualityProtocol(Config):
 class QualityRun(QualityProtocol):
     """`reid-aug quality`: a protocol, the data set, networks, and where results go."""
 
-    data: DataConfig | None = None  # may be left out for a dump that holds its real images
-    out: str = "runs"
-    reid: str | None = None  # the checkpoint of a Re-ID network, as a benchmark keeps it in baselines/
-    download: bool = True  # of networks' weights
+    data: DataConfig | None = None  # Real images; a dump that holds its own may leave it out.
+    out: str = "runs"  # Folder of results.
+    reid: str | None = None  # Checkpoint of a Re-ID network, as a benchmark keeps it in baselines/.
+    download: bool = True  # Whether to download weights of networks that are not there.
     device: str = "auto"
     batch_size: PositiveInt = 64
-    keep_images: bool = True
+    keep_images: bool = True  # Whether generated images stay beside the results.
 
     @property
     def protocol(self) -> QualityProtocol:
+        """Return the protocol alone."""
         return QualityProtocol.model_validate({name: getattr(self, name) for name in QualityProtocol.model_fields})
 
 
@@ -163,8 +166,9 @@ class QualityConfig(Config):
     pairs: NonNegativeInt = 500
     seed: int = 0
     metrics: Metrics = Field(default_factory=_everything)
-    download: bool = False  # weights that are not there yet; hundreds of megabytes, and minutes of a CPU for what uses them
+    download: bool = False  # Whether to download weights: hundreds of megabytes, and minutes of a CPU for what uses them.
 
     @property
     def protocol(self) -> QualityProtocol:
+        """Return the protocol of that many pairs."""
         return QualityProtocol(name="benchmark", pairs=PairsConfig(count=self.pairs, seed=self.seed), metrics=self.metrics)

@@ -1,4 +1,4 @@
-"""Likeness of generated images to the true ones: SSIM and mask-SSIM, as each paper measures them, and by regions."""
+"""SSIM and mask-SSIM of generated images, as each paper measures them, and SSIM by regions."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 
 from generators import nearest
 
-_CHUNK_PIXELS = 2**18  # per channel and image of a pair; 32 pairs at (128, 64)
-_LOW_RANGE = 64  # grey levels
-_STRIP_PIXELS = 2**9  # of images side by side; 8 at a width of 64
+_CHUNK_PIXELS = 2**18  # Pixels of a chunk's images, of one channel; 32 pairs at (128, 64).
+_LOW_RANGE = 64  # Grey levels that a data range has at least for float32 to do.
+_STRIP_PIXELS = 2**9  # Pixels in a row of images side by side; 8 images at a width of 64.
 
 
 @dataclass(frozen=True)
 class SsimProtocol:
     """What papers vary under one name; every choice is scikit-image's, and only windows inside the image count."""
 
-    window_px: int
-    sigma_px: float | None  # None is a uniform window
-    sample_covariance: bool  # N − 1 rather than N below the variances of a window
-    data_range: float | None  # None is max − min of the generated image, over all channels
+    window_px: int  # Side of the window.
+    sigma_px: float | None  # Spread of a Gaussian window; None is a uniform one.
+    sample_covariance: bool  # Whether a window's variances are divided by N − 1 rather than N.
+    data_range: float | None  # Range of grey levels; None is max − min of the generated image, over all channels.
 
 
 SSIM_PROTOCOLS = {
@@ -38,19 +38,19 @@ SSIM_PROTOCOLS = {
 
 
 def ssim(
-    generated: Tensor,
-    truth: Tensor,
-    protocol: str = "deformable",
-    mask: Tensor | None = None,
-    dtype: torch.dtype = torch.float64,
+    generated: Tensor, truth: Tensor, protocol: str = "deformable", mask: Tensor | None = None, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """Structural similarity (B,) of uint8 images (B, 3, H, W) under a protocol of `SSIM_PROTOCOLS` (Wang et al. 2004).
+    """Return the structural similarity (B,) of uint8 images (B, 3, H, W) under a protocol of `SSIM_PROTOCOLS` (Wang et al. 2004).
 
     `mask`, bool (B, H, W) or (B, 1, H, W), blackens both images outside it: with the target's body mask this is
     mask-SSIM. float32 is within 1e-4 of it, 2e-6 on photographs: where the data range is the generated image's own and
     below 64 grey levels, rounding would tell, and the pair is scored in float64. A constant generated image has a range
     of 0; it gets 1 grey level, the least that another can have. TypeError: images not uint8, mask not bool. ValueError:
     sizes that do not fit.
+
+    >>> grey = torch.full((1, 3, 16, 16), 90, dtype=torch.uint8)
+    >>> round(ssim(grey, grey - 10, "pg2").item(), 4)  # (2 · 90 · 80 + C1) / (90² + 80² + C1), C1 = (0.01 · 255)²
+    0.9931
     """
     rule = _rule(protocol)
     _check_images(generated, truth, rule.window_px, protocol)
@@ -63,16 +63,16 @@ def ssim(
         a, b = generated[start : start + chunk], truth[start : start + chunk]
         if mask is not None:
             a, b = a * mask[start : start + chunk], b * mask[start : start + chunk]
-        found = _ssim_map(a, b, rule, dtype).flatten(1).mean(1)
+        score = _ssim_map(a, b, rule, dtype).flatten(1).mean(1)
         if dtype != torch.float64 and rule.data_range is None:
             low = a.flatten(1).amax(1) - a.flatten(1).amin(1) < _LOW_RANGE
-            found[low] = _ssim_map(a[low], b[low], rule, torch.float64).flatten(1).mean(1).to(dtype)
-        scores.append(found)
+            score[low] = _ssim_map(a[low], b[low], rule, torch.float64).flatten(1).mean(1).to(dtype)
+        scores.append(score)
     return torch.cat(scores)
 
 
 def regional_ssim(generated: Tensor, truth: Tensor, regions: Tensor, protocol: str = "deformable") -> Tensor:
-    """Mean SSIM (B, R) of the windows whose middle lies in each region, bool (B, R, H, W); nan where there is none."""
+    """Return the mean SSIM (B, R) of the windows whose middle lies in each region, bool (B, R, H, W); nan where there is none."""
     rule = _rule(protocol)
     _check_images(generated, truth, rule.window_px, protocol)
     edge = (rule.window_px - 1) // 2
@@ -81,18 +81,12 @@ def regional_ssim(generated: Tensor, truth: Tensor, regions: Tensor, protocol: s
     return (similarity * inner).sum((2, 3)) / inner.sum((2, 3))
 
 
-def regional_psnr(generated: Tensor, truth: Tensor, regions: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio (B, R) in dB over each region, bool (B, R, H, W); nan where it is empty.
-
-    At most 58.9 dB: rounding to 8 bits alone has a mean squared error of 1/12.
-    """
-    squares = (generated.double() - truth.double()).square().mean(1, keepdim=True)
-    error = (squares * regions).sum((2, 3)) / regions.sum((2, 3))
-    return 10 * (255**2 / error.clamp(min=1 / 12)).log10()
-
-
 def to_uint8(images: Tensor) -> Tensor:
-    """8-bit images from floats in [-1, 1], to the nearest grey level; ValueError when some lie outside or are nan."""
+    """Turn floats in [-1, 1] into 8-bit images, to the nearest grey level; ValueError when some lie outside or are nan.
+
+    >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0])).tolist()
+    [0, 128, 255]
+    """
     if not images.is_floating_point():
         raise TypeError(f"images to turn into 8 bits are floats in [-1, 1], got {images.dtype}")
     if bad := int((~(images.abs() <= 1 + 1e-3)).sum()):  # the slack is bfloat16's and a warp's rounding
@@ -106,8 +100,8 @@ def _runs_on_cpu(images: Tensor) -> bool:
 
 def _rule(protocol: str) -> SsimProtocol:
     if protocol not in SSIM_PROTOCOLS:
-        known = sorted(SSIM_PROTOCOLS)
-        raise ValueError(f"no SSIM protocol named {protocol!r}; there are {', '.join(known)}{nearest(protocol, known)}")
+        names = sorted(SSIM_PROTOCOLS)
+        raise ValueError(f"no SSIM protocol named {protocol!r}; there are {', '.join(names)}{nearest(protocol, names)}")
     return SSIM_PROTOCOLS[protocol]
 
 
@@ -128,29 +122,29 @@ def _check_images(generated: Tensor, truth: Tensor, window_px: int, protocol: st
 
 
 def _checked_mask(mask: Tensor, images: Tensor) -> Tensor:
-    """The mask as (B, 1, H, W)."""
+    """Return the mask as (B, 1, H, W)."""
     count, _, height, width = images.shape
     if mask.dtype != torch.bool:
         raise TypeError(f"a mask is bool, got {mask.dtype}")
     if tuple(mask.shape) not in ((count, height, width), (count, 1, height, width)):
-        wanted = f"({count}, {height}, {width}) or ({count}, 1, {height}, {width})"
-        raise ValueError(f"a mask for {count} images of {(height, width)} is {wanted}, got {tuple(mask.shape)}")
+        shapes = f"({count}, {height}, {width}) or ({count}, 1, {height}, {width})"
+        raise ValueError(f"a mask for {count} images of {(height, width)} is {shapes}, got {tuple(mask.shape)}")
     return mask.reshape(count, 1, height, width)
 
 
 def _on_cpu(generated: Tensor, truth: Tensor, mask: Tensor | None, rule: SsimProtocol, dtype: torch.dtype) -> Tensor:
-    """SSIM (B,) by numpy and OpenCV, which let go of Python's lock: chunks on as many threads as torch may use."""
+    """Return SSIM (B,) by numpy and OpenCV, which let go of Python's lock: chunks on as many threads as torch may use."""
     count, _, height, width = generated.shape
     chunk = max(1, _CHUNK_PIXELS // (height * width))
-    given = [None if part is None else part.numpy() for part in (generated, truth, mask)]
+    arrays = [None if part is None else part.numpy() for part in (generated, truth, mask)]
     out = np.empty(count, dtype=torch.empty(0, dtype=dtype).numpy().dtype)
     workers = min(torch.get_num_threads(), -(-count // chunk))
 
     def work(first: int) -> None:
-        room = _Room(min(chunk, count), height, width, out.dtype)  # once a thread: fresh memory is what costs most
+        room = _Room(min(chunk, count), height, width, out.dtype)  # Once a thread: fresh memory is what costs most.
         for start in range(first * chunk, count, workers * chunk):
             at = slice(start, start + chunk)
-            a, b, inside = (None if part is None else part[at] for part in given)
+            a, b, inside = (None if part is None else part[at] for part in arrays)
             assert a is not None and b is not None
             out[at], spread = (values[: len(a)] for values in _ssim_chunk(a, b, inside, rule, room))
             low = spread < _LOW_RANGE
@@ -179,7 +173,7 @@ class _Room:
         self.planes, self.means = np.empty((2, *place), dtype), np.empty((4, *place), dtype)
 
     def lay(self, images: np.ndarray, mask: np.ndarray | None, out: np.ndarray) -> None:
-        """uint8 images (B, 3, H, W) into `out`, black outside the mask (B, 1, H, W)."""
+        """Write uint8 images (B, 3, H, W) to `out`, black outside the mask (B, 1, H, W)."""
         across = self.shape[2]
         for i, strip in enumerate(out.reshape(self.shape)):
             some = images[i * across : (i + 1) * across].transpose(2, 0, 1, 3)
@@ -189,18 +183,18 @@ class _Room:
                 np.multiply(some, mask[i * across : (i + 1) * across].transpose(2, 0, 1, 3), out=strip[:, : some.shape[1]])
 
     def ranges(self, images: np.ndarray) -> np.ndarray:
-        """max − min of each laid out image (B,)."""
+        """Return max − min of each laid out image (B,)."""
         high, low = images.reshape(self.shape).max(1), images.reshape(self.shape).min(1)
         return high.max((2, 3)).astype(self.planes.dtype).reshape(-1) - low.min((2, 3)).reshape(-1)
 
     def fill(self, plane: np.ndarray, values: np.ndarray) -> None:
-        """A plane of one value an image (B,)."""
+        """Fill a plane with one value an image (B,)."""
         strips, height, across, channels, width = self.shape
-        rows = np.repeat(values.reshape(strips, across), channels * width, axis=1)  # whole rows copy six times as fast
+        rows = np.repeat(values.reshape(strips, across), channels * width, axis=1)  # Whole rows copy six times as fast.
         np.copyto(plane.reshape(strips, height, -1), rows[:, None])
 
     def inner_means(self, plane: np.ndarray, edge: int) -> np.ndarray:
-        """Each image's mean (B,), without the edge."""
+        """Return each image's mean (B,), without the edge."""
         columns = plane.reshape(self.shape)[:, edge : self.shape[1] - edge].mean(1)
         return columns[..., edge : self.shape[4] - edge].mean((2, 3)).reshape(-1)
 
@@ -208,7 +202,7 @@ class _Room:
 def _ssim_chunk(
     generated: np.ndarray, truth: np.ndarray, mask: np.ndarray | None, rule: SsimProtocol, room: _Room
 ) -> tuple[np.ndarray, np.ndarray]:
-    """SSIM (B,) of a chunk and the generated images' ranges (B,), in `room` alone and in as few passes as there can be.
+    """Return SSIM (B,) of a chunk and the generated images' ranges (B,), in `room` alone and in as few passes as there can be.
 
     With P = E[x]E[y], Q = E[x]² + E[y]² and u = N / (N − 1) or 1, equation 13 of Wang et al. is
     (2P + c1)(2u(E[xy] − P) + c2) / ((Q + c1)(u(E[x² + y²] − Q) + c2)) = 4 p (a − p) / (q (b − q)) where p = P + c1/2,
@@ -217,7 +211,7 @@ def _ssim_chunk(
     """
     import cv2
 
-    (x, y), (squares, product), (mean_x, mean_y, b, a) = room.bytes, room.planes, room.means
+    (x, y), (q, p), (mean_x, mean_y, b, a) = room.bytes, room.planes, room.means
     room.lay(generated, mask, x)
     room.lay(truth, mask, y)
     spread = room.ranges(x)
@@ -225,15 +219,7 @@ def _ssim_chunk(
     c1, c2 = ((k * scale) ** 2 for k in (0.01, 0.03))
     if rule.sample_covariance:
         c2 *= (rule.window_px**2 - 1) / rule.window_px**2
-    room.fill(squares, c1 + c2)
-    cv2.accumulateSquare(x, squares)
-    cv2.accumulateSquare(y, squares)
-    room.fill(product, (c1 + c2) / 2)
-    cv2.accumulateProduct(x, y, product)
-    kernel, depth = _weights(rule.window_px, rule.sigma_px).numpy(), cv2.CV_32F if a.dtype == np.float32 else cv2.CV_64F
-    for plane, into in zip((x, y, squares, product), room.means, strict=True):
-        cv2.sepFilter2D(plane, depth, kernel, kernel, dst=into, borderType=cv2.BORDER_REFLECT)
-    p, q = squares, product
+    _fill_means(rule, room, c1 + c2)
     room.fill(p, c1 / 2)
     cv2.accumulateProduct(mean_x, mean_y, p)
     room.fill(q, c1)
@@ -248,8 +234,23 @@ def _ssim_chunk(
         return 4 * room.inner_means(p, (rule.window_px - 1) // 2), spread
 
 
+def _fill_means(rule: SsimProtocol, room: _Room, constants: np.ndarray) -> None:
+    """Fill the room's means with the windows' of x, y, x² + y² + constants and xy + constants / 2."""
+    import cv2
+
+    (x, y), (squares, product) = room.bytes, room.planes
+    room.fill(squares, constants)
+    cv2.accumulateSquare(x, squares)
+    cv2.accumulateSquare(y, squares)
+    room.fill(product, constants / 2)
+    cv2.accumulateProduct(x, y, product)
+    kernel, depth = _weights(rule.window_px, rule.sigma_px).numpy(), cv2.CV_32F if squares.dtype == np.float32 else cv2.CV_64F
+    for plane, into in zip((x, y, squares, product), room.means, strict=True):
+        cv2.sepFilter2D(plane, depth, kernel, kernel, dst=into, borderType=cv2.BORDER_REFLECT)
+
+
 def _ssim_map(generated: Tensor, truth: Tensor, rule: SsimProtocol, dtype: torch.dtype) -> Tensor:
-    """SSIM (B, 3, H − window + 1, W − window + 1) of every window, equation 13 of Wang et al."""
+    """Return SSIM (B, 3, H − window + 1, W − window + 1) of every window, equation 13 of Wang et al."""
     flat = generated.flatten(1)
     spread = (flat.amax(1).to(dtype) - flat.amin(1).to(dtype)).clamp(min=1.0)
     scale = spread if rule.data_range is None else torch.full_like(spread, rule.data_range)
@@ -266,7 +267,7 @@ def _ssim_map(generated: Tensor, truth: Tensor, rule: SsimProtocol, dtype: torch
 
 
 def _window_means(planes: Tensor, rule: SsimProtocol) -> Tensor:
-    """Weighted mean of every window that lies in the image, (*, H, W) → (*, H − window + 1, W − window + 1).
+    """Return the weighted mean of every window that lies in the image, (*, H, W) → (*, H − window + 1, W − window + 1).
 
     As two products with banded matrices: a window is separable, and dense products outrun convolutions at these sizes.
     """
@@ -276,7 +277,7 @@ def _window_means(planes: Tensor, rule: SsimProtocol) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _band(size_px: int, window_px: int, sigma_px: float | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Matrix (size − window + 1, size) whose row i holds the window's weights from column i on."""
+    """Return the matrix (size − window + 1, size) whose row i holds the window's weights from column i on."""
     band = torch.zeros(size_px - window_px + 1, size_px, dtype=torch.float64)
     for i in range(len(band)):
         band[i, i : i + window_px] = _weights(window_px, sigma_px)
@@ -284,7 +285,11 @@ def _band(size_px: int, window_px: int, sigma_px: float | None, dtype: torch.dty
 
 
 def _weights(window_px: int, sigma_px: float | None) -> Tensor:
-    """A window's weights (window,) float64, which sum to 1."""
+    """Return a window's weights (window,) float64, which sum to 1.
+
+    >>> _weights(3, None).tolist() == [1 / 3] * 3, _weights(3, 1.0).round(decimals=3).tolist()
+    (True, [0.274, 0.452, 0.274])
+    """
     offset = torch.arange(window_px, dtype=torch.float64) - (window_px - 1) / 2
     weights = torch.ones_like(offset) if sigma_px is None else torch.exp(-0.5 * (offset / sigma_px) ** 2)
     return weights / weights.sum()

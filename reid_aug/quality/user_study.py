@@ -22,6 +22,8 @@ PAGE = Path(__file__).with_name("user_study.html")
 
 
 class _Answer(Config):
+    """What a rater answered to one image."""
+
     image: str
     real: StrictBool
     said_real: StrictBool
@@ -38,6 +40,8 @@ class _Rating(Config):
 
 
 class _Study(Config):
+    """What a study is made from."""
+
     count: PositiveInt
     practice: NonNegativeInt
     # Browsers' clocks count to 2^31 ms: what is longer would be over at once.
@@ -55,7 +59,7 @@ def write_study(
     folder, images of different sizes, practice that leaves nothing to count, a time or seed that is none.
     """
     try:
-        asked = _Study(count=count, practice=practice, seconds=seconds, seed=seed)
+        study = _Study(count=count, practice=practice, seconds=seconds, seed=seed)
     except ValidationError as error:
         raise ValueError(explain(_Study, error)) from None
     if practice >= 2 * count:
@@ -69,28 +73,28 @@ def write_study(
         raise ValueError(f"images of a study have one size, or it gives them away: {first.name} is {a}, {second.name} {b}")
     # Everything is written as PNG: a JPEG's blocks on one side only would tell.
     mixed = [chosen[i] for i in rng.permutation(len(chosen))]
-    shown = [{"image": name, "real": is_real, "data": _data(path)} for path, name, is_real in mixed]
-    study = digest({"images": [one["data"] for one in shown], **asked.model_dump()})
-    about = {"study": study, "practice": practice, "seconds": seconds}
-    page = PAGE.read_text(encoding="utf-8").replace("/*STUDY*/null", _script({"format": FORMAT, **about, "trials": shown}))
+    trials = [{"image": name, "real": is_real, "data": _data(path)} for path, name, is_real in mixed]
+    name = digest({"images": [trial["data"] for trial in trials], **study.model_dump()})
+    values = {"format": FORMAT, "study": name, "practice": practice, "seconds": seconds, "trials": trials}
+    page = PAGE.read_text(encoding="utf-8").replace("/*STUDY*/null", _script(values))
     path = Path(out) / "index.html"
     images.atomic_write_text(path, page)
     return path
 
 
 def _script(values: dict[str, Any]) -> str:
-    """JSON that may stand in a page's script: nothing in it ends the script."""
+    """Return JSON that may stand in a page's script: nothing in it ends the script."""
     return json.dumps(values).replace("<", "\\u003c")
 
 
 def _sample(folder: Path, count: int, rng: np.random.Generator) -> list[Path]:
-    """`count` different images of a folder and the folders below it."""
+    """Sample `count` different images of a folder and the folders below it."""
     if not folder.is_dir():
         raise NotADirectoryError(f"no folder at {folder}")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.FORMATS)
-    if len(found) < count:
-        raise ValueError(f"{folder} holds {len(found)} images, {count} are wanted")
-    return [found[i] for i in rng.permutation(len(found))[:count]]
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.FORMATS)
+    if len(files) < count:
+        raise ValueError(f"{folder} holds {len(files)} images, {count} are wanted")
+    return [files[i] for i in rng.permutation(len(files))[:count]]
 
 
 def _data(path: Path) -> str:
@@ -98,7 +102,7 @@ def _data(path: Path) -> str:
 
 
 def merge(results: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str] | None = None) -> str:
-    """The results of several raters of one study as a line, and in full in the JSON `out`.
+    """Return the results of several raters of one study as a line, and write them in full to the JSON `out`.
 
     R2G is the share of real images taken for generated, G2R that of generated ones taken for real, means over raters
     with the standard deviation between them. ValueError: a file that is no result, of another study, given twice, or
@@ -124,11 +128,16 @@ def merge(results: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 
 
 def rates(answers: Sequence[_Answer]) -> dict[str, float | None]:
-    """R2G and G2R of one rater's answers, as fractions; None without images of that kind."""
+    """Return R2G and G2R of one rater's answers, as fractions; None without images of that kind.
+
+    >>> answers = [("a.png", True, True), ("b.png", True, False), ("c.png", False, False)]
+    >>> rates([_Answer(image=image, real=real, said_real=said_real, seconds=1.0) for image, real, said_real in answers])
+    {'R2G': 0.5, 'G2R': 0.0}
+    """
 
     def wrong(real: bool) -> float | None:
-        kind = [a.said_real != real for a in answers if a.real == real]
-        return float(np.mean(kind)) if kind else None
+        mistakes = [a.said_real != real for a in answers if a.real == real]
+        return float(np.mean(mistakes)) if mistakes else None
 
     return {"R2G": wrong(True), "G2R": wrong(False)}
 

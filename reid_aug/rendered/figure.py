@@ -1,4 +1,4 @@
-"""A clothed, jointed person: how it stands, and where that puts its parts.
+"""A clothed, jointed person: how it stands, and where that puts its joints and parts.
 
 Lengths are in statures (the person's height is 1). Body frame: x to the person's left, y up, z forward. At yaw 0 the
 person faces the viewer, at yaw 90 the right edge of the image.
@@ -7,6 +7,7 @@ person faces the viewer, at yaw 90 the right edge of the image.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,35 +18,36 @@ from reid_aug.rendered.garments import PART, PARTS, Shapes, along, shapes
 from reid_aug.rendered.person import Identity
 
 Point = tuple[float, float, float]
+Put = Callable[[str, NDArray, NDArray, Point, Point], None]  # places a part: name, origin, frame, both ends of its axis within
 
 
 @dataclass(frozen=True)
 class BodyPose:
     """How a body stands: every angle in degrees; 0 everywhere is upright with hanging arms, facing the viewer."""
 
-    yaw_deg: float = 0.0
-    lean_deg: float = 0.0  # of the trunk, forward
-    tilt_deg: float = 0.0  # of the trunk, to the person's right
-    head_yaw_deg: float = 0.0  # to the person's left
-    head_pitch_deg: float = 0.0  # forward
-    r_shoulder_deg: float = 0.0  # upper arm forward
+    yaw_deg: float = 0.0  # Heading: 0 faces the viewer, 90 the right edge of the image.
+    lean_deg: float = 0.0  # Trunk leaning forward.
+    tilt_deg: float = 0.0  # Trunk leaning to the person's right.
+    head_yaw_deg: float = 0.0  # Head turned to the person's left.
+    head_pitch_deg: float = 0.0  # Head bowed.
+    r_shoulder_deg: float = 0.0  # Right upper arm raised forward.
     l_shoulder_deg: float = 0.0
-    r_shoulder_out_deg: float = 6.0  # upper arm sideways
+    r_shoulder_out_deg: float = 6.0  # Right upper arm raised sideways.
     l_shoulder_out_deg: float = 6.0
-    r_arm_turn_deg: float = 0.0  # turns the bent forearm inward
+    r_arm_turn_deg: float = 0.0  # Right upper arm turned about itself, which brings a bent forearm inward.
     l_arm_turn_deg: float = 0.0
-    r_elbow_deg: float = 10.0
+    r_elbow_deg: float = 10.0  # Right elbow bent.
     l_elbow_deg: float = 10.0
-    r_hip_deg: float = 0.0  # thigh forward
+    r_hip_deg: float = 0.0  # Right thigh raised forward.
     l_hip_deg: float = 0.0
-    r_hip_out_deg: float = 3.0
+    r_hip_out_deg: float = 3.0  # Right thigh raised sideways.
     l_hip_out_deg: float = 3.0
-    r_knee_deg: float = 2.0  # shin backward
+    r_knee_deg: float = 2.0  # Right knee bent.
     l_knee_deg: float = 2.0
 
     @staticmethod
-    def draw(rng: np.random.Generator, yaw_deg: float | None = None) -> BodyPose:
-        """A random standing, walking, leaning or gesturing pose, seen from `yaw_deg` or from anywhere."""
+    def sample(rng: np.random.Generator, yaw_deg: float | None = None) -> BodyPose:
+        """Pick a walking, standing or half seated pose at random, some with a gesture, heading `yaw_deg` or anywhere."""
         yaw = float(rng.uniform(0, 360)) if yaw_deg is None else float(yaw_deg) % 360
         kind = rng.choice(("walk", "stand", "sit"), p=(0.62, 0.3, 0.08))
         angles = {"walk": _walk, "stand": _stand, "sit": _sit}[kind](rng)
@@ -57,6 +59,7 @@ class BodyPose:
 
 
 def _walk(rng: np.random.Generator) -> dict[str, float]:
+    """Pick the angles of a moment of walking: arms swing against the legs."""
     phase, step, swing = rng.uniform(0, 2 * math.pi), rng.uniform(14, 27), rng.uniform(8, 28)
     angles = {"lean_deg": rng.uniform(0, 7), "tilt_deg": rng.normal(0, 1.5)}
     for side, sign in (("r", 1), ("l", -1)):
@@ -69,6 +72,7 @@ def _walk(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _stand(rng: np.random.Generator) -> dict[str, float]:
+    """Pick the angles of standing about."""
     angles = {"lean_deg": rng.normal(1, 2), "tilt_deg": rng.normal(0, 2.5)}
     for side in "rl":
         bend = rng.uniform(0, 12)
@@ -79,7 +83,7 @@ def _stand(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _sit(rng: np.random.Generator) -> dict[str, float]:
-    """Half seated against something behind: thighs forward, trunk over them."""
+    """Pick the angles of sitting half against something behind: thighs forward, trunk over them."""
     bend = rng.uniform(35, 65)
     angles = {"lean_deg": rng.uniform(5, 22)}
     for side in "rl":
@@ -90,7 +94,7 @@ def _sit(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _gesture(rng: np.random.Generator) -> dict[str, float]:
-    """One arm's angles: at the phone, in a pocket, pointing, on the hip, carrying or raised."""
+    """Pick the angles of a gesturing arm: at the phone, in a pocket, pointing, on the hip, carrying or raised."""
     forward, out, elbow, turn = (
         (35, 12, 138, 20),
         (-18, 14, 42, 45),
@@ -112,22 +116,29 @@ def _gesture(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _rx(deg: float) -> NDArray:
+    """Rotate about x, (3, 3): the top comes forward."""
     c, s = math.cos(math.radians(deg)), math.sin(math.radians(deg))
     return np.array(((1.0, 0, 0), (0, c, -s), (0, s, c)))
 
 
 def _ry(deg: float) -> NDArray:
+    """Rotate about y, (3, 3): the front turns to the left."""
     c, s = math.cos(math.radians(deg)), math.sin(math.radians(deg))
     return np.array(((c, 0, s), (0.0, 1, 0), (-s, 0, c)))
 
 
 def _rz(deg: float) -> NDArray:
+    """Rotate about z, (3, 3): the top goes to the right."""
     c, s = math.cos(math.radians(deg)), math.sin(math.radians(deg))
     return np.array(((c, -s, 0), (s, c, 0), (0, 0, 1.0)))
 
 
-def view(yaw_deg: float, pitch_deg: float) -> NDArray:
-    """Body frame → right, up, towards the viewer (3, 3)."""
+def rotation(yaw_deg: float, pitch_deg: float) -> NDArray:
+    """Give the rotation (3, 3) from the body frame to (right, up, towards the viewer), for a camera that looks down by `pitch_deg`.
+
+    >>> (rotation(90, 0) @ (0, 0, 1)).round(6).tolist()  # who faces the right edge
+    [1.0, 0.0, 0.0]
+    """
     return _rx(pitch_deg) @ _ry(yaw_deg)
 
 
@@ -135,17 +146,16 @@ _SIDE_ANGLES = ("shoulder", "shoulder_out", "arm_turn", "elbow", "hip", "hip_out
 
 
 class Body(NamedTuple):
-    """A posed body in its own frame, feet on y = 0: joints (18, 3), outward normals of the face's five joints (5, 3),
-    the parts' axes (P, 3) → (P, 3), their frames (P, 3, 3; columns left, up, front), and shapes adapted to the pose."""
+    """A posed body in its frame, with its feet on y = 0; P parts."""
 
     who: Identity
     pose: BodyPose
-    joints: NDArray
-    face: NDArray
-    start: NDArray
-    end: NDArray
-    frame: NDArray
-    shape: Shapes
+    joints: NDArray  # (18, 3), as openpose_18 has them
+    face: NDArray  # (5, 3) outward normals of the face's joints
+    start: NDArray  # (P, 3) where the parts' axes begin
+    end: NDArray  # (P, 3) where they end
+    frame: NDArray  # (P, 3, 3) the parts' frames; columns left, up, front
+    shape: Shapes  # adapted to the pose
 
 
 FACE = [0, 14, 15, 16, 17]  # nose, right and left eye, right and left ear
@@ -154,52 +164,30 @@ _FACE_NORMALS = np.array([[0, -0.1, 1], [-0.35, 0.1, 0.93], [0.35, 0.1, 0.93], [
 
 
 def posed(who: Identity, pose: BodyPose) -> Body:
-    """Forward kinematics: from the hips up and down, then everything lifted until the lower foot touches the ground."""
+    """Put a person into a pose: from the hips up and down, then lifted until the lower foot touches the ground."""
     joints = np.zeros((18, 3))
-    placed: dict[str, tuple] = {}  # part → where its frame is, the frame, both ends of the axis within
+    placed: dict[str, tuple] = {}
 
-    def put(name: str, at: NDArray, turn: NDArray, a: Point, b: Point) -> None:
-        placed[name] = (at, turn, a, b)
+    def put(name: str, at: NDArray, frame: NDArray, a: Point, b: Point) -> None:
+        placed[name] = (at, frame, a, b)
 
     leg = 0.47 * who.legs
     trunk = 0.775 - leg
     pelvis, chest = _rx(pose.lean_deg * 0.4), _rx(pose.lean_deg) @ _rz(pose.tilt_deg)
     waist = pelvis @ (0, 0.1, 0)
     neck = waist + chest @ (0, trunk - 0.1, 0)
-    turn = chest @ _ry(pose.head_yaw_deg) @ _rx(pose.head_pitch_deg)
-    centre = neck + chest @ (0, 0.05, 0.006) + turn @ (0, 0.064, 0.008)
-    h = 1.05 * who.head
+    head = chest @ _ry(pose.head_yaw_deg) @ _rx(pose.head_pitch_deg)
     put("pelvis", np.zeros(3), pelvis, (0, -0.055, 0), (0, 0.125, 0))
     put("torso", waist, chest, (0, -0.035, 0), (0, trunk - 0.075, 0))
     put("neck", neck, chest, (0, -0.01, -0.002), (0, 0.085, 0.004))
-    put("head", centre, turn, (0, -0.07 * h, 0), (0, 0.07 * h, 0))
-    put("nose", centre, turn, (0, 0.006, 0.05 * h), (0, -0.014, 0.0535 * h))
-    put("hair", centre, turn, (0, -0.038 * h, -0.012), (0, 0.078 * h, -0.009))
-    drop = {"long": (0.02, -0.032, -0.155, -0.05), "tail": (0.02, -0.062, -0.15, -0.085), "bun": (0.05, -0.055, 0.045, -0.06)}
-    top_y, top_z, low_y, low_z = drop.get(who.hair_style, (0, 0, 0, 0))
-    put("locks", centre, turn @ _rx(-pose.head_pitch_deg), (0, top_y, top_z), (0, low_y, low_z))
     joints[1] = neck + chest @ (0, -0.004, 0)
-    joints[FACE] = centre + h * _FACE_AT @ turn.T
-    for side, sign, arm_joints, leg_joints in (("r", -1, (2, 3, 4), (8, 9, 10)), ("l", 1, (5, 6, 7), (11, 12, 13))):
+    joints[FACE] = _put_head(who, pose, put, neck + chest @ (0, 0.05, 0.006) + head @ (0, 0.064, 0.008), head)
+    for side, sign, arm_joints, leg_joints in (("r", -1, [2, 3, 4], [8, 9, 10]), ("l", 1, [5, 6, 7], [11, 12, 13])):
         angle = {key: getattr(pose, f"{side}_{key}_deg") for key in _SIDE_ANGLES}
         shoulder = neck + chest @ (sign * 0.097 * who.shoulders, -0.004, 0)
-        upper = chest @ _rz(sign * angle["shoulder_out"]) @ _rx(-angle["shoulder"]) @ _ry(-sign * angle["arm_turn"])
-        fore = upper @ _rx(-angle["elbow"])
-        elbow = shoulder + upper @ (0, -0.162, 0)
-        wrist = elbow + fore @ (0, -0.142, 0)
-        put(f"{side}_arm", shoulder, upper, (-sign * 0.004, -0.018, 0), (0, -0.162, 0))
-        put(f"{side}_forearm", elbow, fore, (0, 0, 0), (0, -0.142, 0))
-        put(f"{side}_hand", wrist, fore, (0, -0.004, 0), (0, -0.058, 0.006))
         hip = pelvis @ (sign * 0.05 * who.hips, 0, 0)
-        thigh = _rz(sign * angle["hip_out"]) @ _rx(-angle["hip"])
-        shin = thigh @ _rx(angle["knee"])
-        knee = hip + thigh @ (0, -leg / 2, 0)
-        ankle = knee + shin @ (0, -leg / 2, 0)
-        foot = _ry(sign * 9) @ _rx(np.clip(0.75 * (angle["knee"] - angle["hip"]), -25, 55))  # a trailing foot lifts its heel
-        put(f"{side}_thigh", hip, thigh, (0, 0, 0), (0, -leg / 2, 0))
-        put(f"{side}_shin", knee, shin, (0, 0, 0), (0, -leg / 2 - 0.012, 0))
-        put(f"{side}_foot", ankle, foot @ _rx(90), (0, -0.016, 0.024), (0, 0.088, 0.034))
-        joints[list(arm_joints)], joints[list(leg_joints)] = (shoulder, elbow, wrist), (hip, knee, ankle)
+        joints[arm_joints] = _put_arm(put, side, sign, angle, shoulder, chest)
+        joints[leg_joints] = _put_leg(put, side, sign, angle, hip, leg)
     shape = _hang(who, pose, put, pelvis)
     put("pack", neck, chest, (0, 0.0, -0.1), (0, -0.21, -0.112))
     sign = 1 if who.bag == "left" else -1
@@ -208,13 +196,50 @@ def posed(who: Identity, pose: BodyPose) -> Body:
     start, end = at + (frame @ a[..., None])[..., 0], at + (frame @ b[..., None])[..., 0]
     feet = [PART["r_foot"], PART["l_foot"]]
     ground = np.array((0, min(start[feet, 1].min() - 0.022, end[feet, 1].min() - 0.017), 0))
-    return Body(who, pose, joints - ground, _FACE_NORMALS @ turn.T, start - ground, end - ground, frame, shape)
+    return Body(who, pose, joints - ground, _FACE_NORMALS @ head.T, start - ground, end - ground, frame, shape)
 
 
-def _hang(who: Identity, pose: BodyPose, put, pelvis: NDArray) -> Shapes:
-    """Hang the skirt or coat from the waist, wide enough for the stride."""
+def _put_head(who: Identity, pose: BodyPose, put: Put, centre: NDArray, frame: NDArray) -> NDArray:
+    """Put head, nose and hair in place; return the face's joints (5, 3)."""
+    h = 1.05 * who.head
+    put("head", centre, frame, (0, -0.07 * h, 0), (0, 0.07 * h, 0))
+    put("nose", centre, frame, (0, 0.006, 0.05 * h), (0, -0.014, 0.0535 * h))
+    put("hair", centre, frame, (0, -0.038 * h, -0.012), (0, 0.078 * h, -0.009))
+    drop = {"long": (0.02, -0.032, -0.155, -0.05), "tail": (0.02, -0.062, -0.15, -0.085), "bun": (0.05, -0.055, 0.045, -0.06)}
+    top_y, top_z, low_y, low_z = drop.get(who.hair_style, (0, 0, 0, 0))
+    put("locks", centre, frame @ _rx(-pose.head_pitch_deg), (0, top_y, top_z), (0, low_y, low_z))
+    return centre + h * _FACE_AT @ frame.T
+
+
+def _put_arm(put: Put, side: str, sign: int, angle: Mapping[str, float], shoulder: NDArray, chest: NDArray) -> tuple[NDArray, ...]:
+    """Put an arm's parts in place; return shoulder, elbow and wrist."""
+    upper = chest @ _rz(sign * angle["shoulder_out"]) @ _rx(-angle["shoulder"]) @ _ry(-sign * angle["arm_turn"])
+    fore = upper @ _rx(-angle["elbow"])
+    elbow = shoulder + upper @ (0, -0.162, 0)
+    wrist = elbow + fore @ (0, -0.142, 0)
+    put(f"{side}_arm", shoulder, upper, (-sign * 0.004, -0.018, 0), (0, -0.162, 0))
+    put(f"{side}_forearm", elbow, fore, (0, 0, 0), (0, -0.142, 0))
+    put(f"{side}_hand", wrist, fore, (0, -0.004, 0), (0, -0.058, 0.006))
+    return shoulder, elbow, wrist
+
+
+def _put_leg(put: Put, side: str, sign: int, angle: Mapping[str, float], hip: NDArray, leg: float) -> tuple[NDArray, ...]:
+    """Put a leg's parts in place; return hip, knee and ankle."""
+    thigh = _rz(sign * angle["hip_out"]) @ _rx(-angle["hip"])
+    shin = thigh @ _rx(angle["knee"])
+    knee = hip + thigh @ (0, -leg / 2, 0)
+    ankle = knee + shin @ (0, -leg / 2, 0)
+    foot = _ry(sign * 9) @ _rx(np.clip(0.75 * (angle["knee"] - angle["hip"]), -25, 55))  # a trailing foot lifts its heel
+    put(f"{side}_thigh", hip, thigh, (0, 0, 0), (0, -leg / 2, 0))
+    put(f"{side}_shin", knee, shin, (0, 0, 0), (0, -leg / 2 - 0.012, 0))
+    put(f"{side}_foot", ankle, foot @ _rx(90), (0, -0.016, 0.024), (0, 0.088, 0.034))
+    return hip, knee, ankle
+
+
+def _hang(who: Identity, pose: BodyPose, put: Put, pelvis: NDArray) -> Shapes:
+    """Hang the skirt or coat from the waist, wide enough for the stride; return the person's shapes with it."""
     shape, i = shapes(who), PART["hem"]
-    if not shape.drawn[i]:
+    if not shape.present[i]:
         put("hem", np.zeros(3), pelvis, (0, 0, 0), (0, -0.1, 0))
         return shape
     length = 0.26 if who.lower == "skirt" and not who.coat else 0.06 + 0.17 * who.coat

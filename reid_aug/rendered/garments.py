@@ -1,14 +1,14 @@
-"""What a person is made of: jointed parts and, dressed, their shapes and textures.
+"""What a person is made of: jointed parts, and what clothes make of their shapes and textures.
 
 Every body part is a tube with elliptic cross-sections around an axis; its texture is painted over (height, angle
-around the axis), so that front, side and back of one person differ as they do on a real one. Lengths are in statures
+around the axis), so that front, side and back of a person differ as they do in life. Lengths are in statures
 (the person's height is 1).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -40,28 +40,36 @@ LIMB_PARTS: tuple[dict[str, float], ...] = (
 
 
 class Shapes(NamedTuple):
-    """Per part: half depth along the axis (P, rows), half width over half depth, roundness of the ends, drawn or not."""
+    """The tubes of P parts."""
 
-    profile: Array
-    aspect: Array
-    cap: Array
-    drawn: NDArray[np.bool_]
+    profile: Array  # (P, rows) half depth along the axis
+    aspect: Array  # (P,) half width over half depth
+    cap: Array  # (P,) roundness of the ends
+    present: NDArray[np.bool_]  # (P,) whether the person has the part: hair, a skirt, a bag
+
+
+Put = Callable[..., None]  # sets a part's shape: name, half depth (rows,), half width over it, roundness of its ends, present or not
 
 
 def along(*points: tuple[float, float]) -> NDArray[np.float64]:
+    """Interpolate between points (height, value): a value for each row, (rows,).
+
+    >>> along((0, 1.0), (1, 3.0))[[0, -1]].tolist()  # in the middle of the first row and the last
+    [1.03125, 2.96875]
+    """
     t, value = zip(*points, strict=True)
     return np.interp(_T, t, value)
 
 
 @lru_cache(maxsize=256)
 def shapes(who: Identity) -> Shapes:
-    """The tubes of a person."""
+    """Give the tubes of a person."""
     g, hips, n = who.girth, who.hips, len(PARTS)
-    profile, aspect, cap, drawn = np.zeros((n, ROWS)), np.ones(n), np.ones(n), np.ones(n, bool)
+    profile, aspect, cap, present = np.zeros((n, ROWS)), np.ones(n), np.ones(n), np.ones(n, bool)
 
-    def put(name: str, radius: NDArray[np.float64], wide: float = 1.0, end: float = 1.0, keep: bool = True) -> None:
+    def put(name: str, depth: NDArray[np.float64], wide: float = 1.0, end: float = 1.0, has: bool = True) -> None:
         i = PART[name]
-        profile[i], aspect[i], cap[i], drawn[i] = radius, wide, end, keep
+        profile[i], aspect[i], cap[i], present[i] = depth, wide, end, has
 
     chest = 0.5 * g + 0.5
     egg = np.sqrt(np.maximum(1 - (2 * _T - 1) ** 2, 0))
@@ -77,6 +85,16 @@ def shapes(who: Identity) -> Shapes:
     locks = {"long": (0.054, 0.05, 0.043), "tail": (0.022, 0.02, 0.008), "bun": (0.026, 0.028, 0.026)}
     locks = locks.get(who.hair_style, (0.0, 0.0, 0.0))
     put("locks", along((0, locks[0]), (0.5, locks[1]), (1, locks[2])), 1.0, 0.6, any(locks))
+    _put_limbs(who, put, chest)
+    put("hem", along((0, 0.064), (1, 0.07)), 1.45, 0.0, who.lower == "skirt" or who.coat > 0)
+    put("pack", along((0, 0.036), (0.3, 0.048), (0.85, 0.054), (1, 0.05)), 1.55, 0.5, who.bag == "pack")
+    put("bag", along((0, 0.045), (0.5, 0.055), (1, 0.055)), 0.42, 0.3, who.bag in ("left", "right"))
+    return Shapes(profile.astype(np.float32), aspect.astype(np.float32), cap.astype(np.float32), present)
+
+
+def _put_limbs(who: Identity, put: Put, chest: float) -> None:
+    """Shape arms and legs, bare or covered."""
+    g, hips = who.girth, who.hips
     loose = 0.005 if who.jacket_open or who.coat else 0.003
     for side in "rl":
         covered = np.where(who.sleeve * 2 > _T, loose, 0)
@@ -91,22 +109,18 @@ def shapes(who: Identity) -> Shapes:
         calf = along((0, 0.035), (0.3, 0.036), (0.75, 0.024), (1, 0.021))
         put(f"{side}_shin", np.maximum(calf, along((0, 0.038), (0.3, 0.037), (1, 0.033))) if trousers else calf, 1.0, 0.35)
         put(f"{side}_foot", along((0, 0.022), (0.5, 0.022), (1, 0.017)), 1.1)
-    put("hem", along((0, 0.064), (1, 0.07)), 1.45, 0.0, who.lower == "skirt" or who.coat > 0)
-    put("pack", along((0, 0.036), (0.3, 0.048), (0.85, 0.054), (1, 0.05)), 1.55, 0.5, who.bag == "pack")
-    put("bag", along((0, 0.045), (0.5, 0.055), (1, 0.055)), 0.42, 0.3, who.bag in ("left", "right"))
-    return Shapes(profile.astype(np.float32), aspect.astype(np.float32), cap.astype(np.float32), drawn)
 
 
 # ------------------------------------------------------------------------------------------------------ textures
 
 
 def _ink(colour: Sequence[float], light: float = 1.0) -> np.uint32:
-    """A colour, darkened, as RGBA in 32 bits: gathering those is several times faster than gathering rows of bytes."""
+    """Pack a colour, darkened by `light`, as RGBA into 32 bits: gathering those is several times faster than rows of bytes."""
     return np.array([*(int(c * light) for c in colour), 255], np.uint8).view(np.uint32)[0]
 
 
 def _printed(kind: str, t: Array, x: Array) -> NDArray[np.bool_]:
-    """Where a print covers the cloth; `t` runs up the torso, `x` across it in half widths."""
+    """Tell where a print covers the cloth; `t` runs up the torso, `x` across it in half widths."""
     y = t - 0.66
     if kind == "disc":
         return (y / 0.13) ** 2 + (x / 0.42) ** 2 < 1
@@ -120,7 +134,7 @@ def _printed(kind: str, t: Array, x: Array) -> NDArray[np.bool_]:
 
 
 def _cloth(who: Identity, t: Array, sideways: Array) -> NDArray[np.uint32]:
-    """The upper garment's colours over height `t` (1 = shoulders) and around."""
+    """Paint the upper garment over height `t` (1 = shoulders) and around."""
     around = _ANGLE / (2 * math.pi)
     if who.pattern == "hoops":
         second = np.floor(t * 9) % 2 == 0
@@ -138,6 +152,7 @@ def _cloth(who: Identity, t: Array, sideways: Array) -> NDArray[np.uint32]:
 
 
 def _torso(who: Identity) -> NDArray[np.uint32]:
+    """Paint the torso: cloth, prints, an open jacket, the neckline and a bag's straps."""
     paint, front = _cloth(who, _ALONG, _SIDEWAYS), _FRONT > 0
     for kind, face in ((who.chest_print, front), (who.back_print, ~front)):
         if kind != "none":
@@ -156,6 +171,7 @@ def _torso(who: Identity) -> NDArray[np.uint32]:
 
 
 def _head(who: Identity) -> NDArray[np.uint32]:
+    """Paint the head: face, beard or glasses, and hair down to the hairline."""
     paint = np.full((ROWS, COLUMNS), _ink(who.skin))
     off_centre = abs(_ANGLE - math.pi / 2)
     front = np.minimum(off_centre, 2 * math.pi - off_centre)  # angle from the middle of the face
@@ -174,7 +190,7 @@ def _head(who: Identity) -> NDArray[np.uint32]:
 
 
 def _leg(who: Identity, outward: int) -> tuple[NDArray[np.uint32], ...]:
-    """Thigh, shin and foot."""
+    """Paint thigh, shin and foot of the leg whose outer side is `outward`: 1 at the person's left, -1 at the right."""
     skin, bottom = _ink(who.skin), _ink(who.bottom)
     cloth = np.where((outward * _SIDEWAYS > 0.975) & (who.side_seam and who.lower != "skirt"), _ink((225, 225, 225)), bottom)
     cover = {"trousers": 1.0, "shorts": 0.72, "skirt": 0.8}[who.lower]
@@ -186,7 +202,7 @@ def _leg(who: Identity, outward: int) -> tuple[NDArray[np.uint32], ...]:
 
 @lru_cache(maxsize=64)
 def textures(who: Identity) -> NDArray[np.uint32]:
-    """What every part looks like: (P · rows · columns,), each a pixel's RGBA in 32 bits."""
+    """Paint every part of a person: (P · rows · columns,), each a pixel's RGBA in 32 bits."""
     atlas = np.empty((len(PARTS), ROWS, COLUMNS), np.uint32)
 
     def put(name: str, paint: NDArray[np.uint32] | np.uint32) -> None:
@@ -221,7 +237,7 @@ def textures(who: Identity) -> NDArray[np.uint32]:
 
 
 def _folds(seed: int) -> Array:
-    """How light cloth is over (rows, columns): soft waves, a person's own."""
+    """Give how light cloth is over (rows, columns): soft waves that differ from person to person."""
     a, b, c = np.random.default_rng((0xF0, seed)).uniform(0, 2 * math.pi, 3).astype(np.float32)
     waves = np.sin(9 * _ALONG + 2 * _ANGLE + a) + np.sin(-14 * _ALONG + _ANGLE + b) + np.sin(23 * _ALONG + c)
     return 1 + np.float32(0.025) * waves

@@ -1,12 +1,15 @@
-"""Who is drawn: a person's proportions, colours and clothes."""
+"""Who is rendered: a person's proportions, colours and clothes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import TypeVar
 
 import numpy as np
 
+T = TypeVar("T")
 RGB = tuple[int, int, int]
 
 # Few colours on purpose: with many, a mean colour would name the person.
@@ -27,45 +30,39 @@ PRINTS = ("none", "disc", "square", "band", "bars", "cross")
 class Identity:
     """One person: proportions (1 = average), colours (RGB bytes) and clothes."""
 
-    seed: int
-    legs: float
-    shoulders: float
-    hips: float
-    girth: float
-    head: float
+    seed: int  # Number of the person, from which all else was picked.
+    legs: float  # Length of the legs.
+    shoulders: float  # Width of the shoulders.
+    hips: float  # Width of the hips.
+    girth: float  # Thickness of trunk and limbs.
+    head: float  # Size of the head.
     skin: RGB
     hair: RGB
-    hair_style: str  # short, long, tail, bun or bald
-    face: str  # plain, beard or glasses
-    top: RGB
-    top_second: RGB
-    pattern: str
-    sleeve: float  # covered part of the arm, 0 to 1
-    jacket_open: bool  # the front shows the second colour
-    chest_print: str
-    back_print: str
+    hair_style: str  # Hair: short, long, tail, bun or bald.
+    face: str  # Face: plain, beard or glasses.
+    top: RGB  # Colour of the upper garment.
+    top_second: RGB  # Second colour of the upper garment, for its pattern or what an open jacket shows.
+    pattern: str  # Pattern of the upper garment, one of PATTERNS.
+    sleeve: float  # Share of the arm that the sleeve covers, 0 to 1.
+    jacket_open: bool  # Whether a jacket hangs open over the second colour.
+    chest_print: str  # Print on the chest, one of PRINTS.
+    back_print: str  # Print on the back, one of PRINTS.
     print_colour: RGB
-    lower: str  # trousers, shorts or skirt
-    bottom: RGB
-    side_seam: bool
-    coat: float  # how far the upper garment hangs below the waist, 0 to 1
+    lower: str  # Lower garment: trousers, shorts or skirt.
+    bottom: RGB  # Colour of the lower garment.
+    side_seam: bool  # Whether light stripes run down the outer seams of the legs.
+    coat: float  # How far the upper garment hangs below the waist, 0 to 1.
     shoes: RGB
-    bag: str  # none, pack, left or right
+    bag: str  # Bag: none, pack, left or right.
     bag_colour: RGB
 
     @staticmethod
     @lru_cache(maxsize=1024)
-    def draw(seed: int) -> Identity:
-        """The person of this seed; the same seed is always the same person."""
+    def sample(seed: int) -> Identity:
+        """Pick a person at random; the same seed is always the same person."""
         rng = np.random.default_rng((0x1D, seed))
-
-        def pick(options, weights=None):
-            p = None if weights is None else np.asarray(weights, float) / sum(weights)
-            return options[int(rng.choice(len(options), p=p))]
-
-        def about(spread: float) -> float:
-            return float(1 + spread * np.clip(rng.standard_normal(), -2, 2))
-
+        about, pick = partial(_about, rng), partial(_pick, rng)
+        # Each line takes the next random numbers: another order makes other people.
         lower = pick(("trousers", "shorts", "skirt"), (6, 2, 2))
         jacket = bool(rng.random() < 0.3)
         top = pick(TOPS)
@@ -96,3 +93,14 @@ class Identity:
             bag=pick(("none", "pack", "left", "right"), (5, 3, 1, 1)),
             bag_colour=pick(BAGS),
         )
+
+
+def _pick(rng: np.random.Generator, options: Sequence[T], weights: Sequence[float] | None = None) -> T:
+    """Pick one of the options, alike or by weight."""
+    p = None if weights is None else np.asarray(weights, float) / sum(weights)
+    return options[int(rng.choice(len(options), p=p))]
+
+
+def _about(rng: np.random.Generator, spread: float) -> float:
+    """Pick a proportion around 1, at most two `spread`s away."""
+    return float(1 + spread * np.clip(rng.standard_normal(), -2, 2))

@@ -1,4 +1,4 @@
-"""Augmenter: decide what to draw (`plan`, pure), then draw it (`render`)."""
+"""Augmenter: decide what to render (`plan`, pure), then render it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from reid_aug.synthesis.target_poses import cameras_digest, check_draw, drawing,
 def plan(
     people: Iterable[PersonImage], bank: PoseBank, per_image: int, seed: int, folder: str = "", draw: str = "whole"
 ) -> list[SyntheticRow]:
-    """What to draw: for every usable training image, `per_image` target poses of the bank. Pure: the same everywhere.
+    """Decide what to render: for every usable training image, `per_image` target poses of the bank. Pure: the same everywhere.
 
     Which pose a row gets is a hash of (seed, source name, index), so neither order nor sharding changes it; `draw`
     names the strategy (DRAWS; `drawing.drawing` describes them), of which "missing-views" looks at all images of an
@@ -66,8 +66,10 @@ def render(generator: Generator, source: Tensor, source_pose: Pose, target_pose:
 
 
 def refuse_other_shape(generator: Generator, size: tuple[int, int], what: str) -> None:
-    """Raise ValueError for images of quite another shape than the generator's: crops vary and a resize is harmless,
-    a full-body 2 : 1 crop squeezed to a square is not."""
+    """Raise ValueError for images of quite another shape (H, W) than the generator's.
+
+    Crops vary, and a resize is harmless; a full-body 2 : 1 crop squeezed to a square is not.
+    """
     (height, width), (own_height, own_width) = size, generator.size
     if not 1 / 1.5 < (own_height / own_width) / (height / width) < 1.5:
         raise ValueError(f"the generator draws {own_height} × {own_width} images, {what} {height} × {width}: of another shape")
@@ -100,7 +102,7 @@ class Augmenter:
 
     @property
     def made_by(self) -> dict[str, Any]:
-        """What decides what is drawn: the manifest's first line. Only rounding may differ between devices."""
+        """Return what decides the pixels: the manifest's first line. Only rounding may differ between devices."""
         return self._made_by
 
     @cached_property
@@ -119,12 +121,12 @@ class Augmenter:
 
     @property
     def _drawn_how(self) -> dict[str, str]:
-        """Empty for "whole": folders are named by what made them, and those drawn before there was a choice stay found."""
-        said = {} if self.draw == "whole" else {"draw": self.draw}
-        return said | ({"cameras_digest": cameras_digest(self.bank)} if self.draw == "camera-aware" else {})
+        """Return how poses were drawn; empty for "whole", so that folders from before there was a choice keep their names."""
+        how = {} if self.draw == "whole" else {"draw": self.draw}
+        return how | ({"cameras_digest": cameras_digest(self.bank)} if self.draw == "camera-aware" else {})
 
     def plan(self, people: Iterable[PersonImage], folder: str = "") -> list[SyntheticRow]:
-        """As `plan` with this bank and seed; ValueError when the generator was made for images of quite another shape."""
+        """Plan with this bank and seed; ValueError when the generator was made for images of quite another shape."""
         people = list(people)
         sizes = [p.pose.size for p in people if p.pose is not None]
         if sizes:
@@ -135,7 +137,7 @@ class Augmenter:
     def render(
         self, rows: Sequence[SyntheticRow], people: Iterable[PersonImage]
     ) -> Iterator[tuple[SyntheticRow, np.ndarray]]:
-        """Draw rows in batches: each row with its image, uint8 (H, W, 3), in the rows' order."""
+        """Render rows in batches: each row with its image, uint8 (H, W, 3), in the rows' order."""
         if not rows:
             return
         by_name = {person.name: person for person in people}

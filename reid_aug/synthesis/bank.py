@@ -30,7 +30,7 @@ class PoseBank:
 
     @classmethod
     def collect(cls, people: Iterable[PersonImage], size: tuple[int, int]) -> PoseBank:
-        """Every usable pose of `people` (shoulders and hips seen), by name, brought to images of `size` (H, W)."""
+        """Collect every usable pose of `people` (shoulders and hips seen), by name, brought to images of `size` (H, W)."""
         # Sorted: a folder's own order differs between machines, and what is drawn must not.
         usable = sorted((p for p in people if p.pose is not None and bool(valid_for_pairs(p.pose))), key=lambda p: p.name)
         if not usable:
@@ -42,16 +42,16 @@ class PoseBank:
         return len(self.names)
 
     def pick(self, indices: Sequence[int]) -> PoseBank:
-        """The bank of these rows alone."""
+        """Give the bank of these rows alone."""
         camids = None if self.camids is None else tuple(self.camids[i] for i in indices)
         return PoseBank(tuple(self.names[i] for i in indices), self.pose[torch.as_tensor(list(indices))], camids)
 
-    def draw(self, n: int, seed: int) -> np.ndarray:
-        """Indices (n,) of poses drawn uniformly with replacement."""
+    def sample(self, n: int, seed: int) -> np.ndarray:
+        """Pick indices (n,) of poses at random, uniformly, with replacement."""
         return np.random.default_rng(seed).integers(0, len(self), n)
 
     def thin(self, n: int, seed: int = 0) -> PoseBank:
-        """The bank of `n` typical poses: k-means on body-centred joints, and of each cluster the pose nearest its centre.
+        """Give the bank of `n` typical poses: k-means on body-centred joints, and of each cluster the pose nearest its centre.
 
         Missing joints count as the mean of that joint. PN-GAN's canonical poses are such centres.
         """
@@ -69,7 +69,7 @@ class PoseBank:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names, joints, visibility, skeleton and size; cameras do not count, they change no pixel."""
+        """Compute SHA-256 over names, joints, visibility, skeleton and size; cameras do not count, they change no pixel."""
         sha = hashlib.sha256(f"{self.pose.skeleton.name} {self.pose.size} {self.names}".encode())
         sha.update(self.pose.xy.to(torch.float32).contiguous().numpy().tobytes())
         sha.update(self.pose.visible.contiguous().numpy().tobytes())

@@ -33,26 +33,26 @@ from reid_aug.synthesis.target_poses import Draw
 
 
 class DumpConfig(Config):
-    """`reid-aug dump`: which checkpoint draws how many new poses of which people, to which folder."""
+    """Options of `reid-aug dump`: which checkpoint renders how many new poses of which people, to which folder."""
 
-    checkpoint: str
-    data: DataConfig
-    out: str
-    per_image: PositiveInt = 2
-    draw: Draw = "whole"  # how target poses are chosen: whole, missing-views, canonical, camera-aware
-    seed: int = 0
-    batch_size: PositiveInt = 64
-    device: Device = "auto"
-    copy_real: bool = True
+    checkpoint: str  # File of a trained generator.
+    data: DataConfig  # People to render, and their poses.
+    out: str  # Folder to write to.
+    per_image: PositiveInt = 2  # Number of synthetic images for each training image.
+    draw: Draw = "whole"  # Strategy by which target poses are drawn: whole, missing-views, canonical, camera-aware.
+    seed: int = 0  # Seed of everything random.
+    batch_size: PositiveInt = 64  # Number of images rendered at a time.
+    device: Device = "auto"  # Device that renders; "auto" is a GPU when there is one.
+    copy_real: bool = True  # Whether real images are copied beside the synthetic ones.
 
 
 class GateRun(GateConfig):
-    """`reid-aug gate DUMP`: the gate, who judges identity, and where to write the dump of what it keeps."""
+    """Options of `reid-aug gate DUMP`: the gate, who judges identity, and where to write the dump of what it keeps."""
 
-    reid: str | None = None  # a Re-ID network of the benchmark's, trained on the real images alone
-    out: str | None = None
-    data: DataConfig | None = None  # the real images, where the dump holds none
-    device: Device = "auto"
+    reid: str | None = None  # File of a Re-ID network, trained on the real images alone, that judges identity.
+    out: str | None = None  # Folder for a dump of what the gate keeps; None only records scores.
+    data: DataConfig | None = None  # Real images, where the dump holds none.
+    device: Device = "auto"  # Device that judges; "auto" is a GPU when there is one.
 
     @property
     def gate(self) -> GateConfig:
@@ -60,7 +60,7 @@ class GateRun(GateConfig):
 
 
 def dump(people: Sequence[PersonImage], augmenter: Augmenter, out: str | os.PathLike[str], *, copy_real: bool = True) -> Manifest:
-    """A Market-style folder of real and synthetic images, with keypoint files of both, and last of all its manifest.
+    """Write a Market-style folder of real and synthetic images, with keypoint files of both, and last of all its manifest.
 
     Any Re-ID tool reads it; `annotation-train.csv` makes it fit for training generators again. Images whose names do
     not say identity and camera as Market-1501's do get names that do. Every image is decoded before anything is
@@ -128,7 +128,7 @@ class Gated:
 def gate_dump(folder: str | os.PathLike[str], settings: GateRun) -> Gated:
     """Record the scores of a dump's images in its manifest and, with `out`, write those the gate keeps as a dump.
 
-    Identity is judged when `reid` names a network; a score that is there already is not settings for again. FileNotFoundError
+    Identity is judged when `reid` names a network; a score that is there already is not computed again. FileNotFoundError
     or ValueError, in one line, for a folder that is no dump, a missing score, or a gate that keeps nothing.
     """
     folder = Path(folder)
@@ -150,7 +150,7 @@ def gate_dump(folder: str | os.PathLike[str], settings: GateRun) -> Gated:
 
 
 def targets(folder: Path, rows: Sequence[SyntheticRow]) -> PoseBank:
-    """The target poses of a dump's images: each is the pose its keypoint file gives to an image drawn in it."""
+    """Read the target poses of a dump's images: each is the pose its keypoint file gives to an image drawn in it."""
     path = folder / "annotation-train.csv"
     if not path.is_file():
         raise FileNotFoundError(f"no keypoint file at {path}: {folder} is no dump of reid-aug dump")
@@ -166,7 +166,7 @@ def targets(folder: Path, rows: Sequence[SyntheticRow]) -> PoseBank:
 
 
 def _people(folder: Path, manifest: Manifest, data: DataConfig | None) -> list[PersonImage]:
-    """The real images under their names in the dump."""
+    """Find the real images under their names in the dump."""
     if data is None and not any(path.startswith(f"{MARKET_FOLDERS['train']}/") for path in manifest.files):
         raise ValueError(f"{folder} holds no real images: name those it was drawn from with data.root=DIR")
     made = {Path(row.path).name for row in manifest.rows}
@@ -182,8 +182,8 @@ def write_kept(
     to copy is not as it was written.
     """
     out, rows = Path(out), tuple(row for row, stays in zip(manifest.rows, kept, strict=True) if stays)
-    said = json.dumps([manifest.made_by.get("plan"), [row.path for row in rows]])
-    made_by = {**manifest.made_by, "gate": gate.model_dump(mode="json"), "plan": hashlib.sha256(said.encode()).hexdigest()}
+    content = json.dumps([manifest.made_by.get("plan"), [row.path for row in rows]])
+    made_by = {**manifest.made_by, "gate": gate.model_dump(mode="json"), "plan": hashlib.sha256(content.encode()).hexdigest()}
     opened(out, made_by["plan"])
     gone = {Path(row.path).name for row in manifest.rows} - {Path(row.path).name for row in rows}
     digests = {row.path: row.sha256 for row in rows} | {path: d for path, d in manifest.files.items() if not path.endswith(".csv")}

@@ -27,7 +27,7 @@ from reid_aug.synthesis.manifest import NAME, SCORED_BY, Manifest, SyntheticRow
 
 
 class GateConfig(Config):
-    """Which synthetic images enter training; what is None is not asked. Both together: what passes both.
+    """Which synthetic images enter training; a gate that is None is open. Both together: what passes both.
 
     `identity`: "found" keeps images whose person a Re-ID network finds again, a number in [0, 1) drops that share of
     the lowest scores. `novelty` keeps images whose pose is at least so many torso lengths from any of the identity's own.
@@ -57,7 +57,7 @@ RECORDS = {
 
 
 def pose_novelty(rows: Sequence[SyntheticRow], people: Sequence[PersonImage], bank: PoseBank) -> np.ndarray:
-    """How far each row's target pose is from its identity's own: float64 (N,), in torso lengths.
+    """Measure how far each row's target pose is from its identity's photographed ones: float64 (N,), in torso lengths.
 
     The distance of two poses is the mean over the joints visible in both of the joints' Euclidean distance, once both
     are brought to the bank's image size, centred on the middle of shoulders and hips, and divided by the torso's
@@ -67,29 +67,29 @@ def pose_novelty(rows: Sequence[SyntheticRow], people: Sequence[PersonImage], ba
     that is not in the bank or lacks them, and for an identity that has no such pose.
     """
     where = {name: i for i, name in enumerate(bank.names)}
-    own: dict[int, list[Pose]] = defaultdict(list)
+    photographed: dict[int, list[Pose]] = defaultdict(list)
     for person in people:
         if person.split == "train" and person.pose is not None and bool(valid_for_pairs(person.pose)):
-            own[person.pid].append(rescale(convert(person.pose, bank.pose.skeleton), bank.pose.size))
-    asked: dict[int, list[int]] = defaultdict(list)
+            photographed[person.pid].append(rescale(convert(person.pose, bank.pose.skeleton), bank.pose.size))
+    rows_of: dict[int, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         if row.target not in where:
             raise ValueError(f"{row.path}: its target pose {row.target!r} is not in the bank of {len(bank)} poses")
-        if row.pid not in own:
+        if row.pid not in photographed:
             raise ValueError(f"{row.path}: identity {row.pid} has no training image with both shoulders and both hips to compare with")
-        asked[row.pid].append(i)
+        rows_of[row.pid].append(i)
     targets = np.array([where[row.target] for row in rows], dtype=int)
     usable = valid_for_pairs(bank.pose).numpy()
     if len(bad := np.flatnonzero(~usable[targets])):
         raise ValueError(f"{rows[bad[0]].path}: its target pose {rows[bad[0]].target!r} lacks a shoulder or hip")
-    bodies, found = _bodies(bank.pose), np.zeros(len(rows))
-    for pid, mine in tqdm(asked.items(), "pose novelty", unit="identity", disable=None, delay=2, leave=False):
-        found[mine] = _nearest(bodies[torch.from_numpy(targets[mine])], _bodies(Pose.stack(own[pid])))
-    return found
+    bodies, novelty = _bodies(bank.pose), np.zeros(len(rows))
+    for pid, numbers in tqdm(rows_of.items(), "pose novelty", unit="identity", disable=None, delay=2, leave=False):
+        novelty[numbers] = _nearest(bodies[torch.from_numpy(targets[numbers])], _bodies(Pose.stack(photographed[pid])))
+    return novelty
 
 
 def _bodies(pose: Pose) -> Tensor:
-    """Joints (N, K, 2), float64, from the torso's middle in torso lengths; NaN where not visible."""
+    """Give joints (N, K, 2), float64, from the torso's middle in torso lengths; NaN where not visible."""
     xy, skeleton = pose.xy.double(), pose.skeleton
     shoulders, hips = ([skeleton.index(j) for j in TORSO[side] if j in skeleton.joints] for side in (slice(2), slice(2, 4)))
     if hips:
@@ -101,45 +101,45 @@ def _bodies(pose: Pose) -> Tensor:
     return torch.where(pose.visible[..., None], body, torch.nan)
 
 
-def _nearest(targets: Tensor, own: Tensor) -> np.ndarray:
-    """Distance (R,) from each of R bodies (R, K, 2) to the nearest of M (M, K, 2)."""
-    block = max(1, BLOCK_ELEMENTS // own.numel())
+def _nearest(targets: Tensor, others: Tensor) -> np.ndarray:
+    """Measure the distance (R,) from each of R bodies (R, K, 2) to the nearest of M (M, K, 2)."""
+    block = max(1, BLOCK_ELEMENTS // others.numel())
     # A joint seen in one alone is NaN and does not count.
-    parts = [(part[:, None] - own[None]).norm(dim=-1).nanmean(-1).amin(1) for part in targets.split(block)]  # (r, M, K) → (r, M) → (r,)
+    parts = [(part[:, None] - others[None]).norm(dim=-1).nanmean(-1).amin(1) for part in targets.split(block)]  # (r, M, K) → (r, M) → (r,)
     return torch.cat(parts).numpy()
 
 
 def identity_scores(
     synthetic: Tensor, pids: Sequence[int], real: Tensor, real_pids: Sequence[int], source: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Is the person found again? Best cosine with the own identity's real images − best with anybody else's; float64 (N,).
+    """Score whether the person is found again: best cosine with the own identity's real images − best with anybody else's; float64 (N,).
 
     `synthetic` (N, D) and `real` (M, D) are features by a Re-ID network that was trained on the real images alone;
     `source` (N,) are rows of `real` that the images were drawn from: a source does not count, where its identity has
     other images, or a generator that merely copies would pass. Above 0 the nearest real image is of the right person.
     ValueError where an identity has no real image, there is no other, or features are not finite.
     """
-    mine, theirs = torch.as_tensor(np.asarray(pids, dtype=np.int64)), torch.as_tensor(np.asarray(real_pids, dtype=np.int64))
-    _check_features(synthetic, mine, real, theirs)
+    identity, real_identity = (torch.as_tensor(np.asarray(numbers, dtype=np.int64)) for numbers in (pids, real_pids))
+    _check_features(synthetic, identity, real, real_identity)
     skip = None
     if source is not None:
         skip = torch.as_tensor(np.asarray(source, dtype=np.int64))
-        if len(skip) != len(mine):
-            raise ValueError(f"sources are as many as synthetic images, got {len(skip)} and {len(mine)}")
-        if not torch.equal(theirs[skip], mine):
-            wrong = int((theirs[skip] != mine).nonzero()[0])
-            raise ValueError(f"row {wrong} is of identity {mine[wrong]}, its source of identity {theirs[skip[wrong]]}")
-        count = Counter(theirs.tolist())
-        skip = torch.where(torch.tensor([count[pid] > 1 for pid in mine.tolist()], dtype=torch.bool), skip, -1)
+        if len(skip) != len(identity):
+            raise ValueError(f"sources are as many as synthetic images, got {len(skip)} and {len(identity)}")
+        if not torch.equal(real_identity[skip], identity):
+            wrong = int((real_identity[skip] != identity).nonzero()[0])
+            raise ValueError(f"row {wrong} is of identity {identity[wrong]}, its source of identity {real_identity[skip[wrong]]}")
+        count = Counter(real_identity.tolist())
+        skip = torch.where(torch.tensor([count[pid] > 1 for pid in identity.tolist()], dtype=torch.bool), skip, -1)
     synthetic, real = F.normalize(synthetic.float(), dim=1), F.normalize(real.float(), dim=1)
     columns, out, block = torch.arange(len(real)), [], max(1, BLOCK_ELEMENTS // len(real))
     for start in tqdm(range(0, len(synthetic), block), "identity scores", unit="block", disable=None, delay=2, leave=False):
         part = slice(start, start + block)
         cosine = (synthetic[part] @ real.T).cpu()  # (b, M)
-        own = mine[part, None] == theirs
-        counted = own if skip is None else own & (columns != skip[part, None])
-        best_own, best_other = (cosine.masked_fill(~mask, -torch.inf).amax(1) for mask in (counted, ~own))
-        out.append(best_own.double() - best_other.double())
+        same = identity[part, None] == real_identity
+        counted = same if skip is None else same & (columns != skip[part, None])
+        best_same, best_other = (cosine.masked_fill(~mask, -torch.inf).amax(1) for mask in (counted, ~same))
+        out.append(best_same.double() - best_other.double())
     return torch.cat(out).numpy() if out else np.zeros(0)
 
 
@@ -158,22 +158,22 @@ def _check_features(synthetic: Tensor, pids: Tensor, real: Tensor, real_pids: Te
 
 
 def passing(rows: Sequence[SyntheticRow], gate: GateConfig) -> dict[str, np.ndarray]:
-    """By each gate that is set, in words, which rows it lets through, bool (N,); ValueError where a score is not recorded."""
-    found = {}
+    """Tell by each gate that is set, in words, which rows it lets through, bool (N,); ValueError where a score is not recorded."""
+    by_gate = {}
     if gate.identity is not None:
         scores = _recorded(rows, "identity_score", "identity")
         if gate.identity == "found":
-            found["identity found"] = scores > 0
+            by_gate["identity found"] = scores > 0
         else:
             lowest = np.quantile(scores, gate.identity) if rows else 0.0
-            found[f"identity without the lowest {100 * gate.identity:g} %"] = scores >= lowest
+            by_gate[f"identity without the lowest {100 * gate.identity:g} %"] = scores >= lowest
     if gate.novelty is not None:
-        found[f"novelty at least {gate.novelty:g}"] = _recorded(rows, "pose_novelty", "novelty") >= gate.novelty
-    return found
+        by_gate[f"novelty at least {gate.novelty:g}"] = _recorded(rows, "pose_novelty", "novelty") >= gate.novelty
+    return by_gate
 
 
 def keep(rows: Sequence[SyntheticRow], gate: GateConfig) -> np.ndarray:
-    """Which rows every gate lets through, bool (N,), all where none is set.
+    """Tell which rows every gate lets through, bool (N,), all where none is set.
 
     ValueError where a score that is needed is not recorded, and, with the counts, when no row is left.
     """
@@ -193,7 +193,7 @@ def _recorded(rows: Sequence[SyntheticRow], name: str, gate: str) -> np.ndarray:
 
 
 def as_gate(values: GateConfig | dict[str, Any]) -> GateConfig:
-    """A gate from its settings; ValueError in one line for what does not fit."""
+    """Make a gate from its settings; ValueError in one line for what does not fit."""
     try:
         return values if isinstance(values, GateConfig) else GateConfig.model_validate(values)
     except ValidationError as error:
@@ -251,7 +251,7 @@ def score(
 
 
 def _filled(known: Sequence[float | None], new: np.ndarray) -> np.ndarray:
-    """What is known, and in the gaps, in order, what is new."""
+    """Fill the gaps of what is known, in order, with what is new."""
     scores = np.array([np.nan if value is None else value for value in known], dtype=np.float64)
     scores[[value is None for value in known]] = new
     return scores

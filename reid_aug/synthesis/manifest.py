@@ -22,7 +22,7 @@ SCORED_BY = "identity_scored_by"
 class SyntheticRow:
     """One synthetic image: its path below the manifest's folder, the source's name, the target pose's name, its seed.
 
-    `identity_score` and `pose_novelty` are what gates go by (`reid_aug.gates`), None until they are recorded; `bytes` and
+    `identity_score` and `pose_novelty` are what gates go by (`synthesis.gates`), None until they are recorded; `bytes` and
     `sha256` are of the written file.
     """
 
@@ -83,7 +83,7 @@ class Manifest:
 
     @staticmethod
     def merge(manifests: Sequence[Manifest]) -> Manifest:
-        """The rows of several manifests made by the same things; ValueError when they differ or a path comes twice."""
+        """Join the rows of several manifests made by the same things; ValueError when they differ or a path comes twice."""
         if not manifests or any(m.made_by != manifests[0].made_by for m in manifests):
             raise ValueError("manifests to merge are made by the same generator, bank and seed, and scored by the same network")
         rows = tuple(row for m in manifests for row in m.rows)
@@ -92,13 +92,14 @@ class Manifest:
         return Manifest(rows, manifests[0].made_by)
 
     def verify(self, root: str | os.PathLike[str]) -> list[str]:
-        """What is wrong with the files below `root`, a line each: missing, changed, or no whole image. Empty when all is well."""
+        """Check the files below `root`: a line for each that is missing, changed, or no whole image; empty when all is well."""
         synthetic = [complaint for row in self.rows if (complaint := verify_row(row, Path(root)))]
-        return synthetic + [said for path, sha256 in self.files.items() if (said := _verify(path, sha256, Path(root)))]
+        beside = [complaint for path, sha256 in self.files.items() if (complaint := _verify(path, sha256, Path(root)))]
+        return synthetic + beside
 
 
 def verify_row(row: SyntheticRow, root: Path) -> str | None:
-    """What is wrong with one row's file, or None."""
+    """Say what is wrong with one row's file; None when nothing is."""
     return _verify(row.path, row.sha256, root)
 
 
@@ -118,7 +119,7 @@ def _verify(name: str, sha256: str | None, root: Path) -> str | None:
 
 
 def unfinished(rows: Iterable[SyntheticRow], root: Path) -> list[SyntheticRow]:
-    """Rows whose file is not there at the recorded length: a quick look (one listing per folder), not a check."""
+    """Find rows whose file is not there at the recorded length: a quick look (one listing per folder), not a check."""
     lengths: dict[str, dict[str, int]] = {}
     missing = []
     for row in rows:

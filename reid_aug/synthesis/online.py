@@ -159,7 +159,7 @@ class PoseRenderer:
             raise ValueError(f"the generator is on {self.device}, the images are on {images.device}: call .to({str(images.device)!r})")
 
     def _render(self, pixels: Tensor, source: Pose, target: Pose) -> Tensor:
-        """(R, 3, H, W) in [−1, 1] → the same in the target poses, through the generator's size."""
+        """Render (R, 3, H, W) in [−1, 1]: the same in the target poses, through the generator's size."""
         size, drawn_size = tuple(pixels.shape[-2:]), tuple(self.generator.size)
         fitting = pixels if size == drawn_size else F.interpolate(pixels, drawn_size, mode="bilinear", antialias=True)
         if self.generator.training:  # somebody trained it meanwhile; dropout would be noise, and batch statistics a leak
@@ -230,7 +230,7 @@ class PoseAugmentation(nn.Module):
         self.last: PoseDraw | None = None
 
     def forward(self, images: Tensor, poses: Pose, pids: Sequence[int] | Tensor | None = None) -> Tensor:
-        """`draw`, then `render`: images (B, 3, H, W) of the same size, type, device and layout; `last` says what was drawn."""
+        """Draw, then render: images (B, 3, H, W) of the same size, type, device and layout; `last` says what was drawn."""
         self.renderer.check(images, poses)
         return self.render(images, poses, self.draw(poses, pids))
 

@@ -23,7 +23,7 @@ STARTED = "manifest.started.json"
 
 
 class Renderer(Protocol):
-    """What `fill` needs: an Augmenter, or anything else that draws rows (the rendered set's truth is one)."""
+    """What `fill` needs: an Augmenter, or anything else that renders rows (a benchmark's oracle is one)."""
 
     @property
     def made_by(self) -> dict[str, Any]: ...
@@ -37,7 +37,7 @@ def fill(
     root: str | os.PathLike[str], renderer: Renderer, rows: Sequence[SyntheticRow], people: Sequence[PersonImage],
     also: Callable[[], dict[str, str]] | None = None,
 ) -> Manifest:  # fmt: skip
-    """Draw `rows` into `root` and write their manifest; what is already there, whole and of the same plan, is kept.
+    """Render `rows` into `root` and write their manifest; what is already there, whole and of the same plan, is kept.
 
     `also` puts other files there before the manifest is written, which lists them with the digests it returns.
 
@@ -74,12 +74,12 @@ def fill(
 
 
 def _plan_digest(renderer: Renderer, rows: Sequence[SyntheticRow]) -> str:
-    said = json.dumps([renderer.made_by, [(row.path, row.source, row.target, row.seed) for row in rows]], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+    content = json.dumps([renderer.made_by, [(row.path, row.source, row.target, row.seed) for row in rows]], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def opened(root: Path, plan: str) -> Manifest | None:
-    """The manifest in a folder of this plan; None where there is none yet, once the folder is marked as ours and unfinished.
+    """Open a folder of this plan and give its manifest; None where there is none yet, once the folder is marked as ours and unfinished.
 
     ValueError or FileExistsError for a folder of another plan, or that holds anything else.
     """
@@ -107,13 +107,13 @@ def finish(whole: Manifest, root: Path) -> None:
 
 
 def _survivors(root: Path, rows: Sequence[SyntheticRow]) -> dict[str, SyntheticRow]:
-    """Rows whose file is there and whole, with its length and digest."""
-    found = {}
+    """Find the rows whose file is there and whole, with its length and digest."""
+    survivors = {}
     for row in rows:
         path = root / row.path
         if path.exists() and manifest.verify_row(row, root) is None:
-            found[row.path] = _record(row, path.read_bytes())
-    return found
+            survivors[row.path] = _record(row, path.read_bytes())
+    return survivors
 
 
 def _write(root: Path, row: SyntheticRow, image: np.ndarray) -> SyntheticRow:

@@ -1,4 +1,4 @@
-"""Drawing: which target pose of the bank each synthetic image gets. Strategies by name; each a pure function."""
+"""Drawing target poses: which of the bank each synthetic image gets. Strategies by name; each a pure function."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Drawing = Callable[[PersonImage, int, int], int]
 
 
 def check_draw(draw: str) -> str:
-    """`draw` when there is such a strategy; ValueError names those there are and the nearest."""
+    """Return `draw` when there is such a strategy; ValueError names those there are and the nearest."""
     if draw not in DRAWS and not _CANONICAL.fullmatch(draw):
         raise ValueError(f"no way of drawing poses named {draw!r}; there are {', '.join(DRAWS)}{nearest(draw, list(DRAWS))}")
     return draw
@@ -36,10 +36,10 @@ Draw = Annotated[str, AfterValidator(check_draw)]
 
 
 def drawing(draw: str, people: Sequence[PersonImage], bank: PoseBank, seed: int) -> Drawing:
-    """The strategy named `draw`, ready to draw for `people`; ValueError when the bank does not fit it or the name is unknown.
+    """Make the strategy named `draw` ready to draw for `people`; ValueError when the bank does not fit it or the name is unknown.
 
     * whole: uniform over the bank.
-    * missing-views: uniform over the bank's poses in views (`views.view`) that no image of the identity shows, so that
+    * missing-views: uniform over the bank's poses in views (`data.body.view`) that no image of the identity shows, so that
       it is learnt from all sides, whose lack in training costs accuracy (Sun and Zheng, "Dissecting person
       re-identification from the viewpoint of viewpoint", CVPR 2019). An identity that shows all of them, or lacks only
       what the bank lacks too, draws from the whole bank. Its images are those among `people`: a shard holds all or none of them.
@@ -57,15 +57,19 @@ def drawing(draw: str, people: Sequence[PersonImage], bank: PoseBank, seed: int)
     if draw == "missing-views":
         return _missing_views(people, bank)
     if draw.startswith("canonical"):
-        asked = _CANONICAL.fullmatch(draw)
-        return _canonical(bank, seed, int(asked[1]) if asked else CANONICAL_POSES)
+        count = _CANONICAL.fullmatch(draw)
+        return _canonical(bank, seed, int(count[1]) if count else CANONICAL_POSES)
     if draw == "camera-aware":
         return _camera_aware(bank)
     return lambda person, index, bits: bits % len(bank)
 
 
 def hash64(*of: Hashable) -> int:
-    """64 bits that depend on these values and on nothing else."""
+    """Give 64 bits that depend on these values and on nothing else.
+
+    >>> hash64(0, "0002_c1s1_000451_03.jpg", 1)
+    4588459445057497929
+    """
     return int.from_bytes(hashlib.sha256("\n".join(map(str, of)).encode()).digest()[:8], "little")
 
 
@@ -82,22 +86,22 @@ def _missing_views(people: Sequence[PersonImage], bank: PoseBank) -> Drawing:
     def draw(person: PersonImage, index: int, bits: int) -> int:
         missing = frozenset(range(len(VIEWS))) - shown[person.pid]
         if missing not in choices:
-            found = np.flatnonzero(np.isin(in_bank, list(missing)))
-            choices[missing] = found if len(found) else np.arange(len(bank))
+            rows = np.flatnonzero(np.isin(in_bank, list(missing)))
+            choices[missing] = rows if len(rows) else np.arange(len(bank))
         return int(choices[missing][bits % len(choices[missing])])
 
     return draw
 
 
 def _views(poses: Sequence[Pose], size: tuple[int, int]) -> list[int]:
-    """The view of each pose once its image has the bank's size: a squeezed body looks narrower."""
+    """Tell the view of each pose once its image has the bank's size: a squeezed body looks narrower."""
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for i, pose in enumerate(poses):
         alike[pose.skeleton.name, pose.size].append(i)
-    found = np.full(len(poses), UNKNOWN)
+    views = np.full(len(poses), UNKNOWN)
     for rows in alike.values():
-        found[rows] = view(rescale(Pose.stack([poses[i] for i in rows]), size)).numpy()
-    return found.tolist()
+        views[rows] = view(rescale(Pose.stack([poses[i] for i in rows]), size)).numpy()
+    return views.tolist()
 
 
 def _canonical(bank: PoseBank, seed: int, poses: int) -> Drawing:
@@ -128,7 +132,7 @@ def _camera_aware(bank: PoseBank) -> Drawing:
 
 
 def poses_by_camera(bank: PoseBank) -> dict[int, list[int]]:
-    """Rows of the bank by the camera that saw them; ValueError when cameras are not known or there is only one."""
+    """Sort rows of the bank by the camera that saw them; ValueError when cameras are not known or there is only one."""
     if bank.camids is None:
         raise ValueError("camera-aware drawing needs the bank's cameras: PoseBank(names, pose, camids), or PoseBank.collect")
     seen_by: dict[int, list[int]] = defaultdict(list)
@@ -140,5 +144,5 @@ def poses_by_camera(bank: PoseBank) -> dict[int, list[int]]:
 
 
 def cameras_digest(bank: PoseBank) -> str:
-    """Twelve hex digits that change with any camera of the bank; the bank's own digest is of its poses."""
+    """Give twelve hex digits that change with any camera of the bank; the bank's own digest is of its poses."""
     return hashlib.sha256(torch.tensor(bank.camids or ()).numpy().tobytes()).hexdigest()[:12]

@@ -40,37 +40,38 @@ class LearningConfig(Config):
     """How a generator learns: from which pairs, with which weights to compare images on, for how long."""
 
     generator: GeneratorConfig = GeneratorConfig()
-    steps: PositiveInt | None = None  # default: the paper's schedule
-    perceptual: PerceptualConfig = PerceptualConfig()  # unused by papers without such terms
-    batch_size: PositiveInt = 16
-    flip: bool = True
-    jitter: JitterConfig | None = None
-    cross_camera: Literal["any", "prefer"] = "any"
-    min_gap: Annotated[float, Field(ge=0, lt=1)] = 0.0  # a pair's frames lie farther apart than this share of their clip
-    precision: str = "32-true"  # Lightning Fabric's names: 32-true, bf16-mixed, 16-mixed
-    save_every_steps: PositiveInt = 1000
-    sample_every_steps: PositiveInt = 1000
+    steps: PositiveInt | None = None  # Number of steps; None is the paper's schedule.
+    perceptual: PerceptualConfig = PerceptualConfig()  # Weights that images are compared on; unused by papers without such terms.
+    batch_size: PositiveInt = 16  # Number of pairs in a step.
+    flip: bool = True  # Whether pairs are mirrored with probability one half.
+    jitter: JitterConfig | None = None  # Random changes of a pair, both images alike.
+    cross_camera: Literal["any", "prefer"] = "any"  # Whether the target is of another camera where there is one.
+    min_gap: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Share of their clip that a pair's frames lie farther apart than.
+    precision: str = "32-true"  # Lightning Fabric's name of the precision: 32-true, bf16-mixed, 16-mixed.
+    save_every_steps: PositiveInt = 1000  # Number of steps between checkpoints.
+    sample_every_steps: PositiveInt = 1000  # Number of steps between sample sheets.
 
 
 class TrainConfig(LearningConfig):
-    """`reid-aug train`: which generator, on which people, for how long, to which folder."""
+    """Options of `reid-aug train`: which generator, on which people, for how long, to which folder."""
 
-    data: DataConfig
-    out: str
-    seed: int = 0
-    teacher: Literal["keypoints", "keypoint-rcnn"] = "keypoints"  # whose joints a generator learns that finds poses itself (MOMI-Net)
-    accelerator: str = "auto"
-    devices: int | str = 1
-    compile: bool = False
-    log_every_steps: PositiveInt = 20
-    samples: PositiveInt = 8
+    data: DataConfig  # People to learn from, and their poses.
+    out: str  # Folder of checkpoint, curves and sample sheets.
+    seed: int = 0  # Seed of everything random.
+    # Teacher of a generator that finds poses itself (MOMI-Net): the keypoint file, or torchvision's estimator.
+    teacher: Literal["keypoints", "keypoint-rcnn"] = "keypoints"
+    accelerator: str = "auto"  # Lightning Fabric's name of the kind of device.
+    devices: int | str = 1  # Number of devices, or which.
+    compile: bool = False  # Whether torch.compile is used.
+    log_every_steps: PositiveInt = 20  # Number of steps between readings of the losses.
+    samples: PositiveInt = 8  # Number of pairs on a sample sheet.
 
 
 def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None) -> Trained:
     """Train what the configuration names on its people; `config.out` holds checkpoint, curves and sample sheets."""
     torch.manual_seed(config.seed)  # weights are drawn here, before the loop seeds itself
     model = create(config.generator.name, **config.generator.options)
-    # What may be missing is asked for before images are read.
+    # Weights that may be missing are looked for before images are read.
     perceptual = _perceptual(model, config.perceptual.weights)
     taught_by = _teach(model, config.teacher)
     people = load_people(config.data) if people is None else people
@@ -117,7 +118,7 @@ def _teach(model: Generator, teacher: str) -> str | None:
 
 
 def first_pairs(stream: PairStream, count: int) -> PosePair:
-    """`count` pairs of the stream's first batches: the same on every sheet."""
+    """Take `count` pairs of the stream's first batches: the same on every sheet."""
     batches, have, step = [], 0, 0
     while have < count:
         batches.append(stream[step])
@@ -126,7 +127,7 @@ def first_pairs(stream: PairStream, count: int) -> PosePair:
 
 
 def check_perceptual(generator: GeneratorConfig, perceptual: PerceptualConfig) -> None:
-    """FileNotFoundError or ValueError when the weights that a generator's training would ask for can't be had."""
+    """Raise FileNotFoundError or ValueError when the weights that a generator's training would ask for can't be had."""
     model = create(generator.name, **generator.options)
     features, weights = model.features(), _perceptual(model, perceptual.weights)
     if features is not None and isinstance(weights, str):
@@ -134,7 +135,7 @@ def check_perceptual(generator: GeneratorConfig, perceptual: PerceptualConfig) -
 
 
 def _perceptual(model: Generator, weights: str) -> str | Perceptual:
-    """`weights`, or the Re-ID network it names: what the training loop can't know."""
+    """Return `weights`, or the Re-ID network it names, which the training loop can't know."""
     features = model.features()
     if features is None or not weights.startswith("reid:"):
         return weights

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from generators import Pose, PosePair, convert, openpose_18, rescale, warp_images
 from reid_aug.config import Config
-from reid_aug.data.pairs import _usable, pair_population
+from reid_aug.data.pairs import pair_population, with_valid_pose
 from reid_aug.data.people import JUNK, PersonImage
 from reid_aug.images import read_many, to_float
 
@@ -33,10 +33,10 @@ Interval = Annotated[tuple[float, float], AfterValidator(_from_low_to_high)]
 class JitterConfig(Config):
     """How far training pairs may be turned, scaled, shifted and (de)saturated at random, both images of a pair alike."""
 
-    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
-    scale: Interval = (1.0, 1.0)
-    shift_px: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    saturation: Interval = (1.0, 1.0)
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0  # Largest turn to either side.
+    scale: Interval = (1.0, 1.0)  # Smallest and largest factor of size.
+    shift_px: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # Largest shift to every side.
+    saturation: Interval = (1.0, 1.0)  # Smallest and largest factor of saturation; 0 is grey.
 
 
 NUMBERS = 5  # numbers that a pair's change is made of
@@ -44,7 +44,7 @@ _GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601's luma
 
 
 def jittered(pair: PosePair, draws: Tensor, config: JitterConfig) -> PosePair:
-    """The pairs changed as the numbers `draws (B, 5)` in [0, 1) say: angle, scale, shifts in x and y, saturation.
+    """Change pairs as the numbers `draws (B, 5)` in [0, 1) say: angle, scale, shifts in x and y, saturation.
 
     Both images of a pair change alike, as posewarp's released code has it: a background seen in one can be learnt from
     the other. Pixels from outside the image repeat its edge; a joint that leaves the image, or was outside it before, is not visible.
@@ -59,7 +59,7 @@ def jittered(pair: PosePair, draws: Tensor, config: JitterConfig) -> PosePair:
 
 
 def _transforms(draws: Tensor, config: JitterConfig, size: tuple[int, int]) -> Tensor:
-    """Transforms (B, 2, 3) from old to new pixels: about the image's middle, then shifted."""
+    """Make transforms (B, 2, 3) from old to new pixels: about the image's middle, then shifted."""
     both_ways = 2 * draws - 1
     angle = torch.deg2rad(both_ways[:, 0] * config.degrees)
     scale = config.scale[0] + draws[:, 1] * (config.scale[1] - config.scale[0])
@@ -76,7 +76,7 @@ def _inverse(transform: Tensor) -> Tensor:
 
 
 def _saturated(images: Tensor, factor: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1], blended with their own greys (1 − factor) to 1, as torchvision's adjust_saturation."""
+    """Blend images (B, 3, H, W) in [-1, 1] with their greys (1 − factor) to 1, as torchvision's adjust_saturation."""
     grey = (images * torch.tensor(_GREY, dtype=images.dtype)[:, None, None]).sum(1, keepdim=True)
     return (grey + factor[:, None, None, None] * (images - grey)).clamp(-1, 1)
 
@@ -122,7 +122,7 @@ class PairStream:
             raise ValueError(f"min_gap is a share of a clip's frames in [0, 1), got {min_gap}")
         self.size, self.batch_size, self.seed, self.flip = (int(size[0]), int(size[1])), batch_size, seed, flip
         self.jitter = jitter
-        self.people = _in_pairs(_usable(people, lambda p: p.split == "train" and p.pid != JUNK), people)
+        self.people = _in_pairs(with_valid_pose(people, lambda p: p.split == "train" and p.pid != JUNK), people)
         if min_gap:
             self.people.sort(key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)])
         camids = [p.camid for p in self.people] if cross_camera == "prefer" else None
@@ -134,19 +134,19 @@ class PairStream:
 
     @cached_property
     def images(self) -> Tensor:
-        """Every image of `people` as uint8 (N, 3, H, W)."""
+        """Read every image of `people` as uint8 (N, 3, H, W)."""
         return read_many([p.path for p in self.people], self.size)
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen hex digits that change with the images' names, identities and poses: what batches are drawn from."""
+        """Give sixteen hex digits that change with the images' names, identities and poses: what batches are drawn from."""
         sha = hashlib.sha256(repr([(p.name, p.pid, p.camid) for p in self.people]).encode())
         sha.update(self.pose.xy.contiguous().numpy().tobytes() + self.pose.visible.contiguous().numpy().tobytes())
         return sha.hexdigest()[:16]
 
     def __getitem__(self, step: int) -> PosePair:
-        """The batch of one step, counted from 0."""
-        pairs, flipped, draws = self._draw(step)
+        """Make the batch of one step, counted from 0."""
+        pairs, flipped, draws = self._sample(step)
         source, target = torch.from_numpy(pairs).unbind(1)
         batch = PosePair(self.images[source], self.images[target], self.pose[source], self.pose[target], self._pids[source])
         if self.flip:
@@ -154,8 +154,8 @@ class PairStream:
         batch = replace(batch, source=to_float(batch.source), target=to_float(batch.target))
         return batch if self.jitter is None else jittered(batch, torch.from_numpy(draws), self.jitter)
 
-    def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Indices (B, 2) of the step's pairs, which to mirror (B), and numbers (B, 5) in [0, 1) for what jitters them.
+    def _sample(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pick indices (B, 2) of the step's pairs, which to mirror (B), and numbers (B, 5) in [0, 1) for what jitters them.
 
         A pure function of (seed, step).
         """
@@ -170,7 +170,7 @@ class PairStream:
         return self.population.pair(numbers), (bits[1] >> np.uint64(63)).astype(bool), draws
 
     def starting_at(self, step: int) -> Iterator[PosePair]:
-        """Batches from `step` on, without end: what a resumed training reads."""
+        """Give batches from `step` on, without end: what a resumed training reads."""
         while True:
             yield self[step]
             step += 1
@@ -180,7 +180,7 @@ class PairStream:
 
 
 def _in_pairs(usable: Sequence[PersonImage], people: Sequence[PersonImage]) -> list[PersonImage]:
-    """Those whose identity has two images or more; ValueError with the reckoning when there are none."""
+    """Keep those whose identity has two images or more; ValueError with the reckoning when there are none."""
     numbers: dict[int, int] = {}
     for person in usable:
         numbers[person.pid] = numbers.get(person.pid, 0) + 1
@@ -196,7 +196,7 @@ def _in_pairs(usable: Sequence[PersonImage], people: Sequence[PersonImage]) -> l
 
 
 def _batched(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:
-    """Single poses of any size as one batch (N, K, 2) at `size`, on the skeleton they share, else on openpose_18."""
+    """Join single poses of any size to one batch (N, K, 2) at `size`, on the skeleton they share, else on openpose_18."""
     names = {pose.skeleton.name for pose in poses}
     skeleton = poses[0].skeleton if len(names) == 1 else openpose_18
     kinds: dict[tuple[str, tuple[int, int]], list[int]] = {}

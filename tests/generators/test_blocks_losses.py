@@ -22,8 +22,8 @@ def test_masked_l1_against_a_loop(shape: tuple[int, int, int, int], dtype: torch
         weight = 2.0 if mask[b, 0, r, x] else 1.0
         total += weight * abs(image[b, c, r, x].item() - target[b, c, r, x].item())
         count += 1
-    found = masked_l1(image, target, mask)
-    assert found.shape == () and found.dtype == dtype and found.item() == pytest.approx(total / count, rel=rel)
+    loss = masked_l1(image, target, mask)
+    assert loss.shape == () and loss.dtype == dtype and loss.item() == pytest.approx(total / count, rel=rel)
 
 
 def test_masked_l1_counts_the_person_twice_and_the_rest_once() -> None:

@@ -6,13 +6,20 @@ import ast
 import copy
 import inspect
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from generator_helpers import (
+    CONFIGS,
+    ROOT,
+    MakePair,
+    freeze_all_but,
+    loss_of,
+    rendered,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,10 +27,6 @@ import generators
 from generators import Generator, Pose, PosePair
 from generators.registry import generator_class
 
-MakePose = Callable[..., Pose]
-MakePair = Callable[..., PosePair]
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs" / "generators"
 # Beside the package's own, those of folders that a user named (see CONTRIBUTING.md).
 YAMLS = [*sorted(CONFIGS.glob("*.yaml")), *(p for folder in generators.folders() for p in sorted(folder.glob("*.yaml")))]
 FORBIDDEN = {"reid_aug", "benchmarks", "torchreid", "pydantic", "omegaconf", "faiss", "sklearn"}
@@ -39,22 +42,13 @@ every_generator = pytest.mark.parametrize("name", generators.names())
 
 def small(name: str) -> Generator:
     torch.manual_seed(0)
-    known = inspect.signature(generator_class(name).__init__).parameters
-    options = SMALL.get(name) or {k: v for k, v in FALLBACK.items() if k in known}
+    parameters = inspect.signature(generator_class(name).__init__).parameters
+    options = SMALL.get(name) or {k: v for k, v in FALLBACK.items() if k in parameters}
     return generators.create(name, **options)
-
-
-def draw(model: Generator, pair: PosePair) -> torch.Tensor:
-    return model(pair.source, pair.source_pose, pair.target_pose)
 
 
 def pair_for(model: Generator, a_pair: MakePair, **choices: Any) -> PosePair:
     return a_pair(skeleton=model.skeleton, size=model.size, **choices)
-
-
-def freeze_all_but(model: Generator, mover: str) -> None:
-    for name, player in model.players().items():
-        player.requires_grad_(name == mover)
 
 
 # --- drawing ---
@@ -65,7 +59,7 @@ def freeze_all_but(model: Generator, mover: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_an_image_of_the_sources_shape_and_type(name: str, batch: int, dtype: torch.dtype, a_pair: MakePair) -> None:
     model = small(name).to(dtype).eval()
-    image = draw(model, pair_for(model, a_pair, batch=batch, dtype=dtype))
+    image = rendered(model, pair_for(model, a_pair, batch=batch, dtype=dtype))
     assert image.shape == (batch, 3, *model.size) and image.dtype == dtype
     assert image.isfinite().all() and image.std() > 0
 
@@ -76,7 +70,7 @@ def test_images_stay_in_range_however_large_the_weights(name: str, a_pair: MakeP
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
-    image = draw(model, pair_for(model, a_pair, batch=4))
+    image = rendered(model, pair_for(model, a_pair, batch=4))
     assert image.isfinite().all() and image.min() >= -1 and image.max() <= 1
     assert image.abs().max() > 0.9, "the range is reached, so that its end was tried"
 
@@ -85,24 +79,24 @@ def test_images_stay_in_range_however_large_the_weights(name: str, a_pair: MakeP
 def test_a_row_alone_is_the_row_in_a_batch(name: str, a_pair: MakePair) -> None:
     model = small(name).eval()
     pair = pair_for(model, a_pair, batch=4, missing=0.3)
-    together = draw(model, pair)
+    together = rendered(model, pair)
     for row in range(4):
-        assert torch.allclose(draw(model, pair[row : row + 1])[0], together[row], atol=1e-5)
-    assert torch.allclose(draw(model, pair[torch.tensor([2, 0, 3, 1])]), together[[2, 0, 3, 1]], atol=1e-5)
+        assert torch.allclose(rendered(model, pair[row : row + 1])[0], together[row], atol=1e-5)
+    assert torch.allclose(rendered(model, pair[torch.tensor([2, 0, 3, 1])]), together[[2, 0, 3, 1]], atol=1e-5)
 
 
 @every_generator
 def test_drawing_the_same_twice_gives_the_same(name: str, a_pair: MakePair) -> None:
     model = small(name).eval()
     pair = pair_for(model, a_pair)
-    assert torch.equal(draw(model, pair), draw(model, pair))
+    assert torch.equal(rendered(model, pair), rendered(model, pair))
 
 
 @every_generator
 def test_the_drawing_follows_target_pose_and_source_colours(name: str, a_pair: MakePair) -> None:
     model = small(name).double().eval()
     pair = pair_for(model, a_pair, batch=3, missing=0.0, dtype=torch.float64)
-    image = draw(model, pair)
+    image = rendered(model, pair)
     other_pose = model(pair.source, pair.source_pose, pair.target_pose[[1, 2, 0]])
     other_colours = model(pair.source.flip(1), pair.source_pose, pair.target_pose)
     brighter = model((pair.source + 0.5).clamp(-1, 1), pair.source_pose, pair.target_pose)
@@ -144,6 +138,12 @@ def some_steps(model: Generator) -> list[int]:
     return sorted({*range(200), end // 2, end - 1, end})
 
 
+def first_and_last_move(model: Generator, player: str) -> tuple[int, int]:
+    """Return the first and the last step of its schedule at which a player moves: what it pays may change in between."""
+    steps = [step for step in some_steps(model) if player in model.turn(step)]
+    return steps[0], steps[-1]
+
+
 @every_generator
 def test_turns_name_players_and_everyone_moves_some_time(name: str) -> None:
     model = small(name)
@@ -155,8 +155,8 @@ def test_turns_name_players_and_everyone_moves_some_time(name: str) -> None:
 @every_generator
 def test_losses_are_named_finite_scalars(name: str, a_pair: MakePair) -> None:
     model = small(name)
-    for player in model.players():
-        terms = model.losses(player, pair_for(model, a_pair))
+    for player, step in [(mover, step) for mover in model.players() for step in first_and_last_move(model, mover)]:
+        terms = model.losses(player, pair_for(model, a_pair), step)
         assert terms and all(isinstance(term, str) and term for term in terms)
         assert all(value.shape == () and value.isfinite() and value.requires_grad for value in terms.values()), player
 
@@ -166,7 +166,7 @@ def test_only_the_mover_gets_a_gradient_and_all_of_it_does(name: str, a_pair: Ma
     for mover in small(name).players():
         model = small(name)
         freeze_all_but(model, mover)
-        torch.stack(list(model.losses(mover, pair_for(model, a_pair, batch=3)).values())).sum().backward()
+        loss_of(model, mover, pair_for(model, a_pair, batch=3), first_and_last_move(model, mover)[1]).backward()
         for player, module in model.players().items():
             grads = {key: p.grad for key, p in module.named_parameters()}
             if player == mover:
@@ -186,12 +186,12 @@ def without(pair: PosePair, source: torch.Tensor, target: torch.Tensor) -> PoseP
 
 
 def assert_finite_drawing_and_gradients(model: Generator, pair: PosePair) -> None:
-    image = draw(model, pair)
+    image = rendered(model, pair)
     assert image.isfinite().all() and image.min() >= -1 and image.max() <= 1
     for mover in model.players():
         model.zero_grad(set_to_none=True)
         freeze_all_but(model, mover)
-        terms = model.losses(mover, pair)
+        terms = model.losses(mover, pair, first_and_last_move(model, mover)[1])
         assert all(value.isfinite() for value in terms.values())
         torch.stack(list(terms.values())).sum().backward()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
@@ -239,30 +239,32 @@ def test_what_was_saved_loads_bit_for_bit(name: str, a_pair: MakePair, tmp_path:
     model = small(name)
     pair = pair_for(model, a_pair)
     for player in model.players():  # in train mode: buffers, such as running means, are no longer what they were made with
-        model.losses(player, pair)
+        model.losses(player, pair, first_and_last_move(model, player)[1])
     generators.save(model, tmp_path / "model.safetensors")
     loaded = generators.load(tmp_path / "model.safetensors")
     assert type(loaded) is type(model) and not loaded.training
     assert as_json(loaded.options) == as_json(model.options)
     assert loaded.size == model.size and loaded.skeleton == model.skeleton
-    ours, theirs = model.state_dict(), loaded.state_dict()
-    assert list(ours) == list(theirs) and all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert torch.equal(draw(loaded, pair), draw(model.eval(), pair))
+    state, loaded_state = model.state_dict(), loaded.state_dict()
+    assert list(state) == list(loaded_state) and all(torch.equal(state[key], loaded_state[key]) for key in state)
+    assert torch.equal(rendered(loaded, pair), rendered(model.eval(), pair))
     for player in model.players():
-        assert {k: v.item() for k, v in loaded.losses(player, pair).items()} == {k: v.item() for k, v in model.losses(player, pair).items()}
+        step = first_and_last_move(model, player)[1]
+        terms, loaded_terms = model.losses(player, pair, step), loaded.losses(player, pair, step)
+        assert {k: v.item() for k, v in loaded_terms.items()} == {k: v.item() for k, v in terms.items()}
 
 
 @every_generator
 def test_a_deep_copy_is_equal_and_its_own(name: str, a_pair: MakePair) -> None:
     model = small(name).eval()
     pair = pair_for(model, a_pair)
-    image, twin = draw(model, pair), copy.deepcopy(model)
+    image, twin = rendered(model, pair), copy.deepcopy(model)
     assert twin.options == model.options and twin.options is not model.options
-    assert torch.equal(draw(twin, pair), image)
+    assert torch.equal(rendered(twin, pair), image)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.add_(0.5)
-    assert torch.equal(draw(model, pair), image) and not torch.equal(draw(twin, pair), image)
+    assert torch.equal(rendered(model, pair), image) and not torch.equal(rendered(twin, pair), image)
     assert not {id(p) for player in twin.players().values() for p in player.parameters()} & {id(p) for p in model.parameters()}
 
 
@@ -272,16 +274,17 @@ def test_bf16_autocast_draws_and_trains(name: str, a_pair: MakePair) -> None:
     pair = pair_for(model, a_pair)
     model.eval()  # where there is noise, training draws it anew each time
     with torch.no_grad():
-        exact = draw(model, pair)
+        exact = rendered(model, pair)
         with torch.autocast("cpu", torch.bfloat16):
-            image = draw(model, pair)
+            image = rendered(model, pair)
     model.train()
     with torch.autocast("cpu", torch.bfloat16):
         assert image.isfinite().all() and image.min() >= -1 and image.max() <= 1
         assert (image.float() - exact).abs().max() < 0.1
-        totals = {player: torch.stack([v.float() for v in model.losses(player, pair).values()]).sum() for player in model.players()}
-    for total in totals.values():
-        total.backward()
+        terms = [model.losses(player, pair, first_and_last_move(model, player)[1]) for player in model.players()]
+        losses = [torch.stack([value.float() for value in values.values()]).sum() for values in terms]
+    for loss in losses:
+        loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
@@ -295,7 +298,7 @@ def test_drawing_compiles_without_a_graph_break(name: str, a_pair: MakePair) -> 
     assert explained.graph_count == 1
     torch._dynamo.reset()
     whole = torch.compile(model, backend="eager", fullgraph=True)
-    assert torch.allclose(whole(pair.source, pair.source_pose, pair.target_pose), draw(model, pair), atol=1e-6)
+    assert torch.allclose(whole(pair.source, pair.source_pose, pair.target_pose), rendered(model, pair), atol=1e-6)
     torch._dynamo.reset()
 
 
@@ -322,9 +325,9 @@ def test_every_yamls_options_build_its_generator(path: Path) -> None:
 
 
 def test_yamls_of_one_generator_differ_and_write_to_folders_of_their_own() -> None:
-    said = {path: yaml.safe_load(path.read_text()) for path in YAMLS}
-    assert len({values["out"] for values in said.values()}) == len(YAMLS)
-    assert len({json.dumps(values | {"out": ""}, sort_keys=True) for values in said.values()}) == len(YAMLS)
+    configs = {path: yaml.safe_load(path.read_text()) for path in YAMLS}
+    assert len({values["out"] for values in configs.values()}) == len(YAMLS)
+    assert len({json.dumps(values | {"out": ""}, sort_keys=True) for values in configs.values()}) == len(YAMLS)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "generators").rglob("*.py")), ids=lambda p: p.stem)

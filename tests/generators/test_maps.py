@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,25 @@ import scipy.ndimage
 import scipy.spatial
 import skimage.draw
 import torch
+from generator_helpers import MakePose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generators import Pose, Skeleton
-from generators.maps import BODY_EDGES_18, body_mask, close, disc_maps, edge_distances, gaussian_maps, joint_distances, limb_masks
+from generators.maps import (
+    BODY_EDGES_18,
+    body_mask,
+    close,
+    disc_maps,
+    edge_distances,
+    gaussian_maps,
+    joint_distances,
+    limb_masks,
+    maxima,
+    without_person,
+)
 from generators.pose import SKELETONS, coco_17, mpii_14, openpose_18, upper_7
 
-MakePose = Callable[..., Pose]
 every_skeleton = pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS)
 MAPS: dict[str, Callable[[Pose], torch.Tensor]] = {
     "gaussian": gaussian_maps, "disc": disc_maps, "body": body_mask, "limb": limb_masks, "joint distance": joint_distances,
@@ -119,9 +131,9 @@ def test_a_gaussian_is_one_at_its_joint_and_known_a_sigma_away() -> None:
 
 
 def test_gradients_of_gaussian_maps_reach_seen_joints_only() -> None:
-    draw = torch.Generator().manual_seed(0)
-    visible = torch.rand(2, 7, generator=draw) > 0.3
-    xy = (torch.rand(2, 7, 2, dtype=torch.float64, generator=draw) * 5).requires_grad_()
+    random = torch.Generator().manual_seed(0)
+    visible = torch.rand(2, 7, generator=random) > 0.3
+    xy = (torch.rand(2, 7, 2, dtype=torch.float64, generator=random) * 5).requires_grad_()
     assert torch.autograd.gradcheck(lambda t: gaussian_maps(Pose(t, visible, upper_7, (5, 4)), 1.5), (xy,))
     # Each joint's own map: all maps added up would hide a mix-up of joints, gradcheck does not.
     gaussian_maps(Pose(xy, visible, upper_7, (5, 4)), 1.5).pow(2).sum().backward()
@@ -155,24 +167,24 @@ def test_the_papers_disc_has_49_pixels_and_its_rim() -> None:
 def test_edge_distances_by_cases_and_infinite_without_a_joint(a_pose: MakePose) -> None:
     pose = a_pose(5, (), size=(20, 14), missing=0.25, dtype=torch.float64)
     edges = [*BODY_EDGES_18, (4, 4)]  # one of no length
-    found = edge_distances(pose, edges)
+    distances = edge_distances(pose, edges)
     xy, seen = pose.xy.numpy(), pose.visible.tolist()
     missing = 0
     for i, (a, b) in enumerate(edges):
         if seen[a] and seen[b]:
-            assert np.allclose(found[i], segment_distance(xy[a], xy[b], (20, 14)))
+            assert np.allclose(distances[i], segment_distance(xy[a], xy[b], (20, 14)))
         else:
             missing += 1
-            assert found[i].isinf().all() and (found[i] > 0).all()
+            assert distances[i].isinf().all() and (distances[i] > 0).all()
     assert 0 < missing < len(edges)
 
 
 def test_joint_distances_and_infinite_without_the_joint(a_pose: MakePose) -> None:
     pose = a_pose(6, (2,), size=(11, 8), missing=0.3, dtype=torch.float64)
-    found = joint_distances(pose)
+    distances = joint_distances(pose)
     for b, k, r, c in itertools.product(range(2), range(18), range(11), range(8)):
         x, y = pose.xy[b, k].tolist()
-        assert found[b, k, r, c].item() == (pytest.approx(math.hypot(c - x, r - y)) if pose.visible[b, k] else math.inf)
+        assert distances[b, k, r, c].item() == (pytest.approx(math.hypot(c - x, r - y)) if pose.visible[b, k] else math.inf)
 
 
 # --- closing ---
@@ -229,9 +241,9 @@ def body_by_hand(pose: Pose, edges: tuple[tuple[int, int], ...], radius_px: floa
 )  # fmt: skip
 def test_body_mask_by_another_road(a_pose: MakePose, seed: int, missing: float, radius_px: float, closing_px: int) -> None:
     pose = a_pose(seed, (), openpose_18, (48, 24), missing, torch.float64)
-    found = body_mask(pose, radius_px, closing_px=closing_px)
-    assert found.shape == (1, 48, 24)
-    assert np.array_equal(found[0].numpy(), body_by_hand(pose, BODY_EDGES_18, radius_px, closing_px))
+    mask = body_mask(pose, radius_px, closing_px=closing_px)
+    assert mask.shape == (1, 48, 24)
+    assert np.array_equal(mask[0].numpy(), body_by_hand(pose, BODY_EDGES_18, radius_px, closing_px))
 
 
 @pytest.mark.parametrize("skeleton", [coco_17, mpii_14, upper_7], ids=lambda s: s.name)
@@ -239,8 +251,8 @@ def test_other_skeletons_bodies_follow_their_own_edges(skeleton: Skeleton, a_pos
     pose = a_pose(7, (), skeleton, (60, 40), 0.2, torch.float64)
     expected = body_by_hand(pose, skeleton.edges, 2.0, 5)
     assert np.array_equal(body_mask(pose, 2.0)[0].numpy(), expected)
-    one = skeleton.edges[:1]
-    assert np.array_equal(body_mask(pose, 2.0, edges=one, closing_px=3)[0].numpy(), body_by_hand(pose, one, 2.0, 3))
+    edges = skeleton.edges[:1]
+    assert np.array_equal(body_mask(pose, 2.0, edges=edges, closing_px=3)[0].numpy(), body_by_hand(pose, edges, 2.0, 3))
 
 
 def test_body_mask_has_the_released_codes_23_lines_radius_and_closing(a_pose: MakePose) -> None:
@@ -277,10 +289,10 @@ def limb_by_hand(pose: Pose, limb: tuple[int, ...], radius_px: float) -> np.ndar
 @given(seed=st.integers(0, 10_000), missing=st.sampled_from([0.0, 0.3, 0.6]), radius_px=st.sampled_from([0.8, 2.0, 4.0]))
 def test_limb_masks_by_another_road(skeleton: Skeleton, a_pose: MakePose, seed: int, missing: float, radius_px: float) -> None:
     pose = a_pose(seed, (), skeleton, (48, 24), missing, torch.float64)
-    found = limb_masks(pose, radius_px)
-    assert found.shape == (len(skeleton.limbs), 48, 24)
+    masks = limb_masks(pose, radius_px)
+    assert masks.shape == (len(skeleton.limbs), 48, 24)
     for i, limb in enumerate(skeleton.limbs):
-        assert np.array_equal(found[i].numpy(), limb_by_hand(pose, limb, radius_px)), limb
+        assert np.array_equal(masks[i].numpy(), limb_by_hand(pose, limb, radius_px)), limb
 
 
 def test_a_limb_of_two_needs_both_and_a_larger_one_two() -> None:
@@ -312,3 +324,47 @@ def test_a_hull_without_area_is_the_segment_it_is(points: list[tuple[float, floa
     for a, b in itertools.combinations(np.array(points), 2):
         expected |= segment_distance(a, b, (24, 20)) <= 1.9
     assert np.array_equal(limb_masks(pose, 1.9)[4].numpy(), expected)
+
+
+# --- images at joints ---
+
+
+def test_maxima_and_their_gaussians_in_a_hand_worked_case() -> None:
+    heatmaps = torch.zeros(2, 17, 8, 6)
+    heatmaps[0, 0, 5, 2] = 0.9
+    heatmaps[0, 1, 3, 4] = 0.2  # not above the threshold
+    heatmaps[0, 2, 7, 5], heatmaps[0, 2, 0, 0] = 0.5, 0.4
+    heatmaps[1, 16, 1, 1] = heatmaps[1, 16, 2, 0] = 3.0  # the first of equals
+    pose = maxima(heatmaps, 0.2, coco_17)
+    assert pose.size == (8, 6) and pose.skeleton == coco_17
+    assert pose.visible.nonzero().tolist() == [[0, 0], [0, 2], [1, 16]]
+    assert pose.xy[pose.visible].tolist() == [[2, 5], [5, 7], [1, 1]]
+    again = gaussian_maps(pose, 1.5)
+    for y in range(8):
+        for x in range(6):
+            assert again[0, 0, y, x].item() == pytest.approx(math.exp(-((x - 2) ** 2 + (y - 5) ** 2) / (2 * 1.5**2)), rel=1e-5)
+    assert not again[0, 1].any() and not again[1, :16].any()
+    everywhere = maxima(heatmaps, -1.0, coco_17)
+    assert everywhere.visible.all() and everywhere.xy[1, 3].tolist() == [0, 0]
+
+
+def test_maxima_in_half_precision_name_the_pixel() -> None:
+    heatmaps = torch.zeros(1, 17, 128, 64, dtype=torch.bfloat16)
+    heatmaps[:, :, 101, 59] = 1
+    assert maxima(heatmaps, 0.2, coco_17).xy.unique(dim=1).tolist() == [[[59.0, 101.0]]]
+
+
+def test_the_gaussians_of_a_pose_are_found_again(a_pose: MakePose) -> None:
+    pose = a_pose(3, (4,), skeleton=coco_17, missing=0.3)
+    pose = replace(pose, xy=pose.xy.round().clamp(min=0).minimum(torch.tensor([15.0, 31.0])))
+    again = maxima(gaussian_maps(pose, 3.0), 0.2, coco_17)
+    assert torch.equal(again.visible, pose.visible) and torch.equal(again.xy, pose.xy) and 0 < pose.visible.sum() < 68
+
+
+def test_the_person_is_painted_grey_and_the_rest_left(a_pose: MakePose) -> None:
+    xy = torch.full((1, 18, 2), 16.0)
+    image = torch.ones(1, 3, 64, 32)
+    out = without_person(image, Pose(xy, torch.ones(1, 18, dtype=torch.bool), openpose_18, (64, 32)))
+    assert (out[0, :, 16, 16] == 0).all() and (out[0, :, 60, 2] == 1).all()
+    nobody = Pose(xy, torch.zeros(1, 18, dtype=torch.bool), openpose_18, (64, 32))
+    assert torch.equal(without_person(image, nobody), image)

@@ -54,8 +54,8 @@ def test_a_neighbour_outside_the_frame_does_not_count() -> None:
 
 
 def test_its_gradients() -> None:
-    draw = torch.Generator().manual_seed(0)
-    image, target = (torch.rand(1, 2, 4, 3, generator=draw, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    random = torch.Generator().manual_seed(0)
+    image, target = (torch.rand(1, 2, 4, 3, generator=random, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(lambda i, t: nearest_neighbour_l1(i, t, 3), (image, target))
     nearest_neighbour_l1(image, target, 3).sum().backward()
     assert image.grad is not None and set(image.grad.flatten().tolist()) <= {-1.0, 0.0, 1.0}

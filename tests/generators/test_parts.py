@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from generator_helpers import MakePose
 from skimage.draw import polygon2mask
 from skimage.transform import estimate_transform
 
@@ -16,7 +16,6 @@ from generators.parts import FACE, LIMBS, LOWER, TORSO, body_parts, torso_length
 from generators.pose import mirror, openpose_18
 from generators.warp import FAR_PX
 
-MakePose = Callable[..., Pose]
 SIZE = (128, 64)
 
 
@@ -53,7 +52,7 @@ NOWHERE = np.array([[1, 0, FAR_PX], [0, 1, FAR_PX]])
 
 def one_image(source: dict[str, np.ndarray], target: dict[str, np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Transforms and masks of one image, the way a script would get them (torso whole in both)."""
-    mine, theirs = scale_of(source), scale_of(target)
+    scale, target_scale = scale_of(source), scale_of(target)
     transforms, masks = [skimage_affine(*(np.array([p[j] for j in TORSO]) for p in (target, source)))], [np.ones(SIZE, bool)]
     face = [joint for joint in FACE if joint in source and joint in target]
     corners = [*face, "r_shoulder", "l_shoulder"]
@@ -62,18 +61,18 @@ def one_image(source: dict[str, np.ndarray], target: dict[str, np.ndarray]) -> t
     if seen := [target[j] for j in FACE if j in target]:
         x, y = np.mean(seen, axis=0)
         rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
-        mask = (np.abs(columns - x) <= 0.4 * theirs) & (np.abs(rows - y) <= 0.4 * theirs)
+        mask = (np.abs(columns - x) <= 0.4 * target_scale) & (np.abs(rows - y) <= 0.4 * target_scale)
     masks.append(mask)
     for start, end in LIMBS:
-        after, found, mask = 0.3 if (start, end) in LOWER else 0.1, NOWHERE, np.zeros(SIZE, bool)
+        after, transform, mask = 0.3 if (start, end) in LOWER else 0.1, NOWHERE, np.zeros(SIZE, bool)
         if start in target and end in target:
-            box = rectangle(target[start], target[end], 0.2 * theirs, after)
+            box = rectangle(target[start], target[end], 0.2 * target_scale, after)
             mask = polygon2mask(SIZE, box[:, ::-1])
             for a, b in ((start, end), (other(start), other(end))):
                 if a in source and b in source:
-                    found = skimage_affine(box, rectangle(source[a], source[b], 0.2 * mine, after))
+                    transform = skimage_affine(box, rectangle(source[a], source[b], 0.2 * scale, after))
                     break
-        transforms.append(found)
+        transforms.append(transform)
         masks.append(mask)
     return transforms, masks
 
@@ -97,14 +96,14 @@ def test_transforms_and_masks_are_those_of_a_loop_with_scikit_image(missing: flo
     assert transforms.shape == (150, 10, 2, 3) and masks.shape == (150, 10, *SIZE)
     corners = np.array([[0, 0, 1], [63, 0, 1], [0, 127, 1], [63, 127, 1]]).T
     for row in range(150):
-        expected, drawn = one_image(named(source, row), named(target, row))
+        expected, rasterised = one_image(named(source, row), named(target, row))
         for part in range(10):
             ours = transforms[row, part].numpy()
             if np.abs(expected[part]).max() > 1e3 and not np.array_equal(expected[part], NOWHERE):
                 continue  # unrelated points: nothing that a person does
             assert np.abs((ours - expected[part]) @ corners).max() < 1e-4, (row, part)
             # A pixel centre exactly on an edge is a matter of taste; random edges have few.
-            assert (masks[row, part].numpy() != drawn[part]).sum() <= 2, (row, part)
+            assert (masks[row, part].numpy() != rasterised[part]).sum() <= 2, (row, part)
 
 
 def test_limbs_are_found_by_their_joints() -> None:

@@ -19,8 +19,8 @@ NarrowVGG = Callable[..., dict[str, torch.Tensor]]
 def test_layers_are_torchvisions_after_their_relu() -> None:
     torch.manual_seed(0)
     reference = vgg19(weights=None).eval()
-    wanted = ("conv1_2", "conv2_1", "conv3_4", "conv5_4")
-    ours = VGG19(reference.state_dict(), Features(wanted))
+    layers = ("conv1_2", "conv2_1", "conv3_4", "conv5_4")
+    ours = VGG19(reference.state_dict(), Features(layers))
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     x, expected = ((images + 1) / 2 - mean) / std, {}
@@ -30,8 +30,8 @@ def test_layers_are_torchvisions_after_their_relu() -> None:
         name = {3: "conv1_2", 6: "conv2_1", 17: "conv3_4", 35: "conv5_4"}.get(index)
         if name:
             expected[name] = x.clone()
-    for name, found in zip(wanted, ours(images), strict=True):
-        assert torch.allclose(found, expected[name], atol=1e-5), name
+    for name, features in zip(layers, ours(images), strict=True):
+        assert torch.allclose(features, expected[name], atol=1e-5), name
     assert not any(p.requires_grad for p in ours.parameters())
     assert len(VGG19(reference.state_dict(), Features(("conv1_2",))).convolutions) == 2, "no deeper than asked for"
 
@@ -46,8 +46,8 @@ def test_average_pooling_is_the_mean_of_four(narrow_vgg: NarrowVGG) -> None:
 
 
 def test_layers_come_in_the_order_asked_for_and_unknown_ones_are_refused(narrow_vgg: NarrowVGG) -> None:
-    one, two = VGG19(narrow_vgg(), Features(("conv2_2", "conv1_1")))(torch.zeros(1, 3, 8, 8))
-    assert one.shape == (1, 4, 4, 4) and two.shape == (1, 2, 8, 8)
+    first, two = VGG19(narrow_vgg(), Features(("conv2_2", "conv1_1")))(torch.zeros(1, 3, 8, 8))
+    assert first.shape == (1, 4, 4, 4) and two.shape == (1, 2, 8, 8)
     with pytest.raises(ValueError, match="conv6_1"):
         Features(("conv6_1",))
     with pytest.raises(ValueError, match="layers of VGG-19"):
@@ -68,8 +68,8 @@ def test_files_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("not weights")
     torch.save({"features.0.weight": torch.zeros(2, 3, 3, 3)}, tmp_path / "half.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    for name, said in (("text.pth", "no file of weights"), ("half.pth", "features.0.bias"), ("list.pth", "no table of tensors")):
-        with pytest.raises(ValueError, match=said) as error:
+    for name, message in (("text.pth", "no file of weights"), ("half.pth", "features.0.bias"), ("list.pth", "no table of tensors")):
+        with pytest.raises(ValueError, match=message) as error:
             load_perceptual(str(tmp_path / name), Features(("conv1_1",)))
         assert name in str(error.value)
     with pytest.raises(FileNotFoundError, match="perceptual.weights=PATH"):
@@ -98,5 +98,5 @@ def test_missing_imagenet_weights_name_the_file_the_folder_and_the_option(tmp_pa
 
 
 def test_comparing_is_the_sum_of_mean_differences() -> None:
-    mine, theirs = (torch.zeros(1, 2, 2, 2), torch.zeros(1, 1, 1, 1)), (torch.full((1, 2, 2, 2), -3.0), torch.full((1, 1, 1, 1), 0.5))
-    assert compare(mine, theirs).item() == 3.5
+    features, others = (torch.zeros(1, 2, 2, 2), torch.zeros(1, 1, 1, 1)), (torch.full((1, 2, 2, 2), -3.0), torch.full((1, 1, 1, 1), 0.5))
+    assert compare(features, others).item() == 3.5

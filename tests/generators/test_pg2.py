@@ -2,23 +2,32 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
+from generator_helpers import (
+    MakePair,
+    MakePose,
+    assert_same_terms,
+    count_parameters,
+    freeze_all_but,
+    grown,
+    loss_of,
+    recorded_graphs,
+    recorded_inputs,
+    shapes_of,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators import Generator, Pose, PosePair, create
+from generators import Pose, PosePair, create
 from generators.blocks import PoseEncoder, ResidualBlock
 from generators.losses import fake_loss, masked_l1, real_loss
 from generators.maps import body_mask, disc_maps
 from generators.models.pg2 import PG2, CoordinateEncoder, Stage1, Stage2, coordinates
 from generators.pose import coco_17, mpii_14, openpose_18, upper_7
 
-MakePose = Callable[..., Pose]
-MakePair = Callable[..., PosePair]
 TINY: dict[str, Any] = {"size": (32, 16), "width": 4, "bottleneck": 4}
 CE: dict[str, Any] = {"pose_embedding": "coordinates"}
 HME: dict[str, Any] = {"pose_embedding": "heatmap-encoder"}
@@ -34,42 +43,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # the rows of the paper's Table 1, and
 every_ablation = pytest.mark.parametrize("options", ABLATIONS.values(), ids=list(ABLATIONS))
 
 
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def shapes_of(module: nn.Module, *inputs: Tensor) -> dict[str, tuple[int, ...]]:
-    """Output shape, without the batch, of every submodule by name, at one forward."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda _, __, out: shapes.__setitem__(name, tuple(out.shape[1:]))
-
-    for name, part in module.named_modules():
-        part.register_forward_hook(note(name))
-    module(*inputs)
-    return shapes
-
-
-def recorded_inputs(module: nn.Module) -> list[Tensor]:
-    seen: list[Tensor] = []
-    module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach().clone()))
-    return seen
-
-
-def freeze_all_but(model: Generator, mover: str) -> None:
-    for name, player in model.players().items():
-        player.requires_grad_(name == mover)
-
-
-def grown(model: PG2) -> PG2:
-    """Weights large enough that no part's contribution is lost in rounding."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.5)
-    return model
-
-
 # --- the paper's sizes ---
 
 
@@ -77,8 +50,9 @@ def test_parameters_at_the_papers_size() -> None:
     with torch.device("meta"):
         model = PG2()
     assert model.size == (128, 64)
-    assert (parameters(model.stage1), parameters(model.stage2), parameters(model.discriminator)) == (70_795_075, 6_058_883, 4_329_537)
-    assert parameters(model) == 70_795_075 + 6_058_883 + 4_329_537
+    counts = [count_parameters(part) for part in (model.stage1, model.stage2, model.discriminator)]
+    assert counts == [70_795_075, 6_058_883, 4_329_537]
+    assert count_parameters(model) == 70_795_075 + 6_058_883 + 4_329_537
 
 
 @pytest.mark.parametrize(
@@ -97,8 +71,8 @@ def test_parameters_at_the_papers_size() -> None:
 def test_parameters_of_every_ablation(options: dict[str, Any], counts: list[int]) -> None:
     with torch.device("meta"):
         model = PG2(**options)
-    assert [parameters(player) for player in model.players().values()] == counts
-    assert parameters(model) == sum(counts), "nothing is built that no player owns"
+    assert [count_parameters(player) for player in model.players().values()] == counts
+    assert count_parameters(model) == sum(counts), "nothing is built that no player owns"
 
 
 def test_weights_have_the_names_and_the_order_that_checkpoints_and_seeds_know() -> None:
@@ -113,7 +87,7 @@ def test_weights_have_the_names_and_the_order_that_checkpoints_and_seeds_know() 
         nn.Conv2d(8, 3, 3, padding=1), Stage2((32, 16), 4),
     )  # fmt: skip
     named = list(model.named_parameters())[: len(list(by_hand.parameters()))]
-    assert all(torch.equal(ours, theirs) for (_, ours), theirs in zip(named, by_hand.parameters(), strict=True))
+    assert all(torch.equal(ours, expected_weights) for (_, ours), expected_weights in zip(named, by_hand.parameters(), strict=True))
     with torch.device("meta"):
         names = PG2(size=(64, 32), width=2).state_dict()
     parts = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
@@ -228,9 +202,9 @@ def test_stage_one_sees_the_source_beside_discs_of_minus_one_and_one(a_pair: Mak
 def test_the_image_is_the_coarse_one_plus_a_difference_clamped(a_pair: MakePair) -> None:
     model, pair = PG2(**TINY), a_pair()
     coarse = model.coarse(pair.source, pair.target_pose)
-    drawn = coarse + model.stage2(coarse, pair.source)
+    output = coarse + model.stage2(coarse, pair.source)
     image = model(pair.source, pair.source_pose, pair.target_pose)
-    assert torch.equal(image, drawn.clamp(-1, 1)) and not torch.equal(image, coarse.clamp(-1, 1))
+    assert torch.equal(image, output.clamp(-1, 1)) and not torch.equal(image, coarse.clamp(-1, 1))
     with torch.no_grad():
         model.stage1.end.bias += 5
     assert model.coarse(pair.source, pair.target_pose).max() > 1, "what G1 learns from is not clamped"
@@ -287,20 +261,14 @@ def test_every_player_has_the_papers_adam() -> None:
 def losses_by_hand(model: PG2, pair: PosePair) -> dict[str, dict[str, Tensor]]:
     """The paper's terms, put together from G1, G2, D and the loss functions."""
     coarse = model.stage1(torch.cat([pair.source, 2 * disc_maps(pair.target_pose, model.radius_px) - 1], 1))
-    drawn = coarse + model.stage2(coarse, pair.source)
+    output = coarse + model.stage2(coarse, pair.source)
     mask = body_mask(pair.target_pose, model.radius_px)
-    real, fake = (model.discriminator(torch.cat([pair.source, image], 1)) for image in (pair.target, drawn))
+    real, fake = (model.discriminator(torch.cat([pair.source, image], 1)) for image in (pair.target, output))
     return {
         "generator1": {"pose_mask_l1": masked_l1(coarse, pair.target, mask)},
-        "generator2": {"adversarial": real_loss(fake), "pose_mask_l1": model.l1_weight * masked_l1(drawn, pair.target, mask)},
+        "generator2": {"adversarial": real_loss(fake), "pose_mask_l1": model.l1_weight * masked_l1(output, pair.target, mask)},
         "discriminator": {"real": real_loss(real), "fake": fake_loss(fake)},
     }
-
-
-def assert_same_terms(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    assert list(found) == list(expected)
-    for name, value in expected.items():
-        assert found[name].shape == () and found[name].item() == pytest.approx(value.item(), rel=1e-9), name
 
 
 @pytest.mark.parametrize("l1_weight", [10.0, 50.0])
@@ -310,17 +278,17 @@ def test_losses_are_the_papers(player: str, l1_weight: float, batch: int, a_pair
     # In eval mode, as batch norm sees other batches when its calls come in another order.
     model = grown(PG2(**TINY, l1_weight=l1_weight, radius_px=2.0)).double().eval()
     pair = a_pair(3, batch, dtype=torch.float64)
-    assert_same_terms(model.losses(player, pair), losses_by_hand(model, pair)[player])
+    assert_same_terms(model.losses(player, pair, 0), losses_by_hand(model, pair)[player])
 
 
 def test_the_triplet_of_the_released_code_weighs_half_and_two_quarters(a_pair: MakePair) -> None:
     model, pair = grown(PG2(**TINY, discriminator="triplet-released")).double().eval(), a_pair(dtype=torch.float64)
     coarse = model.coarse(pair.source, pair.target_pose)
-    drawn = coarse + model.stage2(coarse, pair.source)
-    real, source, fake = (model.discriminator(image) for image in (pair.target, pair.source, drawn))
+    output = coarse + model.stage2(coarse, pair.source)
+    real, source, fake = (model.discriminator(image) for image in (pair.target, pair.source, output))
     expected = {"real": real_loss(real) / 2, "source": fake_loss(source) / 4, "fake": fake_loss(fake) / 4}
-    assert_same_terms(model.losses("discriminator", pair), expected)
-    assert model.losses("generator2", pair)["adversarial"].item() == pytest.approx(real_loss(fake).item())
+    assert_same_terms(model.losses("discriminator", pair, 0), expected)
+    assert model.losses("generator2", pair, 0)["adversarial"].item() == pytest.approx(real_loss(fake).item())
     assert len({round(v.item(), 6) for v in expected.values()}) == 3
 
 
@@ -329,14 +297,14 @@ def test_what_each_discriminator_is_shown(a_pair: MakePair) -> None:
     model = PG2(**TINY)
     seen = recorded_inputs(model.discriminator)
     coarse = model.coarse(pair.source, pair.target_pose)
-    drawn = coarse + model.stage2(coarse, pair.source)
-    model.losses("discriminator", pair)
+    output = coarse + model.stage2(coarse, pair.source)
+    model.losses("discriminator", pair, 0)
     assert [tuple(x.shape) for x in seen] == [(2, 6, 32, 16)] * 2
     assert all(torch.equal(x[:, :3], pair.source) for x in seen), "the source comes first, beside either image"
-    assert torch.equal(seen[0][:, 3:], pair.target) and torch.equal(seen[1][:, 3:], drawn)
+    assert torch.equal(seen[0][:, 3:], pair.target) and torch.equal(seen[1][:, 3:], output)
     triplet = PG2(**TINY, discriminator="triplet-released")
     seen = recorded_inputs(triplet.discriminator)
-    triplet.losses("discriminator", pair)
+    triplet.losses("discriminator", pair, 0)
     assert [tuple(x.shape) for x in seen] == [(2, 3, 32, 16)] * 3
     assert [sum(torch.equal(x, image) for x in seen) for image in (pair.target, pair.source)] == [1, 1]
 
@@ -344,27 +312,27 @@ def test_what_each_discriminator_is_shown(a_pair: MakePair) -> None:
 def test_plain_l1_is_the_ablation_of_stage_one_only(a_pair: MakePair) -> None:
     model, pair = PG2(**TINY, stage1_loss="l1"), a_pair()
     coarse = model.coarse(pair.source, pair.target_pose)
-    terms = model.losses("generator1", pair)
+    terms = model.losses("generator1", pair, 0)
     assert list(terms) == ["l1"] and terms["l1"].item() == pytest.approx((coarse - pair.target).abs().mean().item())
     assert terms["l1"] < masked_l1(coarse, pair.target, body_mask(pair.target_pose))
-    assert "pose_mask_l1" in model.losses("generator2", pair)
+    assert "pose_mask_l1" in model.losses("generator2", pair, 0)
 
 
 def test_the_mask_is_of_the_targets_pose(a_pair: MakePair, a_pose: MakePose) -> None:
     model, pair = PG2(**TINY, radius_px=1.0), a_pair(missing=0.5)
     nobody = a_pose(0, (2,), missing=2.0)
     swapped = PosePair(pair.source, pair.target, nobody, pair.target_pose, pair.identity)
-    assert torch.equal(model.losses("generator1", swapped)["pose_mask_l1"], model.losses("generator1", pair)["pose_mask_l1"])
+    assert torch.equal(model.losses("generator1", swapped, 0)["pose_mask_l1"], model.losses("generator1", pair, 0)["pose_mask_l1"])
     alone = PosePair(pair.source, pair.target, pair.source_pose, nobody, pair.identity)
     plain = (model.coarse(pair.source, nobody) - pair.target).abs().mean()
-    assert model.losses("generator1", alone)["pose_mask_l1"].item() == pytest.approx(plain.item()), "no person, no mask"
+    assert model.losses("generator1", alone, 0)["pose_mask_l1"].item() == pytest.approx(plain.item()), "no person, no mask"
 
 
 @pytest.mark.parametrize("player", ["discriminator", "generator2"])
 def test_stage_one_rests_in_stage_two(player: str, a_pair: MakePair) -> None:
     model = PG2(**TINY)
     freeze_all_but(model, player)
-    torch.stack(list(model.losses(player, a_pair()).values())).sum().backward()
+    loss_of(model, player, a_pair()).backward()
     assert all(p.grad is None for p in model.stage1.parameters())
     assert all(p.grad is not None for p in model.players()[player].parameters())
 
@@ -373,13 +341,13 @@ def test_in_stage_two_the_drawing_improves_against_the_discriminator(a_pair: Mak
     """The adversarial term pays the generator for looking real: its gradient raises D's logit of the drawing."""
     model, pair = PG2(**TINY).eval(), a_pair()
     freeze_all_but(model, "generator2")
-    term = model.losses("generator2", pair)["adversarial"]
+    term = model.losses("generator2", pair, 0)["adversarial"]
     term.backward()
     with torch.no_grad():
         for p in model.stage2.parameters():
             assert p.grad is not None
             p -= 0.05 * p.grad / (p.grad.norm() + 1e-12)
-    assert model.losses("generator2", pair)["adversarial"] < term
+    assert model.losses("generator2", pair, 0)["adversarial"] < term
 
 
 # --- ablations ---
@@ -401,8 +369,8 @@ def test_coordinates_by_an_obvious_loop(skeleton: Any, a_pose: MakePose) -> None
 def test_the_frames_corners_are_coordinates_of_one() -> None:
     xy = torch.zeros(1, 18, 2)
     xy[0, :3] = torch.tensor([[-0.5, -0.5], [15.5, 31.5], [7.5, 15.5]])
-    found = coordinates(Pose(xy, torch.ones(1, 18, dtype=torch.bool), openpose_18, (32, 16)))
-    assert found[0, :9].tolist() == [-1, -1, 1, 1, 1, 1, 0, 0, 1]
+    numbers = coordinates(Pose(xy, torch.ones(1, 18, dtype=torch.bool), openpose_18, (32, 16)))
+    assert numbers[0, :9].tolist() == [-1, -1, 1, 1, 1, 1, 0, 0, 1]
 
 
 @pytest.mark.parametrize("embedding", ["coordinates", "heatmap-encoder"])
@@ -466,8 +434,8 @@ def test_the_one_stage_model_pays_stage_twos_terms(loss: str, a_pair: MakePair) 
         "pose-mask": {"pose_mask_l1": 7 * masked_l1(coarse, pair.target, body_mask(pair.target_pose))},
         "l1": {"l1": 7 * (coarse - pair.target).abs().mean()},
     }[loss]
-    assert_same_terms(model.losses("generator1", pair), {"adversarial": real_loss(fake), **pixels})
-    assert_same_terms(model.losses("discriminator", pair), {"real": real_loss(real), "fake": fake_loss(fake)})
+    assert_same_terms(model.losses("generator1", pair, 0), {"adversarial": real_loss(fake), **pixels})
+    assert_same_terms(model.losses("discriminator", pair, 0), {"real": real_loss(real), "fake": fake_loss(fake)})
 
 
 @every_ablation
@@ -480,7 +448,7 @@ def test_ablations_teach_the_mover_all_of_it_and_stay_finite(options: dict[str, 
         for mover in PG2(**TINY, **options).players():
             model = PG2(**TINY, **options)
             freeze_all_but(model, mover)
-            torch.stack(list(model.losses(mover, pair).values())).sum().backward()
+            loss_of(model, mover, pair).backward()
             for player, module in model.players().items():
                 grads = [p.grad for p in module.parameters()]
                 assert all((g is not None and g.isfinite().all()) if player == mover else g is None for g in grads), (player, mover)
@@ -510,40 +478,33 @@ def test_embedded_poses_compile_without_a_graph_break(options: dict[str, Any], a
 # --- what one turn's players share ---
 
 
-def counted(module: nn.Module) -> list[bool]:
-    """Grows by one at each forward: whether its output carries a graph."""
-    calls: list[bool] = []
-    module.register_forward_hook(lambda _, __, out: calls.append(out.requires_grad))
-    return calls
-
-
 def test_a_turn_of_stage_two_draws_once_and_keeps_no_graph_of_stage_one(a_pair: MakePair) -> None:
     model, pair = PG2(**TINY), a_pair()
-    first, second = counted(model.stage1), counted(model.stage2)
+    first, second = recorded_graphs(model.stage1), recorded_graphs(model.stage2)
     with model.sharing():
         for player in model.turn(model.stage1_steps):
-            model.losses(player, pair)
+            model.losses(player, pair, 0)
     assert (first, second) == ([False], [True])
     for player in ("discriminator", "generator2"):
-        model.losses(player, pair)
+        model.losses(player, pair, 0)
     assert len(first) == len(second) == 3, "outside a turn everyone draws anew"
 
 
 @pytest.mark.parametrize("stages", ["G1+D", "G1+G2+D"])
 def test_the_discriminator_does_not_teach_the_drawing_that_is_shared(stages: str, a_pair: MakePair) -> None:
     pair = a_pair()
-    drawer = "generator1" if stages == "G1+D" else "generator2"
+    mover = "generator1" if stages == "G1+D" else "generator2"
 
     def gradients(shared: bool) -> tuple[list[Tensor | None], list[Tensor]]:
         torch.manual_seed(1)
         model = PG2(**TINY, stages=stages)
-        movers = [model.players()[name] for name in ("discriminator", drawer)]
+        movers = [model.players()[name] for name in ("discriminator", mover)]
         model.stage1.requires_grad_(stages == "G1+D")
         with model.sharing() if shared else contextlib.nullcontext():
-            torch.stack(list(model.losses("discriminator", pair).values())).sum().backward()
+            loss_of(model, "discriminator", pair).backward()
             early = [p.grad for p in movers[1].parameters()]
             movers[0].requires_grad_(False)
-            torch.stack(list(model.losses(drawer, pair).values())).sum().backward()
+            loss_of(model, mover, pair).backward()
         return early, [p.grad for p in movers[1].parameters() if p.grad is not None]
 
     (early, ours), (_, alone) = gradients(True), gradients(False)

@@ -20,28 +20,28 @@ Differs from the paper: there is none.
 """
 import torch
 from torch import nn
-from generators.base import Generator
+from generators import Generator, gaussian_maps, keeps_options
 from generators.losses import fake_loss, real_loss
-from generators.maps import gaussian_maps
 
 class Sixth(Generator):
     """One convolution."""
 
     paper = "Nobody et al. 2021"
 
+    @keeps_options
     def __init__(self, size=(64, 32), width=8, steps=3):
         super().__init__()
         self.size, self.steps = tuple(size), steps
-        self.draw = nn.Sequential(nn.Conv2d(39, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 3, 3, padding=1))
+        self.net = nn.Sequential(nn.Conv2d(39, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 3, 3, padding=1))
         self.critic = nn.Conv2d(6, 1, 4, stride=4)
 
     def forward(self, source, source_pose, target_pose):
         self.check(source, source_pose, target_pose)
         maps = [gaussian_maps(pose, 3.0).to(source.dtype) for pose in (source_pose, target_pose)]
-        return torch.tanh(3 * self.draw(torch.cat((source, *maps), dim=1)))
+        return torch.tanh(3 * self.net(torch.cat((source, *maps), dim=1)))
 
     def players(self):
-        return {"generator": self.draw, "discriminator": self.critic}
+        return {"generator": self.net, "discriminator": self.critic}
 
     def turn(self, step):
         return ("discriminator", "generator")
@@ -49,12 +49,12 @@ class Sixth(Generator):
     def schedule_steps(self):
         return self.steps
 
-    def losses(self, player, pair):
-        drawn = self.share("drawn", lambda: self(pair.source, pair.source_pose, pair.target_pose))
-        seen = lambda image: self.critic(torch.cat((pair.source, image), dim=1))
+    def losses(self, player, pair, step):
+        image = self.share("image", lambda: self(pair.source, pair.source_pose, pair.target_pose))
+        judge = lambda images: self.critic(torch.cat((pair.source, images), dim=1))
         if player == "discriminator":
-            return {"real": real_loss(seen(pair.target)), "fake": fake_loss(seen(drawn.detach()))}
-        return {"adversarial": real_loss(seen(drawn)), "l1": (drawn - pair.target).abs().mean()}
+            return {"real": real_loss(judge(pair.target)), "fake": fake_loss(judge(image.detach()))}
+        return {"adversarial": real_loss(judge(image)), "l1": (image - pair.target).abs().mean()}
 '''
 YAML = "generator:\n  name: sixth\n  size: [64, 32]\n  width: 8\n  steps: 3\nout: runs/sixth\nbatch_size: 4\n"
 
@@ -84,7 +84,7 @@ def test_every_shared_test_takes_it_up(folder: Path) -> None:
 
 def test_tests_of_other_rooms_take_it_up(folder: Path) -> None:
     """What it draws in a batch is drawn again from the record, as every generator's is."""
-    done = run(folder, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/reid_aug/test_online.py", "-k", "sixth")
+    done = run(folder, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "tests/reid_aug/synthesis/test_online.py", "-k", "sixth")
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
 
 

@@ -6,15 +6,14 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
+from generator_helpers import MakePair, MakePose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators import Pose, PosePair, Skeleton
+from generators import Pose, Skeleton
 from generators.maps import disc_maps
 from generators.pose import SKELETONS, coco_17, convert, mirror, mpii_14, openpose_18, rescale, upper_7
 
-MakePose = Callable[..., Pose]
-MakePair = Callable[..., PosePair]
 every_skeleton = pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS)
 FACE = ("nose", "r_eye", "l_eye", "r_ear", "l_ear")
 sizes = st.tuples(st.integers(1, 300), st.integers(1, 300))
@@ -253,8 +252,8 @@ POSSIBLE = [
 
 
 def test_what_converts_to_what() -> None:
-    found = {(a.name, b.name) for a, b in POSSIBLE if a is not b}
-    assert found == {
+    names = {(a.name, b.name) for a, b in POSSIBLE if a is not b}
+    assert names == {
         ("openpose_18", "coco_17"), ("coco_17", "openpose_18"), ("openpose_18", "mpii_14"), ("coco_17", "mpii_14"),
         ("openpose_18", "upper_7"), ("coco_17", "upper_7"), ("mpii_14", "upper_7"),
     }  # fmt: skip
@@ -359,6 +358,6 @@ def test_to_moves_everything_and_keeps_the_values(a_pair: MakePair) -> None:
     assert torch.equal(moved.source, pair.source) and moved.source.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(moved.target, pair.target) and moved.target.is_contiguous(memory_format=torch.channels_last)
     assert same(moved.source_pose, pair.source_pose) and same(moved.target_pose, pair.target_pose)
-    there = pair.to("meta")
-    everything = (there.source, there.target, there.source_pose.xy, there.target_pose.visible, there.identity)
+    moved = pair.to("meta")
+    everything = (moved.source, moved.target, moved.source_pose.xy, moved.target_pose.visible, moved.identity)
     assert {tensor.device.type for tensor in everything} == {"meta"}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,50 +8,30 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from generator_helpers import (
+    CONFIGS,
+    MakePair,
+    MakePose,
+    assert_same_terms,
+    count_parameters,
+    freeze_all_but,
+    loss_of,
+    recorded_calls,
+    shapes_of,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import generators
-from generators import Generator, Pose, PosePair, create
+from generators import PosePair, create
 from generators.losses import fake_loss, real_loss
-from generators.maps import gaussian_maps, limb_prior
+from generators.maps import gaussian_maps
 from generators.models.posewarp import VGG_LAYERS, Discriminator, Drawing, Limbs, PoseWarp, UNet
 from generators.perceptual import VGG19, Features, Perceptual
-from generators.pose import mpii_14, openpose_18, rescale, upper_7
+from generators.pose import mpii_14, openpose_18, rescale
 
-MakePose = Callable[..., Pose]
-MakePair = Callable[..., PosePair]
 TINY: dict[str, Any] = {"size": (32, 16), "width": 4}
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "generators"
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def shapes_of(module: nn.Module, *inputs: Tensor) -> dict[str, tuple[int, ...]]:
-    """Output shape, without the batch, of every submodule by name, at one forward."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda _, __, out: shapes.__setitem__(name, tuple(out.shape[1:]))
-
-    for name, part in module.named_modules():
-        part.register_forward_hook(note(name))
-    module(*inputs)
-    return shapes
-
-
-def recorded(module: nn.Module) -> list[tuple[Tensor, ...]]:
-    """What the module was given, and at the end what it made of it."""
-    seen: list[tuple[Tensor, ...]] = []
-    module.register_forward_hook(lambda _, inputs, out: seen.append((*inputs, out)))
-    return seen
-
-
-def freeze_all_but(model: Generator, mover: str) -> None:
-    for name, player in model.players().items():
-        player.requires_grad_(name == mover)
+BOTH = 100_005  # a step at which discriminator and generator move
 
 
 def a_14_pair(a_pair: MakePair, seed: int = 0, batch: int = 2, **choices: Any) -> PosePair:
@@ -90,15 +69,15 @@ def test_parameters_at_the_papers_size(skeleton: str, joints: int, limbs: int) -
     assert model.size == (256, 256) and model.discriminator is not None
     drawing = model.drawing
     a, c, d = unet_parameters(3, joints, 32), unet_parameters(3 * limbs, joints, 64), unet_parameters(4, joints, 64)
-    assert (parameters(drawing.segment), parameters(drawing.foreground), parameters(drawing.background)) == (a, c, d)
+    assert (count_parameters(drawing.segment), count_parameters(drawing.foreground), count_parameters(drawing.background)) == (a, c, d)
     heads = convolution(32, limbs + 1) + convolution(64, 4) + convolution(64, 3)
     judge = (256 * 64 + 1) * 256 + 257 * 256 + 257
     deep = convolution(128, 256) + 3 * convolution(256, 256)
     discriminator = convolution(3, 64, 5) + convolution(64 + 2 * joints, 128, 5) + deep + judge
-    assert parameters(model.players()["generator"]) == a + c + d + heads
-    assert parameters(model.players()["discriminator"]) == discriminator
+    assert count_parameters(model.players()["generator"]) == a + c + d + heads
+    assert count_parameters(model.players()["discriminator"]) == discriminator
     if skeleton == "mpii_14":
-        assert (parameters(drawing), discriminator) == (7_863_314, 6_625_409)
+        assert (count_parameters(drawing), discriminator) == (7_863_314, 6_625_409)
 
 
 @pytest.mark.parametrize(("size", "downs"), [((256, 256), 5), ((128, 64), 4), ((64, 32), 3), ((32, 16), 2)])
@@ -161,71 +140,6 @@ def test_a_unet_written_out(downs: int) -> None:
 # --- maps and transforms ---
 
 
-def slow_prior(xy: np.ndarray, limbs: list[list[int]], size: tuple[int, int], scale: float = 1.0) -> np.ndarray:
-    """Pixel by pixel, an angle and a quadratic form at a time: NOTES' formula on images 256 · `scale` high."""
-    masks = np.zeros((len(limbs) + 1, *size))
-    for i, limb in enumerate(limbs):
-        p = xy[limb]
-        if len(limb) == 4:
-            p = np.stack([(p[0] + p[1]) / 2, (p[2] + p[3]) / 2])
-        elif len(limb) == 3:
-            p = np.stack([p[0], (p[1] + p[2]) / 2])
-        middle = (p[0] + p[1]) / 2
-        length2 = (p[1, 0] - p[0, 0]) ** 2 + (p[1, 1] - p[0, 1]) ** 2
-        along, across = max(5 * scale**2, length2 / 1.5), ((13 if len(limb) == 4 else 11) * scale) ** 2
-        angle = np.arctan2(p[1, 1] - p[0, 1], p[1, 0] - p[0, 0])
-        for row in range(size[0]):
-            for column in range(size[1]):
-                dx, dy = column - middle[0], row - middle[1]
-                u, v = np.cos(angle) * dx + np.sin(angle) * dy, -np.sin(angle) * dx + np.cos(angle) * dy
-                masks[i + 1, row, column] = np.exp(-(u**2) / (2 * along) - v**2 / (2 * across))
-        masks[i + 1] /= masks[i + 1].max() + 1e-6
-    masks[0] = 1 - masks[1:].max(0)
-    return masks
-
-
-@pytest.mark.parametrize("skeleton", [mpii_14, upper_7])
-@pytest.mark.parametrize("size", [(32, 16), (20, 33)])
-def test_the_prior_is_the_slow_loops(skeleton: Any, size: tuple[int, int], a_pose: MakePose) -> None:
-    pose = a_pose(3, (2,), skeleton, size, dtype=torch.float64)
-    found = Limbs(skeleton).prior(pose, 11 / 8, 13 / 8, 5 / 64)
-    assert found.shape == (2, 1 + len(skeleton.limbs), *size)
-    for row in range(2):
-        expected = slow_prior(pose.xy[row].numpy(), [list(limb) for limb in skeleton.limbs], size, 1 / 8)
-        assert np.allclose(found[row].numpy(), expected, atol=1e-12)
-    assert found.min() >= 0 and found.max() <= 1 and found[:, 1:].amax((-2, -1)).min() > 0.99
-
-
-def test_the_prior_by_hand() -> None:
-    """A limb of 12 pixels to the lower right of 45°, at 256 rows: variance 96 along, 121 across."""
-    ends = torch.tensor([[[10.0, 20.0]]]), torch.tensor([[[10.0 + 12 * 0.5**0.5, 20.0 + 12 * 0.5**0.5]]])
-    middle = (ends[0] + ends[1]) / 2
-    prior = limb_prior(*(e.double() - middle.double() + 30 for e in ends), torch.tensor([[True]]), (64, 64), torch.tensor([11.0]), 5.0)
-    limb = prior[0, 1]
-    assert limb[30, 30].item() == pytest.approx(1 / (1 + 1e-6))
-    assert (limb[33, 33] / limb[30, 30]).item() == pytest.approx(np.exp(-18 / (2 * 144 / 1.5)), abs=1e-6), "along it"
-    assert (limb[33, 27] / limb[30, 30]).item() == pytest.approx(np.exp(-18 / (2 * 121)), abs=1e-6), "across it"
-    assert torch.equal(prior[0, 0], 1 - limb)
-    short = limb_prior(*(torch.full((1, 1, 2), 30.0) for _ in range(2)), torch.tensor([[True]]), (64, 64), torch.tensor([11.0]), 5.0)
-    assert short[0, 1, 30, 32].item() == pytest.approx(np.exp(-4 / (2 * 5)), rel=1e-5), "no shorter than √5 along"
-
-
-def test_a_limb_with_a_missing_joint_has_no_prior(a_pose: MakePose) -> None:
-    pose = a_pose(0, (1,), mpii_14)
-    wrist, hip = mpii_14.index("r_wrist"), mpii_14.index("l_hip")
-    visible = pose.visible.clone()
-    visible[:, [wrist, hip]] = False
-    prior = Limbs(mpii_14).prior(replace(pose, visible=visible), 2.0, 2.0, 0.1)
-    whole = Limbs(mpii_14).prior(pose, 2.0, 2.0, 0.1)
-    gone = [1 + i for i, limb in enumerate(mpii_14.limbs) if wrist in limb or hip in limb]
-    assert len(gone) == 3
-    for channel in range(1, 11):
-        assert torch.equal(prior[:, channel], torch.zeros_like(prior[:, channel]) if channel in gone else whole[:, channel])
-    assert torch.equal(prior[:, 0], 1 - prior[:, 1:].amax(1))
-    none = Limbs(mpii_14).prior(replace(pose, visible=torch.zeros_like(visible)), 2.0, 2.0, 0.1)
-    assert (none[:, 0] == 1).all() and not none[:, 1:].any()
-
-
 def test_what_pixels_options_mean_at_another_height(a_pose: MakePose) -> None:
     with torch.device("meta"):
         paper, half = PoseWarp(), PoseWarp(size=(128, 64))
@@ -241,40 +155,6 @@ def test_what_pixels_options_mean_at_another_height(a_pose: MakePose) -> None:
     kept = ((middles >= 0) & (middles <= 63)).all(-1)
     difference = (a - b[..., ::2, ::2]).abs().amax((-2, -1))[:, 1:][:, inside]
     assert kept.sum() >= 10 and difference[kept].max() < 1e-9
-
-
-def test_autocast_does_not_move_limbs(a_pose: MakePose) -> None:
-    pose, limbs = a_pose(0, (3,), mpii_14, (256, 256)), Limbs(mpii_14)
-    exact = limbs.prior(pose, 11, 13, 5), *limbs.transforms(pose, pose[[1, 2, 0]])
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = limbs.prior(pose, 11, 13, 5), *limbs.transforms(pose, pose[[1, 2, 0]])
-    assert all(torch.equal(a, b) for a, b in zip(exact, rough, strict=True))
-
-
-def test_transforms_are_each_limbs_least_squares_from_target_to_source(a_pose: MakePose) -> None:
-    source, target = (a_pose(seed, (2,), mpii_14, (64, 64), dtype=torch.float64) for seed in (1, 2))
-    found, moves = Limbs(mpii_14).transforms(source, target)
-    assert found.shape == (2, 10, 2, 3) and moves.all()
-    for row in range(2):
-        for i, limb in enumerate(mpii_14.limbs):
-            t, s = target.xy[row, list(limb)].numpy(), source.xy[row, list(limb)].numpy()
-            # x' = a x − b y + c, y' = b x + a y + d
-            system = np.concatenate([[[x, -y, 1, 0], [y, x, 0, 1]] for x, y in t])
-            a, b, c, d = np.linalg.lstsq(system, s.reshape(-1), rcond=None)[0]
-            assert np.allclose(found[row, i].numpy(), [[a, -b, c], [b, a, d]], atol=1e-8)
-            if len(limb) == 2:
-                assert np.allclose(t @ found[row, i, :, :2].numpy().T + found[row, i, :, 2].numpy(), s, atol=1e-8)
-
-
-def test_a_limb_moves_when_both_poses_have_all_of_it(a_pose: MakePose) -> None:
-    pose, limbs = a_pose(0, (1,), mpii_14), Limbs(mpii_14)
-    for joint in range(14):
-        visible = pose.visible.clone()
-        visible[:, joint] = False
-        one_less, touched = replace(pose, visible=visible), torch.tensor([[joint in limb for limb in mpii_14.limbs]])
-        for pair in ((one_less, pose), (pose, one_less)):
-            assert torch.equal(limbs.transforms(*pair)[1], ~touched)
-    assert not limbs.transforms(pose, replace(pose, xy=torch.full_like(pose.xy, 7.0)))[1].any(), "a point has no direction"
 
 
 def test_heatmaps_are_at_half_resolution_and_empty_outside(a_pose: MakePose) -> None:
@@ -327,8 +207,9 @@ def test_what_each_module_is_given_and_how_the_image_is_put_together(a_pair: Mak
     model = PoseWarp(**TINY, noise_sigma=0.7).double().eval()
     pair = a_14_pair(a_pair, missing=0.1, dtype=torch.float64)
     part = model.drawing
-    a, c, d = recorded(part.segment), recorded(part.foreground), recorded(part.background)
-    logits, fg, mask, bg = (recorded(m) for m in (part.limb_logits, part.foreground_image, part.foreground_mask, part.background_image))
+    a, c, d = recorded_calls(part.segment), recorded_calls(part.foreground), recorded_calls(part.background)
+    heads = part.limb_logits, part.foreground_image, part.foreground_mask, part.background_image
+    logits, fg, mask, bg = (recorded_calls(head) for head in heads)
     image = model(pair.source, pair.source_pose, pair.target_pose)
     source_maps, target_maps = model.heatmaps(pair.source_pose), model.heatmaps(pair.target_pose)
     assert torch.equal(a[0][0], pair.source) and torch.equal(a[0][1], source_maps)
@@ -348,22 +229,22 @@ def test_what_each_module_is_given_and_how_the_image_is_put_together(a_pair: Mak
 
 def test_noise_is_fresh_in_training_fixed_in_drawing_and_off_at_zero(a_pair: MakePair) -> None:
     pair, model = a_14_pair(a_pair), PoseWarp(**TINY)
-    seen = recorded(model.drawing.background)
+    seen = recorded_calls(model.drawing.background)
 
-    def drawn(model: PoseWarp) -> Tensor:
+    def render(model: PoseWarp) -> Tensor:
         return model(pair.source, pair.source_pose, pair.target_pose)
 
-    assert not torch.equal(drawn(model), drawn(model)) and not torch.equal(seen[0][0], seen[1][0])
+    assert not torch.equal(render(model), render(model)) and not torch.equal(seen[0][0], seen[1][0])
     model.eval()
     torch.manual_seed(1)
-    first = drawn(model)
+    first = render(model)
     torch.manual_seed(2)
-    assert torch.equal(drawn(model), first)
+    assert torch.equal(render(model), first)
     assert model.pattern.std().item() == pytest.approx(1, abs=0.1) and model.pattern.mean().abs() < 0.1
     assert torch.equal(PoseWarp(**TINY).pattern, model.pattern) and "pattern" not in model.state_dict()
     silent = PoseWarp(**TINY, noise_sigma=0.0)
-    seen = recorded(silent.drawing.background)
-    assert torch.equal(drawn(silent), drawn(silent))
+    seen = recorded_calls(silent.drawing.background)
+    assert torch.equal(render(silent), render(silent))
     assert torch.equal(seen[0][0][:, :3], pair.source * seen[0][0][:, 3:]), "the released code's input"
 
 
@@ -378,7 +259,7 @@ def test_gradients_of_what_moves(a_pair: MakePair) -> None:
     small = transform * torch.tensor([1.0, 1.0, 0.2], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda s, m: model.drawing.moved(s, m, small, moves), (source, masks))
     freeze_all_but(model, "generator")
-    model.losses("generator", pair)["l1_in_place_of_vgg"].backward()
+    model.losses("generator", pair, BOTH)["l1_in_place_of_vgg"].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.drawing.segment.parameters())
 
 
@@ -386,7 +267,7 @@ def test_gradients_of_what_moves(a_pair: MakePair) -> None:
 def test_without_a_pose_there_is_no_limb_but_an_image(where: str, a_pair: MakePair) -> None:
     pair, model = a_14_pair(a_pair), PoseWarp(**TINY).eval()
     nobody = replace(pair.source_pose, visible=torch.zeros_like(pair.source_pose.visible))
-    seen = recorded(model.drawing.foreground)
+    seen = recorded_calls(model.drawing.foreground)
     image = model(pair.source, nobody if where == "source" else pair.source_pose, nobody if where == "target" else pair.target_pose)
     assert not seen[0][0].any() and image.isfinite().all() and image.std() > 0
 
@@ -397,7 +278,7 @@ def test_other_sizes_and_skeletons_draw_a_batch_of_one(skeleton: str, size: tupl
     model = PoseWarp(size=size, width=2, skeleton=skeleton).double()
     pair = a_pair(batch=1, skeleton=model.skeleton, size=size, dtype=torch.float64)
     assert model(pair.source, pair.source_pose, pair.target_pose).shape == (1, 3, *size)
-    assert model.losses("discriminator", pair)["real"].dtype == torch.float64
+    assert model.losses("discriminator", pair, BOTH)["real"].dtype == torch.float64
 
 
 def test_openpose_poses_are_turned_into_fourteen_joints(a_pair: MakePair) -> None:
@@ -426,7 +307,7 @@ def test_without_a_second_stage_there_is_no_discriminator(a_pair: MakePair) -> N
     model = PoseWarp(**TINY, pretrain_steps=2, gan_steps=0)
     assert list(model.players()) == ["generator"] and model.schedule_steps() == 2
     assert model.turn(0) == model.turn(5) == ("generator",)
-    assert list(model.losses("generator", a_14_pair(a_pair))) == ["l1_in_place_of_vgg"]
+    assert list(model.losses("generator", a_14_pair(a_pair), BOTH)) == ["l1_in_place_of_vgg"]
     assert not any("discriminator" in key for key in model.state_dict())
 
 
@@ -434,20 +315,20 @@ def test_the_generator_pays_the_discriminator_in_the_second_stage_only(a_pair: M
     model, pair = PoseWarp(**TINY, pretrain_steps=2, warmup_steps=1, gan_steps=3), a_14_pair(a_pair)
     expected = {0: ["l1_in_place_of_vgg"], 1: ["l1_in_place_of_vgg"], 3: ["l1_in_place_of_vgg", "adversarial"]}
     for step, terms in expected.items():
-        assert "generator" in model.turn(step) and list(model.losses("generator", pair)) == terms
+        assert "generator" in model.turn(step) and list(model.losses("generator", pair, step)) == terms
 
 
 def test_one_drawing_a_turn(a_pair: MakePair) -> None:
     model, pair = PoseWarp(**TINY), a_14_pair(a_pair)
-    drawn, judged = recorded(model.drawing), recorded(model.discriminator)  # type: ignore[arg-type]
+    renders, judged = recorded_calls(model.drawing), recorded_calls(model.discriminator)  # type: ignore[arg-type]
     with model.sharing(model.players().values()):
         for player in ("discriminator", "generator"):
             freeze_all_but(model, player)
-            torch.stack(list(model.losses(player, pair).values())).sum().backward()
+            loss_of(model, player, pair, BOTH).backward()
             assert all(p.grad is not None for p in model.players()[player].parameters())
             assert player == "generator" or all(p.grad is None for p in model.drawing.parameters())
-    assert len(drawn) == 1 and len(judged) == 3
-    assert torch.equal(judged[0][0], pair.target) and all(torch.equal(call[0], drawn[0][-1]) for call in judged[1:])
+    assert len(renders) == 1 and len(judged) == 3
+    assert torch.equal(judged[0][0], pair.target) and all(torch.equal(call[0], renders[0][-1]) for call in judged[1:])
     for call in judged:
         assert torch.equal(call[1], model.heatmaps(pair.source_pose)) and torch.equal(call[2], model.heatmaps(pair.target_pose))
 
@@ -470,12 +351,6 @@ def test_weights_begin_as_keras_does() -> None:
             assert 0.8 * bound < layer.weight.abs().max() <= bound
 
 
-def assert_same_terms(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    assert list(found) == list(expected)
-    for name, value in expected.items():
-        assert found[name].shape == () and found[name].item() == pytest.approx(value.item(), rel=1e-9), name
-
-
 @pytest.mark.parametrize("batch", [1, 3])
 def test_losses_are_the_papers(batch: int, a_pair: MakePair) -> None:
     model, pair = PoseWarp(**TINY, l1_weight=3.0).double().eval(), a_14_pair(a_pair, batch=batch, dtype=torch.float64)
@@ -483,27 +358,27 @@ def test_losses_are_the_papers(batch: int, a_pair: MakePair) -> None:
     model.perceptual = network = narrow_vgg()
     with torch.no_grad():
         model.deviation.uniform_(0.5, 2)
-    drawn = model(pair.source, pair.source_pose, pair.target_pose)
+    output = model(pair.source, pair.source_pose, pair.target_pose)
     maps = model.heatmaps(pair.source_pose), model.heatmaps(pair.target_pose)
     layers = []
-    for row, (a, b) in enumerate(zip(network(drawn), network(pair.target), strict=True)):
+    for row, (a, b) in enumerate(zip(network(output), network(pair.target), strict=True)):
         assert a.shape[1] < 10
         unit = [(a[:, k] - b[:, k]).abs() / (model.deviation[row, k] + 0.1 / (255 * 0.226)) for k in range(a.shape[1])]
         layers.append(torch.stack(unit).mean())
     assert len(layers) == 12
-    real, fake = model.discriminator(pair.target, *maps), model.discriminator(drawn, *maps)
-    l1 = 3 * (drawn - pair.target).abs().mean()
+    real, fake = model.discriminator(pair.target, *maps), model.discriminator(output, *maps)
+    l1 = 3 * (output - pair.target).abs().mean()
     assert_same_terms(
-        model.losses("generator", pair), {"vgg": sum(layers) / 12, "l1": l1, "adversarial": 0.1 * real_loss(fake)}  # type: ignore[dict-item]
+        model.losses("generator", pair, BOTH), {"vgg": sum(layers) / 12, "l1": l1, "adversarial": 0.1 * real_loss(fake)}  # type: ignore[dict-item]
     )
-    assert_same_terms(model.losses("discriminator", pair), {"real": real_loss(real), "fake": fake_loss(fake)})
+    assert_same_terms(model.losses("discriminator", pair, BOTH), {"real": real_loss(real), "fake": fake_loss(fake)})
     model.perceptual = None
-    assert list(model.losses("generator", pair)) == ["l1", "adversarial"]
+    assert list(model.losses("generator", pair, BOTH)) == ["l1", "adversarial"]
     plain = PoseWarp(**TINY).double().eval()
-    drawn = plain(pair.source, pair.source_pose, pair.target_pose)
-    assert plain.losses("generator", pair)["l1_in_place_of_vgg"].item() == pytest.approx((drawn - pair.target).abs().mean().item())
+    output = plain(pair.source, pair.source_pose, pair.target_pose)
+    assert plain.losses("generator", pair, BOTH)["l1_in_place_of_vgg"].item() == pytest.approx((output - pair.target).abs().mean().item())
     plain.perceptual = network
-    assert list(plain.losses("generator", pair)) == ["vgg", "adversarial"]
+    assert list(plain.losses("generator", pair, BOTH)) == ["vgg", "adversarial"]
 
 
 def test_features_are_vggs_first_twelve_convolutions_with_average_pooling() -> None:
@@ -561,14 +436,14 @@ def test_another_network_has_room(channels: tuple[int, ...], a_pair: MakePair) -
     model, pair = PoseWarp(**TINY), a_14_pair(a_pair)
     model.perceptual = Maps(*channels)
     model.prepare([pair])
-    assert model.losses("generator", pair)["vgg"].isfinite()
+    assert model.losses("generator", pair, BOTH)["vgg"].isfinite()
 
 
 @pytest.mark.parametrize("channels", [(2049,), (1,) * 13])
 def test_a_network_without_room_is_refused(channels: tuple[int, ...], a_pair: MakePair) -> None:
     model, pair = PoseWarp(**TINY), a_14_pair(a_pair)
     model.perceptual = Maps(*channels)
-    for look in (lambda: model.prepare([pair]), lambda: model.losses("generator", pair)):
+    for look in (lambda: model.prepare([pair]), lambda: model.losses("generator", pair, BOTH)):
         with pytest.raises(ValueError, match="posewarp compares up to 12 features of up to 2048 channels, got"):
             look()
 
@@ -576,13 +451,13 @@ def test_a_network_without_room_is_refused(channels: tuple[int, ...], a_pair: Ma
 def test_a_step_against_the_discriminator_pleases_it(a_pair: MakePair) -> None:
     model, pair = PoseWarp(**TINY).eval(), a_14_pair(a_pair)
     freeze_all_but(model, "generator")
-    term = model.losses("generator", pair)["adversarial"]
+    term = model.losses("generator", pair, BOTH)["adversarial"]
     term.backward()
     with torch.no_grad():
         for p in model.drawing.parameters():
             if p.grad is not None:
                 p -= 0.05 * p.grad / (p.grad.norm() + 1e-12)
-    assert model.losses("generator", pair)["adversarial"] < term
+    assert model.losses("generator", pair, BOTH)["adversarial"] < term
 
 
 # --- options ---

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
+from generator_helpers import MakePair, MakePose
 from PIL import Image
 
-from generators import Pose, PosePair
+from generators import Pose
 from generators.pose import SKELETONS, mirror, openpose_18
 from generators.sheet import LEFT, MIDDLE, RIGHT, draw_pose, sample_sheet, to_image
-
-MakePose = Callable[..., Pose]
-MakePair = Callable[..., PosePair]
 
 
 def standing(joints: dict[str, tuple[float, float]], size: tuple[int, int] = (60, 40)) -> Pose:
@@ -35,10 +31,10 @@ def test_right_is_warm_left_is_cold_and_the_trunk_neither() -> None:
     pose = standing({
         "r_shoulder": (8, 10), "r_elbow": (8, 30), "l_shoulder": (30, 10), "l_elbow": (30, 30), "neck": (19, 28), "nose": (19, 8),
     })  # fmt: skip
-    drawn = draw_pose(pose)
-    assert drawn.size == (40, 60) and drawn.mode == "RGB"
-    assert pixel(drawn, 8, 20) == RIGHT and pixel(drawn, 30, 20) == LEFT
-    assert colours(drawn) == {(0, 0, 0), (255, 255, 255), RIGHT, LEFT, MIDDLE}
+    picture = draw_pose(pose)
+    assert picture.size == (40, 60) and picture.mode == "RGB"
+    assert pixel(picture, 8, 20) == RIGHT and pixel(picture, 30, 20) == LEFT
+    assert colours(picture) == {(0, 0, 0), (255, 255, 255), RIGHT, LEFT, MIDDLE}
     assert RIGHT[0] > RIGHT[2] and LEFT[2] > LEFT[0]
 
 
@@ -69,15 +65,15 @@ def test_missing_joints_and_their_lines_are_not_drawn() -> None:
 
 @pytest.mark.parametrize("scale", [1, 2, 5])
 def test_scale_draws_larger(scale: int) -> None:
-    drawn = draw_pose(standing({"r_elbow": (10, 10), "r_wrist": (10, 40)}), scale=scale)
-    assert drawn.size == (40 * scale, 60 * scale)
-    assert pixel(drawn, int(10.5 * scale), int(25.5 * scale)) == RIGHT
+    picture = draw_pose(standing({"r_elbow": (10, 10), "r_wrist": (10, 40)}), scale=scale)
+    assert picture.size == (40 * scale, 60 * scale)
+    assert pixel(picture, int(10.5 * scale), int(25.5 * scale)) == RIGHT
 
 
 def test_a_background_is_copied_and_stays_under_the_pose() -> None:
     background = Image.new("RGB", (40, 60), (10, 20, 30))
-    drawn = draw_pose(standing({"r_elbow": (10, 10), "r_wrist": (10, 40)}), background)
-    assert colours(background) == {(10, 20, 30)} and colours(drawn) == {(10, 20, 30), RIGHT, (255, 255, 255)}
+    picture = draw_pose(standing({"r_elbow": (10, 10), "r_wrist": (10, 40)}), background)
+    assert colours(background) == {(10, 20, 30)} and colours(picture) == {(10, 20, 30), RIGHT, (255, 255, 255)}
 
 
 @pytest.mark.parametrize("skeleton", SKELETONS.values(), ids=SKELETONS)

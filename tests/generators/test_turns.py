@@ -8,30 +8,31 @@ from typing import Any
 
 import pytest
 import torch
+from generator_helpers import MakePair
 from torch import Tensor, nn
 
-from generators import Generator, PosePair, train
+from generators import Generator, PosePair, keeps_options, train
 from generators.checkpoints import read_header
 from generators.perceptual import VGG19, Features
 
-MakePair = Callable[..., PosePair]
 NarrowVGG = Callable[..., dict[str, Tensor]]
 
 
 class Drawn(Generator):
     """A drawing that discriminator and generator both look at; counts how often it is made."""
 
+    @keeps_options
     def __init__(self, sharing: bool = True, turns: tuple[str, ...] = ("discriminator", "generator")) -> None:
         super().__init__()
         self.size, self.shares, self.turns, self.made = (8, 4), sharing, turns, 0
-        self.draw, self.critic = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 1, 1)
+        self.mix, self.critic = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 1, 1)
 
     def forward(self, source: Tensor, source_pose: Any, target_pose: Any) -> Tensor:
         self.made += 1
-        return self.draw(source).tanh()
+        return self.mix(source).tanh()
 
     def players(self) -> dict[str, nn.Module]:
-        return {"generator": self.draw, "discriminator": self.critic}
+        return {"generator": self.mix, "discriminator": self.critic}
 
     def turn(self, step: int) -> tuple[str, ...]:
         return self.turns
@@ -39,19 +40,20 @@ class Drawn(Generator):
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.1)
 
-    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
+    def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
         def compute() -> Tensor:
             return self(pair.source, pair.source_pose, pair.target_pose)
 
-        drawn = self.share("drawn", compute) if self.shares else compute()
+        output = self.share("image", compute) if self.shares else compute()
         if player == "discriminator":
-            return {"fake": self.critic(drawn.detach()).mean(), "real": -self.critic(pair.target).mean()}
-        return {"adversarial": -self.critic(drawn).mean(), "l1": (drawn - pair.target).abs().mean()}
+            return {"fake": self.critic(output.detach()).mean(), "real": -self.critic(pair.target).mean()}
+        return {"adversarial": -self.critic(output).mean(), "l1": (output - pair.target).abs().mean()}
 
 
 class Prepared(Drawn):
     prepare_steps = 3
 
+    @keeps_options
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[int] = []
@@ -61,21 +63,21 @@ class Prepared(Drawn):
         self.seen = [int(pair.identity[0]) for pair in pairs]
         self.mean.fill_(sum(self.seen))
 
-    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
+    def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
         if player == "generator":
             self.seen.append(int(pair.identity[0]))
-        return super().losses(player, pair)
+        return super().losses(player, pair, step)
 
 
 class Compared(Drawn):
     def features(self) -> Features | None:
         return Features(("conv1_2", "conv2_1"))
 
-    def losses(self, player: str, pair: PosePair) -> Mapping[str, Tensor]:
-        terms = dict(super().losses(player, pair))
+    def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
+        terms = dict(super().losses(player, pair, step))
         if player == "generator" and self.perceptual is not None:
-            drawn = self(pair.source, pair.source_pose, pair.target_pose)
-            terms["perceptual"] = torch.stack([layer.mean() for layer in self.perceptual(drawn)]).sum()
+            output = self(pair.source, pair.source_pose, pair.target_pose)
+            terms["perceptual"] = torch.stack([layer.mean() for layer in self.perceptual(output)]).sum()
         return terms
 
 
@@ -98,12 +100,12 @@ def run(model: Generator, stream: Iterable[PosePair], out: Path, steps: int, **c
 
 @pytest.mark.parametrize("turns", [("discriminator", "generator"), ("generator", "discriminator")])
 def test_a_turn_draws_once_and_learns_as_if_it_had_drawn_twice(turns: Any, stream: Any, tmp_path: Path) -> None:
-    found = []
+    results = []
     for sharing in (True, False):
         torch.manual_seed(0)
         model = Drawn(sharing, turns)
-        found.append((run(model, stream(), tmp_path / str(sharing), 4), model.made))
-    (shared, once), (apart, twice) = found
+        results.append((run(model, stream(), tmp_path / str(sharing), 4), model.made))
+    (shared, once), (apart, twice) = results
     assert (once, twice) == (4, 8)
     if turns[0] == "discriminator":  # else the discriminator is shown what the generator drew before it moved
         assert all(torch.allclose(shared[key], apart[key], atol=1e-6) for key in shared)
@@ -118,8 +120,8 @@ def test_who_moves_twice_in_a_turn_draws_anew(stream: Any, tmp_path: Path) -> No
 
 def test_nothing_is_shared_outside_of_a_turn(a_pair: MakePair) -> None:
     model, pair = Drawn(), a_pair(size=(8, 4))
-    model.losses("discriminator", pair)
-    model.losses("generator", pair)
+    model.losses("discriminator", pair, 0)
+    model.losses("generator", pair, 0)
     assert model.made == 2
 
 

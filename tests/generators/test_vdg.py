@@ -1,60 +1,35 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from generator_helpers import (
+    MakePair,
+    MakePose,
+    assert_same_terms,
+    count_parameters,
+    freeze_all_but,
+    grown,
+    loss_of,
+    recorded_graphs,
+    rendered,
+    shapes_of,
+)
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators import Generator, Pose, PosePair, create
+from generators import Pose, PosePair, create
 from generators.losses import fake_loss, masked_l1, real_loss
 from generators.maps import body_mask, gaussian_maps
 from generators.models.vdg import VDG, Reconstruction, Refinement, mask_ssim_loss, ssim
 from generators.pose import mpii_14
 
-MakePose = Callable[..., Pose]
-MakePair = Callable[..., PosePair]
 TINY: dict[str, Any] = {"size": (32, 16), "width": 4, "bottleneck": 4}
 LOSSES = ("l1", "mask-l1", "mask-ssim", "weighted")
-
-
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def shapes_of(module: nn.Module, *inputs: Tensor) -> dict[str, tuple[int, ...]]:
-    """Output shape, without the batch, of every submodule by name, at one forward."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda _, __, out: shapes.__setitem__(name, tuple(out.shape[1:]))
-
-    for name, part in module.named_modules():
-        part.register_forward_hook(note(name))
-    module(*inputs)
-    return shapes
-
-
-def freeze_all_but(model: Generator, mover: str) -> None:
-    for name, player in model.players().items():
-        player.requires_grad_(name == mover)
-
-
-def drawn_by(model: Generator, pair: PosePair) -> Tensor:
-    return model(pair.source, pair.source_pose, pair.target_pose)
-
-
-def grown(model: VDG) -> VDG:
-    """Weights large enough that no part's contribution is lost in rounding."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.5)
-    return model
 
 
 # --- the paper's sizes ---
@@ -72,7 +47,7 @@ def grown(model: VDG) -> VDG:
 def test_parameters_at_the_papers_sizes(options: dict[str, Any], counts: list[int]) -> None:
     with torch.device("meta"):
         model = VDG(**options)
-    assert [parameters(player) for player in model.players().values()] == counts and parameters(model) == sum(counts)
+    assert [count_parameters(player) for player in model.players().values()] == counts and count_parameters(model) == sum(counts)
 
 
 SIZES = [(128, 64), (64, 32), (32, 16), (16, 8), (8, 4)]
@@ -131,7 +106,7 @@ def decoded(part: Any, x: Tensor, skips: list[Tensor]) -> Tensor:
     return part.end(x)
 
 
-def drawn_by_hand(model: VDG, pair: PosePair) -> tuple[Tensor, Tensor]:
+def rendered_by_hand(model: VDG, pair: PosePair) -> tuple[Tensor, Tensor]:
     """Coarse and refined image, written out layer by layer."""
     source_maps, target_maps = (gaussian_maps(pose, model.sigma_px) for pose in (pair.source_pose, pair.target_pose))
     g = model.stage1
@@ -148,10 +123,10 @@ def drawn_by_hand(model: VDG, pair: PosePair) -> tuple[Tensor, Tensor]:
 def test_both_stages_written_out(batch: int, a_pair: MakePair) -> None:
     model = grown(VDG(**TINY | {"size": (64, 32)}, sigma_px=3.0)).double()
     pair = a_pair(1, batch, size=(64, 32), dtype=torch.float64)
-    coarse, refined = drawn_by_hand(model, pair)
+    coarse, refined = rendered_by_hand(model, pair)
     assert torch.allclose(model.coarse(pair.source, pair.source_pose, pair.target_pose), coarse, rtol=0, atol=1e-12)
     assert torch.allclose(model.refined(pair.source, coarse, pair.target_pose), refined, rtol=0, atol=1e-12)
-    assert torch.allclose(drawn_by(model, pair), refined.clamp(-1, 1), rtol=0, atol=1e-12)
+    assert torch.allclose(rendered(model, pair), refined.clamp(-1, 1), rtol=0, atol=1e-12)
     assert coarse.std() > 0 and (refined - coarse).std() > 0
 
 
@@ -160,7 +135,7 @@ def test_reconstruction_alone_draws_the_coarse_image_clamped(a_pair: MakePair) -
     with torch.no_grad():
         model.stage1.end.weight.mul_(30)
     coarse = model.coarse(pair.source, pair.source_pose, pair.target_pose)
-    assert coarse.abs().max() > 1 and torch.equal(drawn_by(model, pair), coarse.clamp(-1, 1))
+    assert coarse.abs().max() > 1 and torch.equal(rendered(model, pair), coarse.clamp(-1, 1))
     assert list(model.players()) == ["generator1"] and not hasattr(model, "stage2") and not hasattr(model, "discriminator")
     assert model.schedule_steps() == 22_000 and model.turn(50_000) == ("generator1",)
 
@@ -179,7 +154,7 @@ def test_the_target_reaches_the_drawing_through_its_own_encoders_alone(a_pair: M
 
 def test_another_skeleton(a_pair: MakePair) -> None:
     model = VDG(**TINY, skeleton="mpii_14")
-    assert drawn_by(model, a_pair(skeleton=mpii_14)).shape == (2, 3, 32, 16)
+    assert rendered(model, a_pair(skeleton=mpii_14)).shape == (2, 3, 32, 16)
     assert (model.stage1.start.in_channels, model.stage2.pose.start.in_channels) == (17, 14)
 
 
@@ -188,8 +163,8 @@ def test_another_skeleton(a_pair: MakePair) -> None:
 
 def images(seed: int, *shape: int) -> tuple[Tensor, Tensor]:
     """Two images in [0, 1] that have something in common."""
-    draw = torch.Generator().manual_seed(seed)
-    x, noise = torch.rand(2, *shape, generator=draw, dtype=torch.float64)
+    random = torch.Generator().manual_seed(seed)
+    x, noise = torch.rand(2, *shape, generator=random, dtype=torch.float64)
     return x, 0.7 * x + 0.3 * noise
 
 
@@ -247,8 +222,8 @@ def test_ssim_keeps_a_finite_gradient_on_flat_and_on_far_out_images() -> None:
 def test_rounding_makes_no_negative_variance_of_a_flat_image_far_out() -> None:
     """A flat image beside black: the covariance is 0, so SSIM is at most its luminance c1 / (v² + c1)."""
     for value in (100.1, 800.1, 1500.1, 3000.3):
-        found = ssim(torch.full((1, 3, 32, 12), value), torch.zeros(1, 3, 32, 12), 2.0).item()
-        assert 0 <= found <= 1.001 * 4e-4 / value**2
+        similarity = ssim(torch.full((1, 3, 32, 12), value), torch.zeros(1, 3, 32, 12), 2.0).item()
+        assert 0 <= similarity <= 1.001 * 4e-4 / value**2
 
 
 def test_ssim_is_exact_under_autocast() -> None:
@@ -297,19 +272,13 @@ def test_every_player_has_the_papers_adam() -> None:
     assert model.features() is None
 
 
-def assert_same_terms(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    assert list(found) == list(expected)
-    for name, value in expected.items():
-        assert found[name].shape == () and found[name].item() == pytest.approx(value.item(), rel=1e-9), name
-
-
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_losses_are_the_papers(loss: str, batch: int, a_pair: MakePair) -> None:
     # In eval mode, as batch norm sees other batches when its calls come in another order.
     model = grown(VDG(**TINY, loss=loss, alpha=0.7, image_weight=5.0, radius_px=2.0)).double().eval()
     pair = a_pair(3, batch, dtype=torch.float64)
-    coarse, refined = drawn_by_hand(model, pair)
+    coarse, refined = rendered_by_hand(model, pair)
     mask = body_mask(pair.target_pose, 2.0)
     real, fake = (model.discriminator(torch.cat([pair.source, image], 1)) for image in (pair.target, refined))
     plain, masked = (refined - pair.target).abs().mean(), masked_l1(refined, pair.target, mask)
@@ -320,9 +289,9 @@ def test_losses_are_the_papers(loss: str, batch: int, a_pair: MakePair) -> None:
         "mask-ssim": {"mask_ssim": torch.tensor(5 * similarity, dtype=torch.float64)},
         "weighted": {"mask_ssim": torch.tensor(5 * 0.7 * similarity, dtype=torch.float64), "mask_l1": 5 * 0.3 * masked},
     }[loss]
-    assert_same_terms(model.losses("generator1", pair), {"l1": (coarse - pair.target).abs().mean()})
-    assert_same_terms(model.losses("generator2", pair), {"adversarial": real_loss(fake), **terms})
-    assert_same_terms(model.losses("discriminator", pair), {"real": real_loss(real), "fake": fake_loss(fake)})
+    assert_same_terms(model.losses("generator1", pair, 0), {"l1": (coarse - pair.target).abs().mean()})
+    assert_same_terms(model.losses("generator2", pair, 0), {"adversarial": real_loss(fake), **terms})
+    assert_same_terms(model.losses("discriminator", pair, 0), {"real": real_loss(real), "fake": fake_loss(fake)})
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
@@ -330,7 +299,7 @@ def test_alpha_weighs_mask_ssim_against_mask_l1(alpha: float, a_pair: MakePair) 
     pair, terms = a_pair(), {}
     for loss in ("mask-ssim", "mask-l1", "weighted"):
         torch.manual_seed(0)
-        terms |= {loss: VDG(**TINY, loss=loss, alpha=alpha).losses("generator2", pair)}
+        terms |= {loss: VDG(**TINY, loss=loss, alpha=alpha).losses("generator2", pair, 0)}
     mixed = terms["weighted"]
     assert mixed["mask_ssim"].item() == pytest.approx(alpha * terms["mask-ssim"]["mask_ssim"].item())
     assert mixed["mask_l1"].item() == pytest.approx((1 - alpha) * terms["mask-l1"]["mask_l1"].item())
@@ -345,25 +314,18 @@ def test_every_variant_teaches_the_mover_all_of_it_and_stays_finite(options: dic
         for mover in VDG(**TINY, **options).players():
             model = VDG(**TINY, **options)
             freeze_all_but(model, mover)
-            torch.stack(list(model.losses(mover, pair).values())).sum().backward()
+            loss_of(model, mover, pair).backward()
             for player, module in model.players().items():
                 grads = [p.grad for p in module.parameters()]
                 assert all((g is not None and g.isfinite().all()) if player == mover else g is None for g in grads), (player, mover)
 
 
-def counted(module: nn.Module) -> list[bool]:
-    """Grows by one at each forward: whether its output carries a graph."""
-    calls: list[bool] = []
-    module.register_forward_hook(lambda _, __, out: calls.append(out.requires_grad))
-    return calls
-
-
 def test_a_turn_of_refinement_draws_once_and_keeps_no_graph_of_reconstruction(a_pair: MakePair) -> None:
     model, pair = VDG(**TINY), a_pair()
-    first, second = counted(model.stage1), counted(model.stage2)
+    first, second = recorded_graphs(model.stage1), recorded_graphs(model.stage2)
     with model.sharing():
         for player in ("discriminator", "generator2"):
-            model.losses(player, pair)
+            model.losses(player, pair, 0)
     assert (first, second) == ([False], [True])
 
 
@@ -374,10 +336,10 @@ def test_the_discriminator_does_not_teach_the_drawing_that_is_shared(a_pair: Mak
         torch.manual_seed(1)
         model = VDG(**TINY)
         with model.sharing() if shared else contextlib.nullcontext():
-            torch.stack(list(model.losses("discriminator", pair).values())).sum().backward()
+            loss_of(model, "discriminator", pair).backward()
             assert all(p.grad is None for p in [*model.stage1.parameters(), *model.stage2.parameters()])
             model.discriminator.requires_grad_(False)
-            torch.stack(list(model.losses("generator2", pair).values())).sum().backward()
+            loss_of(model, "generator2", pair).backward()
         return [p.grad for p in model.stage2.parameters() if p.grad is not None]
 
     ours, alone = gradients(True), gradients(False)
@@ -400,7 +362,7 @@ def test_images_too_narrow_for_ssim_are_refused_where_it_is_used(a_pair: MakePai
             VDG(size=(32, 8), width=2, loss=loss)
     for options in ({"loss": "l1"}, {"loss": "mask-l1"}, {"stages": 1}):
         model = VDG(size=(32, 8), width=2, **options)
-        assert drawn_by(model, a_pair(size=(32, 8))).shape == (2, 3, 32, 8)
+        assert rendered(model, a_pair(size=(32, 8))).shape == (2, 3, 32, 8)
 
 
 @pytest.mark.parametrize(

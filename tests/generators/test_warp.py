@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from generator_helpers import MakePose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -15,11 +16,8 @@ from skimage.transform import estimate_transform
 from torch import Tensor
 
 import generators.warp as warps
-from generators import Pose
 from generators.pose import mpii_14, openpose_18
 from generators.warp import FAR_PX, at_scale, fit_affine, fit_similarity, no_point, warp_images
-
-MakePose = Callable[..., Pose]
 
 
 def homogeneous(points: np.ndarray) -> np.ndarray:
@@ -42,56 +40,56 @@ def moves(transform: torch.Tensor, target: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize(("kind", "points"), [("affine", 3), ("affine", 4), ("affine", 7), ("similarity", 2), ("similarity", 4)])
 def test_fits_are_scikit_images_on_thousands_of_random_poses(kind: str, points: int, dtype: torch.dtype, a_pose: MakePose) -> None:
     """The joints of random limbs of random poses; the affine one as scikit-image minimises it (`total`)."""
-    mine, theirs = (a_pose(seed=seed, batch=(1500,), missing=0.0, dtype=dtype, size=(128, 64)).xy[:, :points] for seed in (1, 2))
-    fitted, ok = fit_affine(mine, theirs, total=True) if kind == "affine" else fit_similarity(mine, theirs)
+    target, source = (a_pose(seed=seed, batch=(1500,), missing=0.0, dtype=dtype, size=(128, 64)).xy[:, :points] for seed in (1, 2))
+    fitted, ok = fit_affine(target, source, total=True) if kind == "affine" else fit_similarity(target, source)
     # What a triangle of nearly no height does to float32 is no matter of method: judge those a pose estimator could find.
-    span = torch.linalg.svdvals((mine - mine.mean(1, keepdim=True)).double())[:, -1 if kind == "affine" else 0]
+    span = torch.linalg.svdvals((target - target.mean(1, keepdim=True)).double())[:, -1 if kind == "affine" else 0]
     judged = torch.nonzero(ok & (span > 3)).flatten()
     assert len(judged) > 1200
     for i in judged.tolist():
-        expected = skimage_moves(kind, mine[i], theirs[i])
+        expected = skimage_moves(kind, target[i], source[i])
         # Total least squares makes huge matrices of unrelated points, whose float32 steps are larger than 1e-4 pixels.
-        assert np.abs(moves(fitted[i], mine[i]) - expected).max() < 1e-4 * max(1, fitted[i].abs().max().item() / 50)
+        assert np.abs(moves(fitted[i], target[i]) - expected).max() < 1e-4 * max(1, fitted[i].abs().max().item() / 50)
 
 
 def test_the_ordinary_affine_fit_is_numpys_least_squares(a_pose: MakePose) -> None:
-    mine, theirs = (a_pose(seed=seed, batch=(500,), missing=0.0, dtype=torch.float64).xy[:, :6] for seed in (1, 2))
-    fitted, ok = fit_affine(mine, theirs)
+    target, source = (a_pose(seed=seed, batch=(500,), missing=0.0, dtype=torch.float64).xy[:, :6] for seed in (1, 2))
+    fitted, ok = fit_affine(target, source)
     assert ok.all()
     for i in range(500):
-        expected = np.linalg.lstsq(homogeneous(mine[i].numpy()), theirs[i].numpy(), rcond=None)[0].T
+        expected = np.linalg.lstsq(homogeneous(target[i].numpy()), source[i].numpy(), rcond=None)[0].T
         assert np.allclose(fitted[i].numpy(), expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("total", [False, True])
 def test_an_affine_map_is_found_again(total: bool) -> None:
-    draw = torch.Generator().manual_seed(3)
-    truth = torch.randn(50, 2, 3, generator=draw, dtype=torch.float64) * torch.tensor([1.0, 1.0, 30.0])
-    target = torch.rand(50, 5, 2, generator=draw, dtype=torch.float64) * 64
+    random = torch.Generator().manual_seed(3)
+    truth = torch.randn(50, 2, 3, generator=random, dtype=torch.float64) * torch.tensor([1.0, 1.0, 30.0])
+    target = torch.rand(50, 5, 2, generator=random, dtype=torch.float64) * 64
     source = torch.einsum("bij,bnj->bni", truth[..., :2], target) + truth[:, None, :, 2]
     fitted, ok = fit_affine(target, source, total=total)
     assert ok.all() and torch.allclose(fitted, truth, atol=1e-6)
 
 
 def test_weights_leave_points_out(a_pose: MakePose) -> None:
-    mine, theirs = (a_pose(seed=seed, batch=(40,), missing=0.0, dtype=torch.float64).xy[:, :7] for seed in (1, 2))
+    target, source = (a_pose(seed=seed, batch=(40,), missing=0.0, dtype=torch.float64).xy[:, :7] for seed in (1, 2))
     weight = torch.ones(40, 7)
     weight[:, 4:] = 0
     for fit in (fit_affine, fit_similarity, lambda *given: fit_affine(*given, total=True)):
-        left_out, _ = fit(mine, theirs, weight)
-        without, _ = fit(mine[:, :4], theirs[:, :4], None)
+        left_out, _ = fit(target, source, weight)
+        without, _ = fit(target[:, :4], source[:, :4], None)
         assert torch.allclose(left_out, without, atol=1e-7)
 
 
 def test_too_few_points_and_points_on_a_line_have_no_transform() -> None:
     line = torch.tensor([[[1.0, 1.0], [2.0, 2.0], [5.0, 5.0]]])
-    one = torch.tensor([[[3.0, 3.0]] * 3])
+    point = torch.tensor([[[3.0, 3.0]] * 3])
     elsewhere = torch.rand(1, 3, 2) * 20
     for total in (False, True):
-        for degenerate in (line, one):
+        for degenerate in (line, point):
             fitted, ok = fit_affine(degenerate, elsewhere, total=total)
             assert not ok.any() and torch.equal(fitted[0], no_point(fitted))
-    fitted, ok = fit_similarity(one, elsewhere)
+    fitted, ok = fit_similarity(point, elsewhere)
     assert not ok.any() and fitted[0, 0, 2] == FAR_PX
     assert fit_similarity(line, elsewhere)[1].all(), "two places are enough for a similarity"
     assert not fit_similarity(line, elsewhere, torch.tensor([[1.0, 0.0, 0.0]]))[1].any()
@@ -101,10 +99,10 @@ def test_too_few_points_and_points_on_a_line_have_no_transform() -> None:
 @given(data=st.data())
 def test_fits_are_finite_whatever_the_points(data: st.DataObject) -> None:
     number = st.floats(-1e4, 1e4, width=32)
-    mine, theirs = (
+    target, source = (
         torch.tensor(data.draw(st.lists(number, min_size=8, max_size=8))).view(1, 4, 2).requires_grad_() for _ in range(2)
     )
-    for fitted, _ in (fit_affine(mine, theirs), fit_affine(mine, theirs, total=True), fit_similarity(mine, theirs)):
+    for fitted, _ in (fit_affine(target, source), fit_affine(target, source, total=True), fit_similarity(target, source)):
         assert fitted.isfinite().all()
 
 
@@ -112,9 +110,9 @@ def test_fits_are_finite_whatever_the_points(data: st.DataObject) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [(17, 11), (9, 30)])
 def test_warps_are_scipys(padding: str, dtype: torch.dtype, size: tuple[int, int]) -> None:
-    draw = torch.Generator().manual_seed(5)
-    image = torch.rand(4, 2, 17, 11, generator=draw, dtype=torch.float64).to(dtype)
-    noise = torch.randn(4, 2, 3, generator=draw, dtype=torch.float64) * torch.tensor([0.3, 0.3, 4.0])
+    random = torch.Generator().manual_seed(5)
+    image = torch.rand(4, 2, 17, 11, generator=random, dtype=torch.float64).to(dtype)
+    noise = torch.randn(4, 2, 3, generator=random, dtype=torch.float64) * torch.tensor([0.3, 0.3, 4.0])
     transform = torch.eye(2, 3, dtype=torch.float64) + noise
     moved = warp_images(image, transform.to(dtype), padding, size)
     assert moved.shape == (4, 2, *size) and moved.dtype == dtype

@@ -12,7 +12,7 @@ import generators
 from reid_aug.data.loading import with_keypoints
 from reid_aug.data.market import read_market_folder
 from reid_aug.data.people import PersonImage
-from reid_aug.rendered.dataset import RenderedConfig, RenderedSet, write_rendered
+from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
 
 SIZE = (32, 16)
 

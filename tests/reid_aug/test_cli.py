@@ -17,7 +17,7 @@ import generators
 from reid_aug import Manifest
 from reid_aug.cli import main
 from reid_aug.data.market import read_market_folder
-from reid_aug.rendered.dataset import RenderedSet, read_rendered
+from reid_aug.rendered import RenderedSet, read_rendered
 
 SMALL = ["generator.name=pg2", "generator.size=[32,16]", "generator.width=4", "generator.stage1_steps=3", "generator.stage2_steps=2",
          "batch_size=4", "samples=2"]  # fmt: skip

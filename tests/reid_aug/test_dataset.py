@@ -22,7 +22,7 @@ from reid_aug import PoseAugmentedDataset, register
 from reid_aug.data.keypoints import read_keypoints
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.images import ImageError
-from reid_aug.rendered.dataset import RenderedSet
+from reid_aug.rendered import RenderedSet
 
 SIZE = (32, 16)
 

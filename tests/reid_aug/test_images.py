@@ -40,6 +40,17 @@ def test_resizing_is_pils_bilinear_and_size_is_height_width(tmp_path: Path) -> N
     assert np.array_equal(images.read(tmp_path / "a.png", (20, 10)), expected)
 
 
+def test_the_size_is_read_from_the_header_alone(tmp_path: Path) -> None:
+    whole = images.encode(picture(12, 8), ".png")
+    (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
+    assert images.size_of(tmp_path / "a.png") == (12, 8)
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(images.ImageError, match=r"a\.png' can't be decoded: it is empty"):
+        images.size_of(tmp_path / "a.png")
+    with pytest.raises(images.ImageError, match="does not exist"):
+        images.size_of(tmp_path / "b.png")
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
 def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")

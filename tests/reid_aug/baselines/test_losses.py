@@ -17,16 +17,16 @@ from reid_aug.baselines.losses import batch_hard_triplet, smoothed_cross_entropy
 def test_cross_entropy_is_torchs(epsilon: float, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     logits, targets = torch.randn(9, 5, dtype=dtype), torch.randint(0, 5, (9,))
-    ours = smoothed_cross_entropy(logits, targets, torch.full((9,), epsilon, dtype=dtype))
-    torch.testing.assert_close(ours, F.cross_entropy(logits, targets, label_smoothing=epsilon))
+    loss = smoothed_cross_entropy(logits, targets, torch.full((9,), epsilon, dtype=dtype))
+    torch.testing.assert_close(loss, F.cross_entropy(logits, targets, label_smoothing=epsilon))
 
 
 def test_every_image_has_its_own_smoothing_and_weight() -> None:
     torch.manual_seed(1)
     logits, targets = torch.randn(3, 4), torch.tensor([0, 3, 1])
     parts = [F.cross_entropy(logits[i : i + 1], targets[i : i + 1], label_smoothing=e) for i, e in enumerate((0.0, 0.1, 1.0))]
-    ours = smoothed_cross_entropy(logits, targets, torch.tensor([0.0, 0.1, 1.0]), torch.tensor([1.0, 0.5, 2.0]))
-    torch.testing.assert_close(ours, (parts[0] + 0.5 * parts[1] + 2 * parts[2]) / 3)
+    loss = smoothed_cross_entropy(logits, targets, torch.tensor([0.0, 0.1, 1.0]), torch.tensor([1.0, 0.5, 2.0]))
+    torch.testing.assert_close(loss, (parts[0] + 0.5 * parts[1] + 2 * parts[2]) / 3)
 
 
 def test_lsros_label_is_even_over_all_identities() -> None:
@@ -41,13 +41,13 @@ def test_lsros_label_is_even_over_all_identities() -> None:
 def test_triplet_is_torchreids(instances: int) -> None:
     torch.manual_seed(2)
     labels = torch.arange(5).repeat_interleave(instances)
-    mine = torch.randn(len(labels), 7, dtype=torch.float64, requires_grad=True)
-    theirs = mine.detach().clone().requires_grad_()
-    ours, reference = batch_hard_triplet(mine, labels, 0.3), torchreid_losses.TripletLoss(0.3)(theirs, labels)
-    torch.testing.assert_close(ours, reference)
-    ours.backward()
+    features = torch.randn(len(labels), 7, dtype=torch.float64, requires_grad=True)
+    copy = features.detach().clone().requires_grad_()
+    loss, reference = batch_hard_triplet(features, labels, 0.3), torchreid_losses.TripletLoss(0.3)(copy, labels)
+    torch.testing.assert_close(loss, reference)
+    loss.backward()
     reference.backward()
-    torch.testing.assert_close(mine.grad, theirs.grad)
+    torch.testing.assert_close(features.grad, copy.grad)
 
 
 def test_unknown_identities_are_left_out_of_triplets() -> None:

@@ -32,11 +32,11 @@ def test_nearest_rows_equal_brute_force(backend, metric, k):
     rng = np.random.default_rng(0)
     query, gallery = (rng.standard_normal((n, 24), dtype=np.float32) for n in (61, 300))
     distances, order = brute_force(query, gallery, metric)
-    found, indices = top_k(query, gallery, k, metric, backend)
-    assert found.dtype == torch.float32 and indices.dtype == torch.int64
-    np.testing.assert_allclose(found.numpy(), np.take_along_axis(distances, order[:, :k], 1), rtol=1e-5, atol=1e-5)
+    nearest, indices = top_k(query, gallery, k, metric, backend)
+    assert nearest.dtype == torch.float32 and indices.dtype == torch.int64
+    np.testing.assert_allclose(nearest.numpy(), np.take_along_axis(distances, order[:, :k], 1), rtol=1e-5, atol=1e-5)
     # Rows whose distances differ by a last bit may change places, so the rows are judged by theirs.
-    np.testing.assert_allclose(found.numpy(), np.take_along_axis(distances, indices.numpy(), 1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(nearest.numpy(), np.take_along_axis(distances, indices.numpy(), 1), rtol=1e-5, atol=1e-5)
     assert all(len(set(row)) == k for row in indices.tolist())
 
 
@@ -47,13 +47,13 @@ def test_ties_keep_the_gallerys_order(seed, queries, gallery, width, data):
     query, gallery = (rng.integers(0, 2, (n, width)) for n in (queries, gallery))  # exact in float32
     k = data.draw(st.integers(1, len(gallery)))
     distances, order = brute_force(query, gallery, "euclidean")
-    found, indices = top_k(query, gallery, k)
+    nearest, indices = top_k(query, gallery, k)
     np.testing.assert_array_equal(indices.numpy(), order[:, :k])
-    np.testing.assert_array_equal(found.numpy(), np.take_along_axis(distances, order[:, :k], 1))
+    np.testing.assert_array_equal(nearest.numpy(), np.take_along_axis(distances, order[:, :k], 1))
     # faiss breaks ties as it likes: the distances are the same, and each is that of its row.
-    found, indices = top_k(query, gallery, k, backend="faiss")
-    np.testing.assert_array_equal(found.numpy(), np.sort(distances, axis=1)[:, :k])
-    np.testing.assert_array_equal(np.take_along_axis(distances, indices.numpy(), 1), found.numpy())
+    nearest, indices = top_k(query, gallery, k, backend="faiss")
+    np.testing.assert_array_equal(nearest.numpy(), np.sort(distances, axis=1)[:, :k])
+    np.testing.assert_array_equal(np.take_along_axis(distances, indices.numpy(), 1), nearest.numpy())
     assert all(len(set(row)) == k for row in indices.tolist())
 
 
@@ -104,7 +104,7 @@ def test_faiss_is_imported_only_when_asked_for_and_missed_by_name(monkeypatch):
     assert top_k([[1.0]], [[2.0], [1.0]], 1)[1].tolist() == [[1]]
     with pytest.raises(ModuleNotFoundError, match="pip install faiss-cpu"):
         top_k([[1.0]], [[2.0], [1.0]], 1, backend="faiss")
-    code = "import sys, reid_aug.bench.neighbours; print({'torchreid', 'torchvision', 'faiss', 'scipy'} & set(sys.modules))"
+    code = "import sys, reid_aug.baselines.neighbours; print({'torchreid', 'torchvision', 'faiss', 'scipy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 
@@ -114,6 +114,6 @@ def test_faiss_is_imported_only_when_asked_for_and_missed_by_name(monkeypatch):
 def test_on_a_gpu_as_on_the_cpu(backend):
     rng = np.random.default_rng(5)
     query, gallery = (torch.from_numpy(rng.standard_normal((n, 24), dtype=np.float32)) for n in (40, 300))
-    found, indices = top_k(query.cuda(), gallery.cuda(), 9, backend=backend)
-    assert found.is_cuda and indices.is_cuda
+    distances, indices = top_k(query.cuda(), gallery.cuda(), 9, backend=backend)
+    assert distances.is_cuda and indices.is_cuda
     torch.testing.assert_close(indices.cpu(), top_k(query, gallery, 9)[1])

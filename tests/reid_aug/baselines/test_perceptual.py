@@ -1,25 +1,18 @@
-"""A Re-ID network in VGG-19's place: kept by the benchmark, loaded by training."""
+"""A Re-ID network in VGG-19's place: its stages, and training that takes it by name."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from generators.checkpoints import read_header
-from generators.perceptual import Features
+from generators import Features, read_header
 from reid_aug.baselines.network import build, load_baseline, save_baseline
 from reid_aug.baselines.perceptual import ReidFeatures, load_reid_features
 from reid_aug.baselines.recipes import BaselineConfig
-from reid_aug.bench import report
-from reid_aug.bench import run as harness
 from reid_aug.cli import main
-from reid_aug.config import load
-from reid_aug.rendered.dataset import RenderedSet
-
-SMOKE = Path(__file__).resolve().parents[3] / "configs" / "benchmarks" / "smoke.yaml"
+from reid_aug.rendered import RenderedSet
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +22,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reid") / "osnet.safetensors"
     save_baseline(build(config, 5).eval(), config, 5, path, seconds=1.5)
     return path
-
-
-def test_a_network_comes_back_as_it_was(checkpoint: Path) -> None:
-    torch.manual_seed(0)
-    made = build(BaselineConfig(model="osnet_x0_25"), 5).eval()
-    back, header = load_baseline(checkpoint)
-    images = torch.rand(2, 3, 32, 16)
-    assert torch.equal(made(images), back(images)) and not back.training
-    assert header["model"] == "osnet_x0_25" and header["about"] == {"seconds": 1.5}
 
 
 def test_features_are_the_networks_stages(checkpoint: Path) -> None:
@@ -70,37 +54,6 @@ def test_training_takes_it_by_name(checkpoint: Path, rendered: RenderedSet, tmp_
     assert main([*words, f"out={tmp_path / 'a'}", f"perceptual.weights=reid:{checkpoint}"]) == 0
     assert read_header(tmp_path / "a" / "last.safetensors")["about"]["perceptual"].startswith("reid:osnet_x0_25:")
     capsys.readouterr()
-    for weights, said in ((f"reid:{rendered.root / 'annotation-train.csv'}", "safetensors"), ("vgg.pth", "say perceptual.weights=")):
+    for weights, message in ((f"reid:{rendered.root / 'annotation-train.csv'}", "safetensors"), ("vgg.pth", "say perceptual.weights=")):
         assert main([*words, f"out={tmp_path / 'b'}", f"perceptual.weights={weights}"]) == 2
-        assert said in capsys.readouterr().err and not (tmp_path / "b").exists()
-
-
-def test_the_benchmark_compares_on_its_own_baseline(tmp_path: Path) -> None:
-    asked = load(harness.BenchConfig, SMOKE, [
-        "arms=[none,deformable]", "seeds=[0]", f"out={tmp_path}", "quality.pairs=4", "generators={}",
-        "generators.deformable.generator={name: deformable, size: [32, 16], width: 4, steps: 2}",
-        "generators.deformable.batch_size=4", "generators.deformable.perceptual.weights=reid:baseline",
-    ])  # fmt: skip
-    result = harness.run(asked)
-    (kept,) = (result.folder / "baselines").iterdir()
-    (trained,) = (result.folder / "generators").iterdir()
-    said = read_header(trained / "last.safetensors")["about"]["perceptual"]
-    assert said == f"reid:osnet_x0_25:{load_baseline(kept)[1]['digest'][:12]}"
-    assert result.perceptual["deformable"] == said
-    text = report.write(result, "x", "y").read_text()
-    assert f"`deformable` was trained to look alike to `{said}`, too. The same network judges its identity below" in text
-    off = {"momi": "none"}
-    assert list(report._perceptual(off, {})) == ["`momi` was trained with its perceptual terms turned off (`perceptual.weights=none`)."]
-    assert [line["arm"] for line in result.lines] == ["none", "deformable"] and result.lines[0]["seconds"] > 0
-    assert json.loads((result.folder / "config.json").read_text())["generators"]["deformable"]["perceptual"] == {"weights": "reid:baseline"}
-
-
-def test_missing_weights_stop_a_benchmark_before_it_trains(tmp_path: Path) -> None:
-    asked = load(harness.BenchConfig, SMOKE, [
-        "arms=[none,pg2,deformable]", "seeds=[0]", f"out={tmp_path}",
-        "generators.deformable.generator={name: deformable, size: [32, 16], width: 4, steps: 2}",
-        f"generators.deformable.perceptual.weights={tmp_path / 'vgg.pth'}",
-    ])  # fmt: skip
-    with pytest.raises(FileNotFoundError, match="no perceptual weights at"):
-        harness.run(asked)
-    assert not list(tmp_path.glob("*/generators/*"))
+        assert message in capsys.readouterr().err and not (tmp_path / "b").exists()

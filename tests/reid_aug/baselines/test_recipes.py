@@ -1,4 +1,4 @@
-"""Baselines: recipes and their networks, the weights they start from, and torchreid's nets with a neck."""
+"""Recipes of baselines: every one trains, with the numbers of its source, and what is out of bounds is refused."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from pydantic import ValidationError
-from torch.nn import functional as F
 
-from reid_aug.baselines.network import build, check, features, fill_in, initial_weights, load_baseline, save_baseline
+from reid_aug.baselines.network import features_of
 from reid_aug.baselines.recipes import BaselineConfig
-from reid_aug.baselines.training import TrainingSet, optimizer_and_schedule, train_baseline
+from reid_aug.baselines.training import TrainingSet, train_baseline
+from reid_aug.config import shipped
 
-ROOT = Path(__file__).parents[3]
-RECIPES = sorted(path.stem for path in (ROOT / "configs" / "baselines").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in shipped("baselines").glob("*.yaml"))
 SMALL = {"size": (64, 32), "steps": 2, "identities": 2, "instances": 2, "crop_px": 1}
 
 
@@ -33,8 +31,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_recipe_trains(name: str, cache: Path) -> None:
     config = BaselineConfig(recipe=name, **{**SMALL, "weights": "scratch", **({"model": "resnet18"} if name in ("ide", "strong") else {})})
     data = TrainingSet(torch.randint(0, 256, (8, 3, 64, 32), dtype=torch.uint8), torch.arange(8) % 4)
-    found = features(train_baseline(config, data, 0), data.images)
-    assert found.shape[0] == 8 and bool(found.isfinite().all())
+    features = features_of(train_baseline(config, data, 0), data.images)
+    assert features.shape[0] == 8 and bool(features.isfinite().all())
 
 
 def test_a_recipe_stands_behind_what_is_given() -> None:
@@ -51,14 +49,14 @@ def test_bag_of_tricks_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"recipe": "stong"}, "no recipe named 'stong'; .*did you mean 'strong'"),
         ({"recipe": "nowhere.yaml"}, "no configuration file at nowhere.yaml"),
     ],
 )
-def test_unknown_recipes(given: dict[str, str], said: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=said):
+def test_unknown_recipes(given: dict[str, str], message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         BaselineConfig(**given)  # type: ignore[arg-type]
 
 
@@ -77,129 +75,3 @@ def test_numbers_out_of_bounds(given: dict[str, Any]) -> None:
         BaselineConfig(**given)
     assert any(name in str(caught.value) for name in given)
     assert BaselineConfig(triplet_weight=1.0, instances=1, sampler="shuffle").batch == 16, "a shuffled batch has several of some"
-
-
-class TestEarlyCheck:
-    """What training would meet in its first step, met without training."""
-
-    @pytest.mark.parametrize("model", ["resnet18", "osnet_ain_x0_25", "mobilenetv2_x1_0", "squeezenet1_0"])
-    def test_what_trains_passes(self, model: str) -> None:
-        config = BaselineConfig(model=model, **SMALL)  # type: ignore[arg-type]
-        data = TrainingSet(torch.randint(0, 256, (8, 3, 64, 32), dtype=torch.uint8), torch.arange(8) % 4)
-        train_baseline(config, data, 0)
-        check(config, "mine")
-
-    @pytest.mark.parametrize(
-        "given", [{"model": "pcb_p4"}, {"model": "mudeep"}, {"model": "inceptionv4"}, {"size": (1, 1), "crop_px": 0}], ids=str
-    )
-    def test_what_does_not_train_is_refused(self, given: dict[str, Any]) -> None:
-        config = BaselineConfig(**{**SMALL, **given})
-        data = TrainingSet(torch.randint(0, 256, (8, 3, *config.size), dtype=torch.uint8), torch.arange(8) % 4)
-        with pytest.raises((RuntimeError, AttributeError, ValueError)):
-            train_baseline(config, data, 0)
-        with pytest.raises(ValueError, match=rf"baseline 'mine': {config.model} at {config.size[0]} × {config.size[1]} can't be trained"):
-            check(config, "mine")
-
-    def test_a_neck_needs_more_than_one_image(self) -> None:
-        alone = {"neck": True, "model": "resnet18", "identities": 1, "instances": 1}
-        with pytest.raises(ValueError, match="batches of 1: Expected more than 1 value per channel"):
-            check(BaselineConfig(**{**SMALL, **alone}), "mine")  # type: ignore[arg-type]
-
-    def test_weights_of_another_network(self, tmp_path: Path) -> None:
-        for model in ("osnet_x0_25", "resnet18"):
-            safetensors.torch.save_file(build(BaselineConfig(model=model), 7).state_dict(), tmp_path / f"{model}.safetensors")
-        check(BaselineConfig(weights=str(tmp_path / "osnet_x0_25.safetensors"), **SMALL), "mine")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="weights .*resnet18.safetensors' are another network's"):
-            check(BaselineConfig(weights=str(tmp_path / "resnet18.safetensors"), **SMALL), "mine")  # type: ignore[arg-type]
-
-
-class TestStrongNetwork:
-    config = BaselineConfig(model="resnet18", last_stride=1, neck=True, size=(64, 32))
-
-    def test_last_stride_doubles_the_last_map(self) -> None:
-        for stride, size in ((2, (2, 1)), (1, (4, 2))):
-            model = build(BaselineConfig(model="resnet50", last_stride=stride), 3)  # type: ignore[arg-type]
-            assert tuple(model.featuremaps(torch.zeros(1, 3, 64, 32)).shape[2:]) == size  # type: ignore[operator]
-
-    def test_features_are_those_behind_the_neck_and_triplets_see_those_before(self) -> None:
-        torch.manual_seed(0)
-        model = build(self.config, 5)
-        neck, head = model.classifier  # type: ignore[misc]
-        neck.running_mean.normal_()
-        neck.running_var.uniform_(0.5, 2)
-        images = torch.randn(4, 3, 64, 32)
-        plain = build(self.config.model_copy(update={"neck": False}), 5)
-        fill_in(plain, model.state_dict())
-        before = plain.eval()(images)
-        wanted = (before - neck.running_mean) / (neck.running_var + neck.eps).sqrt() * neck.weight
-        torch.testing.assert_close(model.eval()(images), wanted)
-        logits, hard = model.train()(images)
-        behind = F.batch_norm(hard, None, None, neck.weight, None, True)
-        torch.testing.assert_close(logits, F.linear(behind, head.weight), atol=1e-4, rtol=1e-4)
-        assert head.bias is None and not neck.bias.requires_grad
-
-    def test_it_is_saved_and_loaded_whole(self, tmp_path: Path) -> None:
-        model = build(self.config, 5).eval()
-        images = torch.randint(0, 256, (3, 3, 64, 32), dtype=torch.uint8)
-        save_baseline(model, self.config.model_copy(update={"recipe": "gone.yaml"}), 5, tmp_path / "b.safetensors")
-        back, _ = load_baseline(tmp_path / "b.safetensors")
-        torch.testing.assert_close(features(back, images), features(model, images))
-
-
-class TestWeights:
-    def test_missing_imagenet_weights_are_an_error_or_said(self, cache: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="no ImageNet weights of resnet50: .*put https://.*resnet50.*pth into"):
-            initial_weights(BaselineConfig(model="resnet50", weights="imagenet"))
-        state, said = initial_weights(BaselineConfig(model="osnet_x1_0", weights="imagenet-or-scratch"))
-        assert state is None and "scratch, as ImageNet weights are missing" in said and "osnet_x1_0_imagenet.pth" in said
-        with pytest.raises(FileNotFoundError, match="baseline weights are .* got 'imagnet'.*did you mean 'imagenet'"):
-            initial_weights(BaselineConfig(weights="imagnet"))
-
-    def test_torchvisions_weights_are_those_of_torchreids_network(self, cache: Path) -> None:
-        from torchvision.models import ResNet18_Weights, resnet18
-
-        theirs = resnet18(weights=None).eval()
-        torch.save(theirs.state_dict(), cache / ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1])
-        config = BaselineConfig(model="resnet18", weights="imagenet")
-        state, said = initial_weights(config)
-        assert state is not None and said == "ImageNet (resnet18-f37072fd.pth)"
-        ours = build(config, 5).eval()
-        fill_in(ours, state)
-        theirs.fc = torch.nn.Identity()  # type: ignore[assignment]
-        images = torch.randn(2, 3, 64, 32)
-        torch.testing.assert_close(ours(images), theirs(images))
-
-    def test_torchreids_own_file(self, cache: Path) -> None:
-        state = build(BaselineConfig(model="osnet_x0_25"), 1000).state_dict()
-        torch.save({f"module.{k}": v for k, v in state.items()}, cache / "osnet_x0_25_imagenet.pth")
-        found, said = initial_weights(BaselineConfig(weights="imagenet-or-scratch"))
-        assert found is not None and torch.equal(found["conv1.conv.weight"], state["conv1.conv.weight"]) and said.startswith("ImageNet")
-
-    def test_a_file_of_another_network_is_refused(self, tmp_path: Path) -> None:
-        safetensors.torch.save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors")
-        state, said = initial_weights(BaselineConfig(weights=str(tmp_path / "x.safetensors")))
-        assert said == "x.safetensors" and state is not None
-        with pytest.raises(ValueError, match="are another network's: 0 of"):
-            fill_in(build(BaselineConfig(), 3), state, "x.safetensors")
-        (tmp_path / "bad.pth").write_text("no weights")
-        with pytest.raises(ValueError, match="bad.pth is no file of weights"):
-            initial_weights(BaselineConfig(weights=str(tmp_path / "bad.pth")))
-
-    def test_only_the_classifier_learns_at_first(self, cache: Path) -> None:
-        config = BaselineConfig(**{**SMALL, "steps": 4}, frozen=1.0, weights="imagenet-or-scratch", learning_rate=0.1)  # type: ignore[arg-type]
-        torch.manual_seed(3)
-        start = build(config, 9).state_dict()
-        data = TrainingSet(torch.randint(0, 256, (8, 3, 64, 32), dtype=torch.uint8), torch.arange(8) % 4)
-        after = train_baseline(config, data, 0, start=start).state_dict()
-        assert all(torch.equal(after[k], v) for k, v in start.items() if not k.startswith("classifier"))
-        half = train_baseline(config.model_copy(update={"frozen": 0.5}), data, 0, start=start).state_dict()
-        assert not torch.equal(half["conv1.conv.weight"], start["conv1.conv.weight"])
-
-
-def test_the_classifier_has_its_own_rate() -> None:
-    config = BaselineConfig(model="resnet18", optimizer="sgd", learning_rate=0.01, head_rate=10.0, schedule="steps")
-    model = build(config, 5)
-    optimizer, _ = optimizer_and_schedule(config, model)
-    body, head = optimizer.param_groups
-    assert (body["lr"], head["lr"]) == (0.01, 0.1) and len(head["params"]) == 2
-    assert len(body["params"]) + 2 == len(list(model.parameters()))

@@ -18,9 +18,9 @@ def test_pk_batches() -> None:
     batches = list(pk_batches(labels, 3, 4, 20, seed=1))
     assert len(batches) == 20
     for batch in batches:
-        found, counts = np.unique(labels[batch], return_counts=True)
-        assert len(found) == 3 and set(counts) == {4}
-        for label in found:
+        identities, counts = np.unique(labels[batch], return_counts=True)
+        assert len(identities) == 3 and set(counts) == {4}
+        for label in identities:
             if (labels == label).sum() >= 4:
                 assert len(set(batch[labels[batch] == label])) == 4, "no image twice where there are enough"
     seen = np.bincount(np.concatenate([np.unique(labels[b]) for b in batches]), minlength=7)
@@ -28,7 +28,6 @@ def test_pk_batches() -> None:
     again = list(pk_batches(labels, 3, 4, 20, seed=1))
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(batches, pk_batches(labels, 3, 4, 20, seed=2), strict=True))
-
 
 
 def crowd(reals: list[int], synthetics: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -40,13 +39,13 @@ def crowd(reals: list[int], synthetics: list[int]) -> tuple[np.ndarray, np.ndarr
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=2, max_size=8), st.integers(0, 4), st.integers(0, 99))
 def test_a_group_holds_no_more_synthetic_images_than_its_cap(counts: list[tuple[int, int]], most: int, seed: int) -> None:
-    counts = [(real, drawn) if real + drawn else (1, 0) for real, drawn in counts]
+    counts = [(real, fake) if real + fake else (1, 0) for real, fake in counts]
     labels, synthetic = crowd([c[0] for c in counts], [c[1] for c in counts])
     for batch in pk_batches(labels, 2, 4, 6, seed, synthetic=synthetic, most_synthetic=most):
         for label in np.unique(labels[batch]):
             group = batch[labels[batch] == label]
             assert len(group) == 4
-            real, drawn = counts[label]
+            real, _ = counts[label]
             if real:
                 assert synthetic[group].sum() <= most
                 taken = group[~synthetic[group]]
@@ -93,7 +92,7 @@ def test_replaced_takes_an_images_own_stand_ins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda: list(pk_batches(np.zeros(3, int), 0, 4, 1, 0)), "identities, instances and steps are 1 at least, got 0, 4 and 1"),
         (lambda: list(pk_batches(np.zeros(3, int), 1, 4, 1, 0, most_synthetic=5)), "most_synthetic is 0 to 4 .*got 5"),
@@ -104,8 +103,8 @@ def test_replaced_takes_an_images_own_stand_ins() -> None:
         (lambda: list(shuffled_batches(3, 0, 1, 0)), "count, batch and steps are 1 at least, got 3, 0 and 1"),
     ],
 )
-def test_what_makes_no_batch_is_refused(call, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_makes_no_batch_is_refused(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         call()
 
 
@@ -127,11 +126,11 @@ class TestCappedIdentitySampler:
                 assert len({row[1] for row in group}) == 1 and sum(row[0][0] == "s" for row in group) <= 1
 
     def test_passes_differ_and_seeds_repeat_them(self) -> None:
-        one, same = (CappedIdentitySampler(self.dataset(), 8, 4, seed=5) for _ in range(2))
-        first, second = list(one), list(one)
+        sampler, same = (CappedIdentitySampler(self.dataset(), 8, 4, seed=5) for _ in range(2))
+        first, second = list(sampler), list(sampler)
         assert first != second and [list(same), list(same)] == [first, second]
 
-    @pytest.mark.parametrize(("batch", "said"), [(10, "multiple of num_instances = 4, got 10"), (32, "holds 8 identities, got 6")])
-    def test_batches_that_do_not_fit(self, batch: int, said: str) -> None:
-        with pytest.raises(ValueError, match=said):
+    @pytest.mark.parametrize(("batch", "message"), [(10, "multiple of num_instances = 4, got 10"), (32, "holds 8 identities, got 6")])
+    def test_batches_that_do_not_fit(self, batch: int, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
             CappedIdentitySampler(self.dataset(), batch)

@@ -11,11 +11,12 @@ import pytest
 from torch import Tensor, nn
 from torchreid import models as torchreid_models
 
-from reid_aug.bench import arms, report
-from reid_aug.bench import run as harness
+from reid_aug.bench import arms
 from reid_aug.bench.config import load_config
 from reid_aug.bench.results import scores_file
+from reid_aug.bench.run import Result, run_shares
 from reid_aug.bench.statistics import over_seeds
+from reid_aug.bench.summary import summarise, verdicts
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.manifest import SyntheticRow
 
@@ -65,13 +66,13 @@ def other_images(
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> harness.Result:
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """`none` with few images and the planted arm, five trainings of each; seven more of `none` lie in the same folder."""
     folder = tmp_path_factory.mktemp("planted")
 
-    def run(names: str, seeds: int) -> harness.Result:
-        asked = load_config(None, [*WORLD, f"arms=[{names}]", f"seeds={list(range(seeds))}", f"out={folder}"])
-        return harness.run_shares(asked)[1 / IMAGES]
+    def run(names: str, seeds: int) -> Result:
+        config = load_config(None, [*WORLD, f"arms=[{names}]", f"seeds={list(range(seeds))}", f"out={folder}"])
+        return run_shares(config)[1 / IMAGES]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(vars(torchreid_models)["__model_factory"], "tiny", lambda num_classes, **_: Tiny(num_classes))
@@ -80,18 +81,18 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> harness.Result:
         return run("none,oracle", SEEDS)
 
 
-def test_true_extra_images_that_enter_as_synthetic_ones_are_found_to_help(result: harness.Result) -> None:
+def test_true_extra_images_that_enter_as_synthetic_ones_are_found_to_help(result: Result) -> None:
     """From drawing to verdict: were they dropped on the way, both arms would be the same trainings."""
-    drawn = {(line["arm"], line["train_images"], line["synthetic_images"]) for line in result.lines}
-    assert drawn == {("none", PEOPLE, 0), ("oracle", PEOPLE * IMAGES, PEOPLE * (IMAGES - 1))}
-    summaries = report.summarise(result)
-    (said,) = report.verdicts(summaries)
+    counts = {(line["arm"], line["train_images"], line["synthetic_images"]) for line in result.lines}
+    assert counts == {("none", PEOPLE, 0), ("oracle", PEOPLE * IMAGES, PEOPLE * (IMAGES - 1))}
+    summaries = summarise(result)
+    (verdict,) = verdicts(summaries)
     gain = summaries[1].gains["map"]
-    assert said.startswith("`oracle` helps") and gain.training_p is not None and gain.training_p < 0.05, said
+    assert verdict.startswith("`oracle` helps") and gain.training_p is not None and gain.training_p < 0.05, verdict
     assert gain.over_queries.low > 0 and gain.query_p < 0.01
 
 
-def test_equal_arms_are_not_told_apart_in_19_of_20(result: harness.Result) -> None:
+def test_equal_arms_are_not_told_apart_in_19_of_20(result: Result) -> None:
     """Two times five trainings of `none`, drawn from a pool of them: whoever sees a difference is wrong."""
     digest = result.lines[0]["config"]
     ap = np.stack([np.load(scores_file(result.folder, "none", digest, seed))["ap"] for seed in range(POOL)])

@@ -157,22 +157,22 @@ def test_two_equal_arms_are_not_told_apart_by_the_luck_of_their_trainings():
         hardness = rng.standard_normal(120)
         a, b = (trainings(rng, 3, 120, hardness, spread=0.3) for _ in range(2))
         low, high = paired_bootstrap(a, b, samples=300, seed=trial)[1:]
-        found = over_seeds(a, b)
-        wrong += (not low <= 0 <= high, found.p_value < 0.05)
-        assert (found.p_value < 0.05) == (not found.interval.low <= 0 <= found.interval.high)
+        test = over_seeds(a, b)
+        wrong += (not low <= 0 <= high, test.p_value < 0.05)
+        assert (test.p_value < 0.05) == (not test.interval.low <= 0 <= test.interval.high)
     assert wrong[1] / trials <= 0.05 + 3 * (0.05 * 0.95 / trials) ** 0.5
     assert wrong[0] / trials > 0.3  # which is why an interval over queries alone decides nothing
 
 
 def test_a_planted_gain_is_found():
     rng = np.random.default_rng(1)
-    found = 0
+    significant = 0
     for _ in range(40):
         hardness = rng.standard_normal(120)
         a, b = trainings(rng, 3, 120, hardness, spread=0.05, gain=0.3), trainings(rng, 3, 120, hardness, spread=0.05)
         result = over_seeds(a, b)
-        found += result.p_value < 0.05 and result.interval.low > 0
-    assert found >= 38
+        significant += result.p_value < 0.05 and result.interval.low > 0
+    assert significant >= 38
 
 
 def test_without_luck_of_the_queries_it_is_welchs_test():
@@ -180,9 +180,9 @@ def test_without_luck_of_the_queries_it_is_welchs_test():
     rng = np.random.default_rng(2)
     a, b = rng.random((5, 1)), 0.2 + 3 * rng.random((4, 1))
     result = over_seeds(np.repeat(a, 30, 1), np.repeat(b, 30, 1))
-    theirs = stats.ttest_ind(a[:, 0], b[:, 0], equal_var=False)
-    assert result.p_value == pytest.approx(theirs.pvalue) and result.degrees == pytest.approx(theirs.df)
-    low, high = theirs.confidence_interval()
+    welch = stats.ttest_ind(a[:, 0], b[:, 0], equal_var=False)
+    assert result.p_value == pytest.approx(welch.pvalue) and result.degrees == pytest.approx(welch.df)
+    low, high = welch.confidence_interval()
     assert result.interval == pytest.approx(((a.mean() - b.mean()), low, high))
 
 
@@ -191,8 +191,8 @@ def test_without_luck_of_the_seeds_it_is_the_paired_test():
     a, b = rng.random(50), rng.random(50)
     b -= b.mean() - a.mean() + 0.1
     result = over_seeds(np.repeat(a[None], 3, 0), np.repeat(b[None], 3, 0))
-    theirs = stats.ttest_rel(a, b)
-    assert result.p_value == pytest.approx(theirs.pvalue) and result.degrees == pytest.approx(49)
+    paired = stats.ttest_rel(a, b)
+    assert result.p_value == pytest.approx(paired.pvalue) and result.degrees == pytest.approx(49)
 
 
 def test_what_seeds_can_and_can_not_say():

@@ -1,4 +1,4 @@
-"""Views: by hand, by symmetry, and against rendered people, whose heading is known."""
+"""Torsos seen or not; views by hand, by symmetry, and against rendered people, whose heading is known."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.pose import Pose, Skeleton, coco_17, convert, mirror, mpii_14, openpose_18, upper_7
-from reid_aug.data import body as views
-from reid_aug.data.body import UNKNOWN, VIEWS, view
+from generators import Pose, Skeleton, coco_17, convert, mirror, mpii_14, openpose_18, upper_7
+from reid_aug.data import body
+from reid_aug.data.body import TORSO, UNKNOWN, VIEWS, valid_for_pairs, view
 from reid_aug.data.loading import with_keypoints
 from reid_aug.data.market import read_market_folder
-from reid_aug.rendered.dataset import RenderedConfig, write_rendered
+from reid_aug.rendered import RenderedConfig, write_rendered
 
 Points = dict[str, tuple[float, float]]
 # A torso 40 px long; seen from the front 24 px across at the shoulders (0.6 torsos) and 16 px at the hips (0.4).
@@ -31,8 +31,8 @@ def posed(points: Points, skeleton: Skeleton = openpose_18) -> Pose:
 
 
 def called(points: Points, skeleton: Skeleton = openpose_18) -> str:
-    found = int(view(posed(points, skeleton)))
-    return "unknown" if found == UNKNOWN else VIEWS[found]
+    index = int(view(posed(points, skeleton)))
+    return "unknown" if index == UNKNOWN else VIEWS[index]
 
 
 def turned(points: Points) -> Points:
@@ -41,7 +41,17 @@ def turned(points: Points) -> Points:
 
 
 def test_doctest() -> None:
-    assert doctest.testmod(views).failed == 0
+    assert doctest.testmod(body).failed == 0
+
+
+def test_valid_needs_both_shoulders_and_hips() -> None:
+    rows = [(), (0, 1, 3, 4), *((openpose_18.index(joint),) for joint in TORSO)]
+    visible = torch.ones(len(rows), 18, dtype=torch.bool)
+    for row, missing in enumerate(rows):
+        visible[row, list(missing)] = False
+    batch = Pose(torch.ones(len(rows), 18, 2), visible, openpose_18, (16, 8))
+    assert valid_for_pairs(batch).tolist() == [True, True, False, False, False, False]
+    assert valid_for_pairs(batch[0]).shape == () and bool(valid_for_pairs(convert(batch[0], coco_17)))
 
 
 class TestByHand:
@@ -52,11 +62,11 @@ class TestByHand:
     def test_a_wide_body_is_no_side_view_whatever_its_nose_says(self) -> None:
         assert called(FRONT | {"nose": (60, 5)}) == "front"
 
-    @pytest.mark.parametrize(("shoulders", "wanted"), [(16.1, "front"), (15.9, "right")])
-    def test_the_limit(self, shoulders: float, wanted: str) -> None:
+    @pytest.mark.parametrize(("shoulders", "name"), [(16.1, "front"), (15.9, "right")])
+    def test_the_limit(self, shoulders: float, name: str) -> None:
         """Hips 12 px across and a torso of 40: (shoulders + 12) / 2 / 40 = 0.35 at shoulders of 16 px."""
         points = {"r_shoulder": (30.0, 20.0), "l_shoulder": (30 + shoulders, 20), "r_hip": (32, 60), "l_hip": (44, 60), "nose": (60, 10)}
-        assert called(points) == wanted
+        assert called(points) == name
 
     @pytest.mark.parametrize("joint", ["nose", "r_eye", "l_eye"])
     def test_a_face_ahead_of_the_neck(self, joint: str) -> None:
@@ -117,12 +127,12 @@ def test_a_mirrored_body_faces_the_other_edge(seed: int) -> None:
     xy = torch.rand((32, 18, 2), generator=source) * torch.tensor([63.0, 127.0])
     poses = Pose(xy, torch.rand((32, 18), generator=source) < 0.85, openpose_18, (128, 64))
     swapped = {"right": "left", "left": "right"}
-    wanted = [UNKNOWN if v == UNKNOWN else VIEWS.index(swapped.get(VIEWS[v], VIEWS[v])) for v in view(poses).tolist()]
-    assert view(mirror(poses)).tolist() == wanted
+    expected = [UNKNOWN if v == UNKNOWN else VIEWS.index(swapped.get(VIEWS[v], VIEWS[v])) for v in view(poses).tolist()]
+    assert view(mirror(poses)).tolist() == expected
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pose, np.ndarray]:
+def rendered_poses(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pose, np.ndarray]:
     """Keypoints of 240 rendered people's images as an estimator gives them, hidden faces missing, and true headings (240,)."""
     config = RenderedConfig(train_identities=80, test_identities=1, train_images=3, query_images=1, gallery_images=1)
     written = write_rendered(tmp_path_factory.mktemp("views") / "set", config)
@@ -133,16 +143,16 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pose, np.ndarray]:
 
 
 @pytest.mark.parametrize(("noise_px", "level"), [(0.0, 0.95), (2.0, 0.85)])
-def test_rendered_people_are_seen_from_where_they_are(known: tuple[Pose, np.ndarray], noise_px: float, level: float) -> None:
+def test_rendered_people_are_seen_from_where_they_are(rendered_poses: tuple[Pose, np.ndarray], noise_px: float, level: float) -> None:
     """True views are quarters of the circle; what is missed lies by their borders, and is never the opposite side."""
-    poses, yaw = known
+    poses, yaw = rendered_poses
     noise = noise_px * torch.randn(poses.xy.shape, generator=torch.Generator().manual_seed(0))
-    found = view(Pose(poses.xy + noise, poses.visible, poses.skeleton, poses.size)).numpy()
+    views = view(Pose(poses.xy + noise, poses.visible, poses.skeleton, poses.size)).numpy()
     true = ((yaw + 45) // 90 % 4).astype(int)  # 0 faces the camera, 90 the right edge
-    assert set(true) == {0, 1, 2, 3} and not (found == UNKNOWN).any()
-    agree = found == true
+    assert set(true) == {0, 1, 2, 3} and not (views == UNKNOWN).any()
+    agree = views == true
     from_border = np.minimum((yaw + 45) % 90, 90 - (yaw + 45) % 90)
     assert agree.mean() >= level
     if noise_px == 0:
         assert agree[from_border >= 10].all()
-        assert not ((found - true) % 4 == 2).any()
+        assert not ((views - true) % 4 == 2).any()

@@ -1,3 +1,5 @@
+"""Keypoint files: what is read and written, and what is refused by file and line."""
+
 from __future__ import annotations
 
 import os
@@ -10,8 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from generators import Pose
-from generators.pose import openpose_18, upper_7
+from generators import Pose, openpose_18, upper_7
 from reid_aug.data.keypoints import HEADER, Keypoints, read_columns, read_keypoints, write_keypoints
 
 SIZE = (128, 64)

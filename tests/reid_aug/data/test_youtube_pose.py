@@ -1,3 +1,5 @@
+"""YouTube Pose's .mat file and frames, made here as the original is laid out."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from generators.pose import upper_7
+from generators import upper_7
 from reid_aug.data.youtube_pose import read_vgg_pose
 from reid_aug.images import ImageError
 
@@ -51,7 +53,7 @@ def some_locs(seed: int, frames: int) -> np.ndarray:
     return np.round(1 + drawn * (np.array(SIZE[::-1]) - 1)[:, None, None], 2)
 
 
-def draw(folder: Path, frames: list[int], size: tuple[int, int] = SIZE) -> None:
+def write_frames(folder: Path, frames: list[int], size: tuple[int, int] = SIZE) -> None:
     folder.mkdir(parents=True)
     for i in frames:
         Image.fromarray(np.full((*size, 3), i % 255, np.uint8)).save(folder / f"frame_{i:06d}.jpg")
@@ -61,8 +63,8 @@ def draw(folder: Path, frames: list[int], size: tuple[int, int] = SIZE) -> None:
 def dataset(tmp_path: Path) -> Path:
     """Two videos of three and two frames; two frames go by one name."""
     write(tmp_path / "data.mat", [video("alpha", some_locs(0, 3), [5, 17, 200]), video("beta", some_locs(1, 2), [17, 31])])
-    draw(tmp_path / "GT_frames" / "alpha", [5, 17, 200])
-    draw(tmp_path / "GT_frames" / "beta", [17, 31])
+    write_frames(tmp_path / "GT_frames" / "alpha", [5, 17, 200])
+    write_frames(tmp_path / "GT_frames" / "beta", [17, 31])
     return tmp_path
 
 
@@ -164,9 +166,9 @@ def test_a_missing_frame_and_a_broken_one(dataset: Path) -> None:
 
 def test_the_file_written_here_is_laid_out_as_the_originals_readers_take_it(dataset: Path) -> None:
     """Field by field as public readers of the data set index it."""
-    held = loadmat(dataset / "data.mat")["data"]
-    assert held.shape == (1, 2) and held.dtype.names == FIELDS
-    first = held[0][0]
+    videos = loadmat(dataset / "data.mat")["data"]
+    assert videos.shape == (1, 2) and videos.dtype.names == FIELDS
+    first = videos[0][0]
     assert first["videoname"][0] == "alpha" and first["locs"].shape == (2, 7, 3) and first["frameids"][0].tolist() == [5, 17, 200]
     assert first["imgPath"][0, 1][0] == "GT_frames/alpha/frame_000017.jpg" and first["crop"][0].tolist() == [11, 21, 138, 116]
 

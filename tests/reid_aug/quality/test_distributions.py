@@ -25,10 +25,10 @@ class TestInceptionScore:
         from torch_fidelity.metric_isc import isc_features_to_metric
 
         logits = 3 * features(count, 20, 0)
-        theirs = isc_features_to_metric(logits.double(), splits, shuffle=False)
+        expected = isc_features_to_metric(logits.double(), splits, shuffle=False)
         mean, std = inception_score(logits, splits)
-        assert mean == pytest.approx(theirs["inception_score_mean"], abs=1e-9)
-        assert std == pytest.approx(theirs["inception_score_std"], abs=1e-9)
+        assert mean == pytest.approx(expected["inception_score_mean"], abs=1e-9)
+        assert std == pytest.approx(expected["inception_score_std"], abs=1e-9)
 
     def test_one_repeated_image_has_one(self) -> None:
         assert inception_score(torch.randn(1, 8).expand(30, 8), 10) == (pytest.approx(1.0), pytest.approx(0.0, abs=1e-9))
@@ -48,8 +48,8 @@ class TestFrechet:
 
         a, b = features(n, 16, 1), features(m, 16, 2, shift=0.3)
         stats = [{"mu": x.double().numpy().mean(0), "sigma": np.cov(x.double().numpy(), rowvar=False)} for x in (a, b)]
-        theirs = fid_statistics_to_metric(stats[0], stats[1], False)["frechet_inception_distance"]
-        assert frechet_distance(a, b) == pytest.approx(theirs, rel=1e-4)
+        expected = fid_statistics_to_metric(stats[0], stats[1], False)["frechet_inception_distance"]
+        assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-4)
 
     @pytest.mark.parametrize("count", [5, 300])
     def test_of_a_set_with_itself_is_nought(self, count: int) -> None:
@@ -69,7 +69,7 @@ class TestFrechet:
         assert frechet_distance(a, b) == pytest.approx(16 + 2)  # means 1 and 5, variances 2 and 0
 
     @pytest.mark.parametrize(
-        ("a", "b", "said"),
+        ("a", "b", "complaint"),
         [
             (torch.zeros(1, 3), torch.zeros(4, 3), "two images a set at least, got 1 in the first"),
             (torch.zeros(4, 3), torch.zeros(4, 2), "as long, got 3 and 2"),
@@ -77,8 +77,8 @@ class TestFrechet:
             (torch.zeros(0, 3), torch.zeros(4, 3), "N of 1 at least"),
         ],
     )
-    def test_what_has_no_distance(self, a: Tensor, b: Tensor, said: str) -> None:
-        with pytest.raises(ValueError, match=said):
+    def test_what_has_no_distance(self, a: Tensor, b: Tensor, complaint: str) -> None:
+        with pytest.raises(ValueError, match=complaint):
             frechet_distance(a, b)
 
 

@@ -54,9 +54,9 @@ def save_detection(name: str, cache: Path) -> None:
 def test_missing_weights_say_how_to_get_them(name: str, download: bool, cache: Path) -> None:
     with pytest.raises(MissingWeights) as caught:
         getattr(Networks(download=download, device="cpu"), name)
-    said = str(caught.value)
-    assert "https://" in said and "TORCH_HOME" in said and str(cache) not in said
-    assert ("no network here" in said) if download else ("download=true" in said)
+    message = str(caught.value)
+    assert "https://" in message and "TORCH_HOME" in message and str(cache) not in message
+    assert ("no network here" in message) if download else ("download=true" in message)
     assert not any(cache.iterdir())
 
 
@@ -66,13 +66,13 @@ def test_a_detector_that_is_missing(cache: Path) -> None:
 
 
 def test_a_download_goes_to_the_cache_and_is_checked(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, to, prefix: asked.append((url, to, prefix)) or Path(to).touch())
+    settings = []
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, to, prefix: settings.append((url, to, prefix)) or Path(to).touch())
     networks = Networks(device="cpu")
     assert networks._file(INCEPTION_URL, "it") == cache / "weights-inception-2015-12-05-6726825d.pth"
-    assert asked == [(INCEPTION_URL, str(cache / "weights-inception-2015-12-05-6726825d.pth"), "6726825d")]
-    assert networks._file(INCEPTION_URL, "it").exists() and len(asked) == 1
-    assert networks.there() == ["weights-inception-2015-12-05-6726825d.pth"]
+    assert settings == [(INCEPTION_URL, str(cache / "weights-inception-2015-12-05-6726825d.pth"), "6726825d")]
+    assert networks._file(INCEPTION_URL, "it").exists() and len(settings) == 1
+    assert networks.available() == ["weights-inception-2015-12-05-6726825d.pth"]
 
 
 @pytest.mark.parametrize("name", ["inception", "lpips", "estimator", "detector"])
@@ -85,12 +85,12 @@ def test_a_download_in_vain_is_tried_once(name: str, cache: Path, monkeypatch: p
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     monkeypatch.setattr("reid_aug.weights.TIMEOUT_S", 7.0)
-    before, networks, said = socket.getdefaulttimeout(), Networks(device="cpu"), set()
+    before, networks, messages = socket.getdefaulttimeout(), Networks(device="cpu"), set()
     for _ in range(3):
         with pytest.raises(MissingWeights) as caught:
             networks.detector("ssd300_vgg16") if name == "detector" else getattr(networks, name)
-        said.add(str(caught.value))
-    assert tries == [7.0] and len(said) == 1  # a silent connection is not waited for without end
+        messages.add(str(caught.value))
+    assert tries == [7.0] and len(messages) == 1  # a silent connection is not waited for without end
     assert socket.getdefaulttimeout() == before
     if name == "detector":  # another detector is another download
         with pytest.raises(MissingWeights, match="ssdlite320"):
@@ -145,9 +145,9 @@ def test_damaged_weights_say_so(name: str, what: str, cache: Path) -> None:
     networks = Networks(download=False, device="cpu")
     with pytest.raises(MissingWeights) as caught:
         networks.detector("ssdlite320_mobilenet_v3_large") if name == "detector" else getattr(networks, name)
-    said = str(caught.value)
-    assert f"{cache / files[name]} is damaged, or another network's (" in said and "https://" in said and "TORCH_HOME" in said
-    assert "\n" not in said and len(said) < 500 and "weights_only" not in said
+    message = str(caught.value)
+    assert f"{cache / files[name]} is damaged, or another network's (" in message and "https://" in message and "TORCH_HOME" in message
+    assert "\n" not in message and len(message) < 500 and "weights_only" not in message
 
 
 class _Runs:
@@ -171,7 +171,7 @@ def test_a_file_of_weights_runs_no_code(name: str, cache: Path) -> None:
 
 def test_networks_given_take_the_standard_ones_place(cache: Path) -> None:
     given = Networks(download=False, device="cpu", inception=lambda a, b: (a, a), detector=lambda a: a, lpips=lambda a, b: a)
-    assert given.there() == ["inception", "lpips", "detector"]
+    assert given.available() == ["inception", "lpips", "detector"]
     assert given.detector("ssd300_vgg16")(pictures()).shape == pictures().shape
     with pytest.raises(MissingWeights):
         given.estimator  # noqa: B018
@@ -191,8 +191,8 @@ def test_inception_is_torch_fidelitys(cache: Path, monkeypatch: pytest.MonkeyPat
     network, images = Networks(download=False, device="cpu").inception, pictures()
     features, logits = network(images, "tensorflow")
     assert features.shape == (3, 2048) and logits.shape == (3, 1008)
-    for mine, theirs in zip((features, logits), fresh(images), strict=True):
-        assert torch.allclose(mine, theirs, atol=1e-5)
+    for values, expected in zip((features, logits), fresh(images), strict=True):
+        assert torch.allclose(values, expected, atol=1e-5)
     other, _ = network(images, "antialias")
     assert other.shape == features.shape and not torch.allclose(other, features)
     assert torch.allclose(network(images[:1], "tensorflow")[0], features[:1], atol=1e-4)
@@ -206,10 +206,10 @@ def test_lpips_is_torchmetrics_on_the_cached_alexnet(cache: Path) -> None:
     torch.save(torchvision.models.alexnet(weights=None).state_dict(), cache / url.rsplit("/", 1)[-1])
     network, a = Networks(download=False, device="cpu").lpips, pictures()
     b = 255 - a
-    found = network(a, b)
-    assert found.shape == (3,) and bool((found > 0).all()) and network(a, a).tolist() == [0.0] * 3
-    theirs = learned_perceptual_image_patch_similarity(a / 127.5 - 1, b / 127.5 - 1, net_type="alex", reduction="none")
-    assert torch.allclose(found, theirs.flatten(), atol=1e-6)
+    distances = network(a, b)
+    assert distances.shape == (3,) and bool((distances > 0).all()) and network(a, a).tolist() == [0.0] * 3
+    expected = learned_perceptual_image_patch_similarity(a / 127.5 - 1, b / 127.5 - 1, net_type="alex", reduction="none")
+    assert torch.allclose(distances, expected.flatten(), atol=1e-6)
 
 
 def test_lpips_of_images_too_small_for_alexnet(cache: Path) -> None:
@@ -229,12 +229,12 @@ def test_detection_score_is_the_surest_persons(cache: Path, monkeypatch: pytest.
     scores = detector(pictures())
     assert scores.shape == (3,) and bool(((scores >= 0) & (scores <= 1)).all())
 
-    def found(images: list[Tensor]) -> list[dict[str, Tensor]]:
+    def detections(images: list[Tensor]) -> list[dict[str, Tensor]]:
         assert all(image.max() <= 1 for image in images)
         answers = [([1, 3, 1], [0.2, 0.9, 0.6]), ([3], [0.9]), ([], [])]
         return [{"labels": torch.tensor(k, dtype=torch.long), "scores": torch.tensor(s)} for k, s in answers]
 
-    monkeypatch.setattr(detector, "network", found)
+    monkeypatch.setattr(detector, "network", detections)
     assert detector(pictures()).tolist() == pytest.approx([0.6, 0.0, 0.0])
 
 
@@ -245,11 +245,11 @@ def test_a_pose_is_that_of_the_surest_person(monkeypatch: pytest.MonkeyPatch) ->
     scores = torch.ones(2, 17)
     scores[1, 4] = -0.5
 
-    def found(images: list[Tensor]) -> list[dict[str, Tensor]]:
+    def detections(images: list[Tensor]) -> list[dict[str, Tensor]]:
         empty = {"scores": torch.zeros(0), "keypoints": torch.zeros(0, 17, 3), "keypoints_scores": torch.zeros(0, 17)}
         return [{"scores": torch.tensor([0.3, 0.8]), "keypoints": keypoints, "keypoints_scores": scores}, empty]
 
-    monkeypatch.setattr(estimator, "network", found)
+    monkeypatch.setattr(estimator, "network", detections)
     pose = estimator(pictures(2))
     assert pose.skeleton is coco_17 and pose.size == (64, 32)
     assert pose.visible[0].sum() == 16 and not pose.visible[0, 4] and not pose.visible[1].any()
@@ -267,25 +267,25 @@ def test_detectors_are_built_as_torchvision_builds_them_with_weights(name: str, 
         """Weights whose first normalisation has small variances, where eps shows."""
         shapes = torchvision.models.get_model(name, weights=None, weights_backbone=None).state_dict()
         assert self == weights
-        found = {key: value for key, value in shapes.items() if not key.endswith("num_batches_tracked") or "ssd" in name}
-        for key in [key for key in found if key.endswith("running_var")][:1]:
-            found[key] = torch.full_like(found[key], 1e-5)
-        torch.save(found, cache / file_of(name))
-        return found
+        state = {key: value for key, value in shapes.items() if not key.endswith("num_batches_tracked") or "ssd" in name}
+        for key in [key for key in state if key.endswith("running_var")][:1]:
+            state[key] = torch.full_like(state[key], 1e-5)
+        torch.save(state, cache / file_of(name))
+        return state
 
     torch.manual_seed(0)
     monkeypatch.setattr(type(weights), "get_state_dict", kept)
-    theirs = torchvision.models.get_model(name, weights=weights, weights_backbone=None, progress=False, **NETWORKS[name]).eval()
-    mine = estimators.torchvision_detector(name, lambda url, what: cache / file_of(name), **NETWORKS[name]).eval()
-    for (path, a), (other, b) in zip(mine.named_modules(), theirs.named_modules(), strict=True):
+    expected = torchvision.models.get_model(name, weights=weights, weights_backbone=None, progress=False, **NETWORKS[name]).eval()
+    network = estimators.torchvision_detector(name, lambda url, what: cache / file_of(name), **NETWORKS[name]).eval()
+    for (path, a), (other, b) in zip(network.named_modules(), expected.named_modules(), strict=True):
         assert path == other and type(a) is type(b) and getattr(a, "eps", None) == getattr(b, "eps", None), path
-    for (path, a), (other, b) in zip(mine.state_dict().items(), theirs.state_dict().items(), strict=True):
+    for (path, a), (other, b) in zip(network.state_dict().items(), expected.state_dict().items(), strict=True):
         assert path == other and torch.equal(a, b), path
     with torch.inference_mode():
         image = pictures(1, (300, 300) if "ssd" in name else (64, 64)).float() / 255
-        a, b = (network.get_submodule("backbone")(image) for network in (mine, theirs))
-    for key, wanted in b.items():
-        assert bool(wanted.isfinite().all()) and torch.equal(a[key], wanted), key
+        a, b = (model.get_submodule("backbone")(image) for model in (network, expected))
+    for key, value in b.items():
+        assert bool(value.isfinite().all()) and torch.equal(a[key], value), key
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_the_papers_counts_are_the_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "complaint"),
     [
         (["--count", "9"], "holds 8 images, 9 are wanted"),
         (["--count", "3", "--practice", "6"], "practice is less than all 6 images, got 6"),
@@ -66,10 +66,10 @@ def test_the_papers_counts_are_the_default(tmp_path: Path) -> None:
     ],
 )
 def test_bad_studies_are_refused(
-    options: list[str], said: str, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+    options: list[str], complaint: str, folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert main(["user-study", *map(str, folders), "--out", str(tmp_path / "study"), *options]) == 2
-    assert said in capsys.readouterr().err and not (tmp_path / "study").exists()
+    assert complaint in capsys.readouterr().err and not (tmp_path / "study").exists()
 
 
 def test_sizes_would_give_it_away(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ class TestMerge:
         assert merge([rating(tmp_path / "a.json", "a", "RRG")]) == "1 rater: R2G 33.3 %, G2R –"
 
     @pytest.mark.parametrize(
-        ("second", "said"),
+        ("second", "complaint"),
         [
             ({"rater": "b", "study": "other"}, "of one study, got abc, other"),
             ({"rater": "a"}, "every rater counts once, a is there twice"),
@@ -109,9 +109,9 @@ class TestMerge:
             ({"rater": "b", "extra": 1}, "unknown key 'extra'"),
         ],
     )
-    def test_what_does_not_belong_together(self, second: dict[str, Any], said: str, tmp_path: Path) -> None:
+    def test_what_does_not_belong_together(self, second: dict[str, Any], complaint: str, tmp_path: Path) -> None:
         files = [rating(tmp_path / "a.json", "a", "RG"), rating(tmp_path / "b.json", **{"answers": "RG", **second})]
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=complaint):
             merge(files)
 
     def test_files_that_are_none(self, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ class TestMerge:
             assert len(str(caught.value)) < 400 + len(str(tmp_path)), more.keys()
 
     @pytest.mark.parametrize(
-        ("answer", "said"),
+        ("answer", "complaint"),
         [
             ({"seconds": float("nan")}, "answers.1.seconds: .*finite"),
             ({"seconds": float("inf")}, "answers.1.seconds: .*finite"),
@@ -151,11 +151,11 @@ class TestMerge:
             ({"image": "0.png"}, "every image is answered once, the real image '0.png' is there 2 times"),
         ],
     )
-    def test_answers_that_are_none(self, answer: dict[str, Any], said: str, tmp_path: Path) -> None:
+    def test_answers_that_are_none(self, answer: dict[str, Any], complaint: str, tmp_path: Path) -> None:
         kept = json.loads(rating(tmp_path / "a.json", "a", "RGR").read_text())
         kept["answers"][1] |= answer
         (tmp_path / "a.json").write_text(json.dumps(kept))
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=complaint):
             merge([tmp_path / "a.json"])
 
     def test_a_real_and_a_generated_image_of_one_name(self, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_rater_clicks_through_it(browser: Any, folders: tuple[Path, Path], tmp
     body = browser.find_element(By.TAG_NAME, "body")
     browser.find_element(By.ID, "begin").click()
     wait = WebDriverWait(browser, 10, poll_frequency=0.02)
-    said = []
+    answers = []
     for number, trial in enumerate(shown):
         wait.until(lambda b, n=number: f"picture {n + 1} of 8" in b.find_element(By.ID, "state").text)
         assert ("Practice" in browser.find_element(By.ID, "state").text) == (number < 2)
@@ -219,14 +219,14 @@ def test_a_rater_clicks_through_it(browser: Any, folders: tuple[Path, Path], tmp
             wait.until(lambda b: b.find_element(By.ID, "frame").get_attribute("class") == "blank")
             assert time.perf_counter() - began < 5
         say_real = number % 3 != 0
-        said.append(say_real)
+        answers.append(say_real)
         if number % 2:
             body.send_keys("r" if say_real else Keys.ARROW_RIGHT)
         else:
             browser.find_element(By.ID, "real" if say_real else "generated").click()
     wait.until(lambda b: b.find_element(By.ID, "end").is_displayed())
 
-    counted = list(zip(shown, said, strict=True))[2:]
+    counted = list(zip(shown, answers, strict=True))[2:]
     wrong = {kind: np.mean([t["real"] != s for t, s in counted if t["real"] == kind]) for kind in (True, False)}
     assert browser.find_element(By.ID, "r2g").text == f"{100 * wrong[True]:.1f} %"
     assert browser.find_element(By.ID, "g2r").text == f"{100 * wrong[False]:.1f} %"

@@ -21,7 +21,7 @@ import generators
 from generators.pose import Pose, coco_17, openpose_18, rescale, upper_7
 from reid_aug import Augmenter, Manifest, PoseBank
 from reid_aug.baselines.network import ReidNetwork, build, load_baseline, reid_network, save_baseline
-from reid_aug.baselines.network import features as baseline_features
+from reid_aug.baselines.network import features_of as baseline_features
 from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.cli import main
 from reid_aug.data.keypoints import read_columns

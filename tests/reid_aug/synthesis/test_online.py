@@ -1,4 +1,4 @@
-"""PoseAugmentation: who is redrawn, how, and the same again; images with poses through a DataLoader and through torchreid."""
+"""PoseAugmentation: who is redrawn, how, and the same again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchreid import data as torchreid_data
 from torchvision import transforms
 
 import generators
-from generators import Generator, Pose
+from generators import Generator, Pose, keeps_options
 from generators.pose import coco_17, convert, openpose_18, rescale, upper_7
 from reid_aug import Augmenter, PoseBank, images
 from reid_aug.data.people import PersonImage
@@ -34,6 +34,7 @@ SHOULDER = openpose_18.index("r_shoulder")
 class Tint(Generator):
     """½ of the source, plus ¼ of how far right the target's right shoulder is, plus ⅛ of how far right the source's is."""
 
+    @keeps_options
     def __init__(self, size: tuple[int, int] = SIZE) -> None:
         super().__init__()
         self.size, self.skeleton = (int(size[0]), int(size[1])), openpose_18
@@ -53,7 +54,7 @@ class Tint(Generator):
     def turn(self, step: int) -> tuple[str, ...]:
         return ("generator",)
 
-    def losses(self, player: str, pair):
+    def losses(self, player: str, pair, step: int):
         return {"l1": (self(pair.source, pair.source_pose, pair.target_pose) - pair.target).abs().mean()}
 
 
@@ -503,19 +504,8 @@ class TestModule:
             torch.testing.assert_close(out.cpu(), wanted, rtol=0, atol=0.05)  # bfloat16: 8 bits of mantissa, several layers
 
 
-class TestPosedImages:
-    def test_items(self, people: list[PersonImage]) -> None:
-        known, unknown = people[0], replace(people[1], pose=None)
-        small = PosedImages([known, unknown], SIZE)
-        large = PosedImages([known, unknown], (64, 32))
-        assert known.pose is not None and len(large) == 2
-        assert torch.equal(small[0].image, torch.from_numpy(images.read(known.path)).permute(2, 0, 1))
-        assert large[0].image.shape == (3, 64, 32) and large[0].image.dtype == torch.uint8
-        seen = known.pose.visible[:, None]
-        torch.testing.assert_close(large[0].pose.xy, torch.where(seen, (known.pose.xy + 0.5) * 2 - 0.5, 0))
-        assert large[0].pose.size == (64, 32)
-        assert not large[1].pose.visible.any() and large[1].pose.size == (64, 32)
-        assert (large[1].pid, large[1].camid, large[1].path) == (unknown.pid, unknown.camid, unknown.path)
+class TestPosedBatches:
+    """Batches of images with poses, as reid_aug.data.posed_images makes them."""
 
     def test_nobody_has_a_pose(self, people: list[PersonImage]) -> None:
         bare = [replace(p, pose=None) for p in people[:3]]
@@ -523,71 +513,19 @@ class TestPosedImages:
         augment = PoseAugmentation(Tint(), some_bank(2), 1.0)
         assert torch.equal(augment(batch.images, batch.poses), batch.images) and augment.last is not None and augment.last.rows == ()
 
-    def test_mixed_skeletons_meet_on_openpose(self, people: list[PersonImage]) -> None:
-        first, second = people[0], people[1]
-        assert first.pose is not None and second.pose is not None
-        coco = replace(first, pose=convert(first.pose, coco_17))
-        assert PosedImages([coco], SIZE)[0].pose.skeleton is coco_17
-        mixed = PosedImages([coco, second], SIZE)
-        assert [item.pose.skeleton.name for item in (mixed[0], mixed[1])] == ["openpose_18"] * 2
-
-    def test_through_worker_processes(self, people: list[PersonImage]) -> None:
+    def test_a_collated_batch_is_redrawn(self, people: list[PersonImage]) -> None:
         train = [p for p in people if p.split == "train"]
-        alone = list(DataLoader(PosedImages(train, SIZE), 5, collate_fn=collate_poses))
-        shared = list(DataLoader(PosedImages(train, SIZE), 5, collate_fn=collate_poses, num_workers=2))
-        assert len(shared) == len(alone) == 5 and len(shared[-1].images) == 4
-        for one, two in zip(alone, shared, strict=True):
-            assert torch.equal(one.images, two.images) and torch.equal(one.pids, two.pids) and one.paths == two.paths
-            assert torch.equal(one.poses.xy, two.poses.xy) and torch.equal(one.poses.visible, two.poses.visible)
-        batch = shared[0]
-        assert batch.images.dtype == torch.float32 and batch.images.shape == (5, 3, *SIZE)
-        assert float(batch.images.min()) >= 0 and float(batch.images.max()) <= 1
-        assert batch.pids.tolist() == [p.pid for p in train[:5]] and batch.camids.tolist() == [p.camid for p in train[:5]]
-        assert batch.pids.dtype == torch.int64
-        pixel = images.read(train[3].path)[20, 7]
-        torch.testing.assert_close(batch.images[3, :, 20, 7], torch.from_numpy(pixel) / 255)
+        batch = collate_poses([PosedImages(train, SIZE)[i] for i in range(5)])
         out = PoseAugmentation(Tint(), PoseBank.collect(train, SIZE), 1.0)(batch.images, batch.poses, batch.pids)
         assert not torch.equal(out, batch.images)
 
-
-class TestTorchreid:
-    @staticmethod
-    def dataset(people: list[PersonImage], *more: object, **options: object) -> torchreid_data.ImageDataset:
-        rows = {split: [(p.path, p.pid, p.camid) for p in people if p.split == split] for split in ("train", "query", "gallery")}
-        steps = transforms.Compose([transforms.Resize((64, 32)), *more, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-        return torchreid_data.ImageDataset(rows["train"], rows["query"], rows["gallery"], transform=steps, verbose=False, **options)
-
-    def test_poses_come_along_in_the_images_pixels(self, people: list[PersonImage]) -> None:
-        dataset, train = self.dataset(people), [p for p in people if p.split == "train"]
-        poses = {p.name: p.pose for p in train[1:-1] if p.pose is not None} | {train[-1].path: train[-1].pose}
-        posed = with_poses(dataset, poses)  # type: ignore[arg-type]
-        batch = next(iter(DataLoader(posed, len(train), num_workers=2)))
-        assert {"img", "pid", "camid", "impath", "dsetid"} < set(batch) and torch.equal(batch["img"][2], dataset[2]["img"])
-        found = poses_of(batch)
-        assert found.size == (64, 32) and not found.visible[0].any()
-        for row in range(1, len(train)):
-            wanted = train[row].pose
-            assert wanted is not None and torch.equal(found.visible[row], wanted.visible)
-            torch.testing.assert_close(found.xy[row], rescale(wanted, (64, 32)).xy)
+    def test_a_batch_of_torchreids_is_redrawn_where_a_pose_came_along(self, people: list[PersonImage]) -> None:
+        train = [p for p in people if p.split == "train"]
+        rows = [(p.path, p.pid, p.camid) for p in train]
+        steps = transforms.Compose([transforms.Resize((64, 32)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+        dataset = torchreid_data.ImageDataset(rows, rows[:1], rows[:1], transform=steps, verbose=False)
+        poses = {p.name: p.pose for p in train[1:] if p.pose is not None}
+        batch = next(iter(DataLoader(with_poses(dataset, poses), len(train))))
         augment = PoseAugmentation(Tint(), PoseBank.collect(train, SIZE), 1.0, mean=MEAN, std=STD)
-        out = augment(batch["img"], found, batch["pid"])
+        out = augment(batch["img"], poses_of(batch), batch["pid"])
         assert torch.equal(out[0], batch["img"][0]) and not torch.equal(out[1], batch["img"][1])
-
-    def test_another_skeleton(self, people: list[PersonImage]) -> None:
-        dataset = self.dataset(people)
-        poses = {p.name: p.pose for p in people if p.pose is not None}
-        batch = next(iter(DataLoader(with_poses(dataset, poses, coco_17), 3)))
-        assert poses_of(batch, coco_17).xy.shape == (3, 17, 2)
-        with pytest.raises(ValueError, match="'openpose_18' has xy"):
-            poses_of(batch)
-
-    def test_what_a_pose_cannot_follow_is_refused(self, people: list[PersonImage]) -> None:
-        poses = {p.name: p.pose for p in people if p.pose is not None}
-        with pytest.raises(ValueError, match="can't follow RandomHorizontalFlip"):
-            with_poses(self.dataset(people, transforms.RandomHorizontalFlip()), poses)
-        with pytest.raises(ValueError, match=r"none of 24 images has a pose under its path or name, as '\d{4}_c\d"):
-            with_poses(self.dataset(people), {"elsewhere.jpg": next(iter(poses.values()))})
-        with pytest.raises(ValueError, match="k_tfm is 1"):
-            with_poses(self.dataset(people, k_tfm=2), poses)[0]
-        with pytest.raises(ValueError, match="this one holds img, pid"):
-            poses_of({"img": torch.zeros(1), "pid": torch.zeros(1)})

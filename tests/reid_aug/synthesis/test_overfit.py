@@ -16,7 +16,7 @@ from reid_aug.data.loading import with_keypoints
 from reid_aug.data.market import read_market_folder
 from reid_aug.quality.held_out import protocol_mask
 from reid_aug.quality.ssim import ssim
-from reid_aug.rendered.dataset import RenderedConfig, write_rendered
+from reid_aug.rendered import RenderedConfig, write_rendered
 from reid_aug.synthesis.training_pairs import PairStream
 
 SIZE = (64, 32)

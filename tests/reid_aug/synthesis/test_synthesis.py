@@ -65,8 +65,8 @@ class TestBank:
 
     def test_draw_is_uniform_and_repeats(self, people: list[PersonImage]) -> None:
         bank = PoseBank.collect(train(people), SIZE)
-        drawn = bank.draw(20_000, seed=1)
-        assert np.array_equal(drawn, bank.draw(20_000, seed=1))
+        drawn = bank.sample(20_000, seed=1)
+        assert np.array_equal(drawn, bank.sample(20_000, seed=1))
         counts = np.bincount(drawn, minlength=len(bank))
         assert abs(counts - 20_000 / len(bank)).max() < 6 * np.sqrt(20_000 / len(bank))
 
@@ -208,9 +208,8 @@ class TestFill:
             import os, signal
             import generators
             from reid_aug import Augmenter, PoseBank
-            from reid_aug.dump import fill
-            from reid_aug.loading import load_people
-            from reid_aug.config import DataConfig
+            from reid_aug.synthesis.store import fill
+            from reid_aug.data.loading import DataConfig, load_people
             people = [p for p in load_people(DataConfig(root={str(rendered.root)!r})) if p.split == "train"]
             augmenter = Augmenter(generators.load({str(checkpoint)!r}), PoseBank.collect(people, {SIZE}), 2, 3, batch_size=4)
             render, left = augmenter.render, int(os.environ.get("KILL_AFTER", 10**9))

@@ -13,7 +13,7 @@ from generators import Pose, load
 from generators.checkpoints import read_header
 from generators.pose import coco_17
 from reid_aug.cli import main
-from reid_aug.rendered.dataset import RenderedConfig, write_rendered
+from reid_aug.rendered import RenderedConfig, write_rendered
 from reid_aug.synthesis.train import TrainConfig, train_from
 
 MOMI = {

@@ -14,7 +14,7 @@ from generators.checkpoints import read_header
 from reid_aug import config
 from reid_aug.bench.config import BenchConfig
 from reid_aug.cli import main
-from reid_aug.rendered.dataset import RenderedSet
+from reid_aug.rendered import RenderedSet
 from reid_aug.synthesis.train import LearningConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[3]

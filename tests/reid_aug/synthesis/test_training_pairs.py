@@ -1,7 +1,10 @@
-"""Jitter of training pairs: against scipy's and torchvision's ways, by hand, and from the stream."""
+"""Training pairs: jitter against scipy's and torchvision's ways and by hand; the stream that all generators learn from."""
 
 from __future__ import annotations
 
+import itertools
+import pickle
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +15,19 @@ from pydantic import ValidationError
 from scipy import ndimage
 from torchvision.transforms.functional import adjust_saturation
 
-from generators import Pose, PosePair
-from generators.maps import gaussian_maps
-from generators.pose import openpose_18
+from generators import Pose, PosePair, coco_17, convert, gaussian_maps, openpose_18, rescale
+from reid_aug import images
 from reid_aug.config import load
-from reid_aug.rendered.dataset import RenderedConfig, write_rendered
+from reid_aug.data.people import PersonImage
+from reid_aug.rendered import RenderedConfig, write_rendered
 from reid_aug.synthesis.train import TrainConfig, train_from
-from reid_aug.synthesis.training_pairs import JitterConfig, jittered
+from reid_aug.synthesis.training_pairs import JitterConfig, PairStream, jittered
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "generators"
 POSEWARP = JitterConfig(degrees=5, scale=(0.9, 1.05), shift_px=5, saturation=(0.95, 1.05))
+SIZE = (16, 8)
+PAIRS_7_11 = [[2, 0], [0, 2], [0, 3], [1, 4]]
+FLIPPED_7_11 = [False, True, True, True]
 STILL = (0.5, 0.5, 0.5, 0.5, 0.5)  # the middle of every range
 
 
@@ -163,3 +169,158 @@ def test_jitter_and_gap_decide_what_is_learnt(tmp_path: Path) -> None:
         (name,) = other
         with pytest.raises(ValueError, match=f"was trained with {name} None, this run asks for"):
             train_from(TrainConfig(**given, **other, steps=3))
+
+
+# ------------------------------------------------------------------------------------------------- the stream
+
+
+def a_pose(seed: int = 0, missing: tuple[int, ...] = (), size: tuple[int, int] = SIZE) -> Pose:
+    xy = torch.rand(18, 2, generator=torch.Generator().manual_seed(seed)) * torch.tensor([size[1] - 1, size[0] - 1])
+    visible = torch.ones(18, dtype=torch.bool)
+    visible[list(missing)] = False
+    return Pose(xy.round(), visible, openpose_18, size)
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> list[PersonImage]:
+    """Train: person 0 on cameras 0 0 1, person 3 on camera 0 twice, person 5 once; the rest can't be paired."""
+    folder = tmp_path_factory.mktemp("crowd")
+    rows = [(0, 0), (3, 0), (0, 0), (0, 1), (3, 0), (5, 0), (-1, 0), (-1, 1)]
+    people = [PersonImage(str(folder / f"{i}.png"), pid, cam, "train", a_pose(i)) for i, (pid, cam) in enumerate(rows)]
+    people.append(PersonImage(str(folder / "torso.png"), 0, 1, "train", a_pose(20, (2,))))
+    people.append(PersonImage(str(folder / "poseless.png"), 0, 1, "train"))
+    people.append(PersonImage(str(folder / "query.png"), 0, 1, "query", a_pose(21)))
+    for i, person in enumerate(people):
+        images.write(np.random.default_rng(i).integers(0, 256, (*SIZE, 3), dtype=np.uint8), person.path)
+    return people
+
+
+def test_a_batch_holds_what_the_files_hold(crowd: list[PersonImage]) -> None:
+    batch = PairStream(crowd, SIZE, 50, seed=1, flip=False)[0]
+    assert batch.source.shape == (50, 3, *SIZE) and batch.source.dtype == torch.float32 and batch.identity.dtype == torch.int64
+    usable = {i: images.to_float(torch.from_numpy(images.read(crowd[i].path)).permute(2, 0, 1)) for i in range(5)}
+    drawn = Counter()
+    for k in range(50):
+        source = next(i for i, image in usable.items() if torch.equal(image, batch.source[k]))
+        target = next(i for i, image in usable.items() if torch.equal(image, batch.target[k]))
+        assert source != target and crowd[source].pid == crowd[target].pid == batch.identity[k]
+        for pose, i in ((batch.source_pose[k], source), (batch.target_pose[k], target)):
+            expected = crowd[i].pose
+            assert expected is not None and torch.equal(pose.xy, expected.xy) and pose.size == SIZE
+        drawn[source, target] += 1
+    assert len(drawn) == 8  # six pairs of person 0, two of person 3: every one comes up
+
+
+def test_pairs_are_drawn_uniformly(crowd: list[PersonImage]) -> None:
+    stream = PairStream(crowd, SIZE, 4000, seed=5)
+    pairs, flipped, draws = stream._sample(0)
+    counts = list(Counter(map(tuple, pairs.tolist())).values())
+    assert len(counts) == stream.population.count == 8 and all(abs(c - 500) < 5 * 21 for c in counts)  # five sigma
+    assert abs(flipped.mean() - 0.5) < 5 * 0.008
+    assert draws.shape == (4000, 5) and draws.min() >= 0 and draws.max() < 1 and np.abs(draws.mean(0) - 0.5).max() < 5 * 0.0046
+
+
+def test_prefer_draws_from_other_cameras(crowd: list[PersonImage]) -> None:
+    stream = PairStream(crowd, SIZE, 300, cross_camera="prefer")
+    pairs = {tuple(Path(stream.people[i].path).stem for i in pair) for pair in stream._sample(0)[0].tolist()}
+    assert pairs == {("0", "3"), ("2", "3"), ("3", "0"), ("3", "2"), ("1", "4"), ("4", "1")}
+
+
+def test_a_step_depends_on_seed_and_step_alone(crowd: list[PersonImage]) -> None:
+    stream = PairStream(crowd, SIZE, 6, seed=2)
+    first = list(itertools.islice(stream, 5))
+    other = PairStream(crowd[::-1], SIZE, 6, seed=2)
+    for step, again in zip((3, 4), other.starting_at(3), strict=False):
+        for a, b in ((first[step].source, again.source), (first[step].target_pose.xy, again.target_pose.xy)):
+            assert torch.equal(a, b)
+        assert torch.equal(first[step].identity, again.identity)
+    assert not torch.equal(first[0].source, first[1].source)
+    assert not torch.equal(PairStream(crowd, SIZE, 6, seed=3)[0].source, first[0].source)
+
+
+def test_the_drawn_numbers_never_change(crowd: list[PersonImage]) -> None:
+    pairs, flipped, _ = PairStream(crowd, SIZE, 4, seed=7)._sample(11)
+    assert pairs.tolist() == PAIRS_7_11 and flipped.tolist() == FLIPPED_7_11
+
+
+def test_flips_mirror_both_images_and_poses(crowd: list[PersonImage]) -> None:
+    plain, flipped = (PairStream(crowd, SIZE, 12, seed=4, flip=f)[0] for f in (False, True))
+    which = PairStream(crowd, SIZE, 12, seed=4)._sample(0)[1]
+    expected = plain.mirrored(torch.from_numpy(which))
+    assert 0 < which.sum() < 12
+    assert torch.equal(flipped.source, expected.source) and torch.equal(flipped.target, expected.target)
+    assert torch.equal(flipped.source_pose.xy, expected.source_pose.xy)
+    assert torch.equal(flipped.target_pose.visible, expected.target_pose.visible)
+
+
+def test_jitter_comes_after_the_flip_and_depends_on_seed_and_step_alone(crowd: list[PersonImage]) -> None:
+    ranges = JitterConfig(degrees=5, scale=(0.9, 1.05), shift_px=1, saturation=(0.95, 1.05))
+    plain, jumpy = PairStream(crowd, SIZE, 12, seed=4), PairStream(crowd, SIZE, 12, seed=4, jitter=ranges)
+    draws = torch.from_numpy(plain._sample(3)[2])
+    expected, batch = jittered(plain[3], draws, ranges), jumpy[3]
+    for side in ("source", "target"):
+        assert torch.equal(getattr(batch, side), getattr(expected, side))
+        assert torch.equal(getattr(batch, f"{side}_pose").xy, getattr(expected, f"{side}_pose").xy)
+    assert torch.equal(jumpy[3].source, batch.source) and not torch.equal(plain[3].source, batch.source)
+
+
+def test_frames_are_in_the_order_of_their_names(crowd: list[PersonImage]) -> None:
+    frames = [replace(crowd[0], path=f"clip/frame_{i}.jpg") for i in (10, 9, 2, 1, 11)]  # as text 1, 10, 11, 2, 9
+    stream = PairStream(frames, SIZE, 4, min_gap=0.5)
+    assert [p.name for p in stream.people] == [f"frame_{i}.jpg" for i in (1, 2, 9, 10, 11)]
+    pairs = stream.population.pair(np.arange(stream.population.count)).tolist()
+    assert sorted(map(tuple, pairs)) == [(0, 3), (0, 4), (1, 4), (3, 0), (4, 0), (4, 1)]
+    with pytest.raises(ValueError, match="no identity has two images farther apart than min_gap, 0.9 of its images"):
+        PairStream(frames, SIZE, 4, min_gap=0.9)
+
+
+def test_other_sizes_and_skeletons_arrive_on_openpose_18_at_the_image_size(crowd: list[PersonImage]) -> None:
+    mixed = list(crowd)
+    for i in (0, 3):
+        pose = crowd[i].pose
+        assert pose is not None
+        mixed[i] = replace(crowd[i], pose=rescale(pose, (64, 24)))
+    pose = crowd[4].pose
+    assert pose is not None
+    mixed[4] = replace(crowd[4], pose=convert(pose, coco_17))
+    a, b = PairStream(crowd, SIZE, 4), PairStream(mixed, SIZE, 4)
+    assert b.pose.size == SIZE and b.pose.skeleton is openpose_18
+    joints = [j for j in range(18) if j != 1]  # a neck made again is the middle of the shoulders
+    assert torch.allclose(a.pose.xy[:, joints], b.pose.xy[:, joints], atol=1e-4)
+    assert PairStream(crowd, (32, 16), 2)[0].source.shape == (2, 3, 32, 16)
+
+
+def test_images_are_decoded_at_first_use_and_only_those_in_pairs(crowd: list[PersonImage], tmp_path: Path) -> None:
+    stream = PairStream(crowd, SIZE, 2)
+    assert "images" not in vars(stream) and [p.name for p in stream.people] == [f"{i}.png" for i in range(5)]
+    assert stream.images.shape == (5, 3, *SIZE) and stream.images is stream.images
+    assert torch.equal(pickle.loads(pickle.dumps(stream))[9].source, stream[9].source)
+    lost = [replace(p, path=str(tmp_path / p.name)) for p in crowd]
+    with pytest.raises(images.ImageError, match=r"0\.png' does not exist"):
+        next(iter(PairStream(lost, SIZE, 2)))
+
+
+def test_no_pairs_says_why(crowd: list[PersonImage]) -> None:
+    few = [crowd[0], crowd[1], crowd[5], *crowd[8:]]
+    says = (
+        "no training pairs: of 5 train images 4 have a pose, 3 of these show shoulders and hips, of 3 identities, none with two"
+    )
+    with pytest.raises(ValueError, match=says):
+        PairStream(few, SIZE, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"batch_size": 0}, "batch_size is at least 1, got 0"),
+        ({"seed": -1}, r"a seed is in 0..2\*\*64 - 1, got -1"),
+        ({"min_gap": 1.0}, r"min_gap is a share of a clip's frames in \[0, 1\), got 1.0"),
+        ({"min_gap": 0.1, "cross_camera": "prefer"}, "either cross_camera or min_gap"),
+        ({"cross_camera": "never"}, "cross_camera is one of any, prefer, got 'never'"),
+    ],
+)
+def test_stream_refuses(crowd: list[PersonImage], options: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        PairStream(crowd, SIZE, **({"batch_size": 2} | options))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="steps count from 0, got -1"):
+        PairStream(crowd, SIZE, 2)[-1]

@@ -1,0 +1,100 @@
+"""What decides what: digests of a benchmark's scores, generators and baselines, and the places on disk that they name.
+
+A digest changes with whatever decides a thing's content, so what lies under it need not be made again.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from generators import read_header, tensors_digest
+from reid_aug import config as configuration
+from reid_aug.baselines.network import initial_weights
+from reid_aug.bench.arms import NONE, origin_and_variants
+from reid_aug.bench.config import BASELINE, BenchConfig
+from reid_aug.bench.data import content_digest
+
+# Keys of generators that came later count only where they are set, so that digests of earlier runs stay what they were.
+LATER_KEYS = ("jitter", "min_gap")
+
+
+class Fingerprints:
+    """The digests and places of one benchmark; `share` is the part of the training images learnt from, None for all.
+
+    ValueError when two trainings are one under two names: lines of results could not be told apart.
+    """
+
+    def __init__(self, config: BenchConfig, share: float | None = None) -> None:
+        self.config = config
+        # Arms, seeds and baselines are left out: adding one to a finished benchmark runs that one alone.
+        common = {"rendered", "data", "test", "test_rendered", "per_image", "synthesis_seed", "rerank"}
+        self.common = config.model_dump(mode="json", include=common)
+        for key in ("data", "test"):
+            if (data := getattr(config, key)) is not None:
+                self.common[f"contents of {key}"] = content_digest(data, train_poses=key == "data")
+        self.root = Path(config.out) / f"{config.name}-{configuration.digest(self.common)}"
+        self.folder = self.root if share is None else self.root / f"share-{share:g}"
+        self.common["share"] = share
+        if share is not None:  # which images are in a part depends on it, for every arm
+            self.common["pairs"] = config.wants_pairs
+        self._refuse_twins()
+
+    def _refuse_twins(self) -> None:
+        first: dict[str, tuple[str, str]] = {}
+        for baseline in self.config.baselines_by_name:
+            for arm in self.config.arms:
+                twin, twin_arm = first.setdefault(self.digest(baseline, arm), (baseline, arm))
+                if (twin, twin_arm) != (baseline, arm):
+                    what, names = ("arms", (twin_arm, arm)) if twin_arm != arm else ("baselines", (twin, baseline))
+                    raise ValueError(f"{what} {names[0]!r} and {names[1]!r} are the same: leave one of them out")
+
+    def digest(self, baseline: str, arm: str) -> str:
+        """Digest what decides an arm's scores under a baseline."""
+        origin, _ = origin_and_variants(arm)
+        variant = self.config.variant(arm)
+        judged = variant.gate is not None and variant.gate.identity is not None
+        return configuration.digest({
+            **self.common, "source": origin, "generator": self._generator(origin),
+            "variant": variant.model_dump(mode="json", exclude_defaults=True),
+            "judge": self.baseline(self.judge) if judged else None, "baseline": self.baseline(baseline),
+        })  # fmt: skip
+
+    def place(self, kind: str, origin: str, **more: Any) -> Path:
+        """Name the place of what is made for an origin of images: its generator, its images, their quality (`kind`)."""
+        values = {**self.common, "source": origin, "generator": self._generator(origin), **more}
+        return self.folder / kind / f"{origin}-{configuration.digest(values)}"
+
+    def _generator(self, origin: str) -> dict[str, Any] | None:
+        """List what decides a generator; None where images come from none."""
+        arm = self.config.generators.get(origin)
+        if arm is None:
+            return None
+        values = arm.model_dump(mode="json", exclude={"sample_every_steps", "save_every_steps"})
+        values = {key: value for key, value in values.items() if value or key not in LATER_KEYS}
+        if arm.checkpoint is not None:
+            values["checkpoint"] = read_header(arm.checkpoint)["digest"]
+        return {**values, "judge": self.baseline(self.judge) if arm.perceptual.weights == BASELINE else None}
+
+    def baseline(self, name: str) -> dict[str, Any]:
+        """List what decides how a baseline trains, the weights it starts from included."""
+        config = self.config.baselines_by_name[name]
+        return {**config.model_dump(mode="json", exclude={"recipe", "download", "compile", "weights"}), "start": self.starts[name][1]}
+
+    @cached_property
+    def starts(self) -> dict[str, tuple[str, str | None]]:
+        """Name the weights that each baseline starts from, and digest them."""
+        starts = {name: initial_weights(config) for name, config in self.config.baselines_by_name.items()}
+        return {name: (start.name, tensors_digest(start.state) if start.state else None) for name, start in starts.items()}
+
+    @property
+    def judge(self) -> str:
+        """Name the judge: the first baseline, whose network of real images alone says who is on a synthetic one."""
+        return next(iter(self.config.baselines_by_name))
+
+    @property
+    def judge_place(self) -> Path:
+        """Name the file that the judge is kept in."""
+        name = f"{NONE}-{self.digest(self.judge, NONE)}.{self.config.synthesis_seed}.safetensors"
+        return self.folder / "baselines" / name

@@ -1,0 +1,68 @@
+"""Digests: one training under two names is refused, recorded runs keep theirs, and labels and poses are contents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reid_aug.bench import data as bench_data
+from reid_aug.bench.config import BenchConfig, load_config
+from reid_aug.bench.fingerprints import Fingerprints
+from reid_aug.bench.run import run
+from reid_aug.config import shipped
+from reid_aug.data.loading import DataConfig
+from reid_aug.data.people import PersonImage
+
+ROOT = Path(__file__).parents[3]
+QUICK = ["quality.pairs=0", "seeds=[0]", "per_image=2", "baseline.steps=2", "baseline.identities=3"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["arms=[none,erasing,none+erasing]"], "arms 'erasing' and 'none.erasing' are the same"),
+        (["arms=[none,pg2+gated+erasing,pg2+erasing+gated]"], "arms 'pg2.gated.erasing' and 'pg2.erasing.gated' are the same"),
+        (["arms=[none]", "baselines={a: {}, b: {}}"], "baselines 'a' and 'b' are the same"),
+        (["arms=[none,pg2+capped,pg2+mine]", "variants.mine={share: 0.5, label: same}"], "arms 'pg2.capped' and 'pg2.mine' are the same"),
+    ],
+)
+def test_one_training_under_two_names_is_refused(
+    overrides: list[str], complaint: str, configure: Callable[..., BenchConfig], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        run(configure(tmp_path, *QUICK, *overrides))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["reid", "rendered"])
+def test_recorded_lines_are_those_of_their_configuration(name: str, tmp_path: Path) -> None:
+    """A key that came later changes no digest while it is off: reports of finished runs are written again without training."""
+    record = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    recorded = BenchConfig.model_validate({**record["config"], "out": str(tmp_path)})
+    packaged = load_config(str(shipped(f"benchmarks/{name}.yaml")), [f"out={tmp_path}"])
+    for config in (recorded, packaged):
+        digest = Fingerprints(config).digest
+        assert {line["config"] for line in record["lines"]} == {digest(b, arm) for b in config.baselines_by_name for arm in config.arms}
+    jittered = packaged.generators["pg2"].model_copy(update={"min_gap": 0.02})
+    other = Fingerprints(packaged.model_copy(update={"generators": {"pg2": jittered}}))
+    assert other.digest(other.judge, "pg2") != Fingerprints(packaged).digest(other.judge, "pg2")
+
+
+@pytest.mark.parametrize("what", ["pid", "camid", "visible", "xy"])
+def test_labels_and_poses_are_contents(what: str, people: list[PersonImage], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CSV's images stay where they are when somebody corrects who is on them."""
+    first = people[0]
+    assert first.pose is not None
+    pose = replace(first.pose, visible=~first.pose.visible) if what == "visible" else replace(first.pose, xy=first.pose.xy + 1)
+    changes = {"pid": {"pid": first.pid + 100}, "camid": {"camid": first.camid + 1}}
+    other = replace(first, **changes.get(what, {"pose": pose}))  # type: ignore[arg-type]
+
+    def digest(everybody: list[PersonImage]) -> str:
+        monkeypatch.setattr(bench_data, "load_people", lambda *_, **__: everybody)
+        return bench_data.content_digest(DataConfig(root="x"))
+
+    assert digest(people) == digest(people[:]) != digest([other, *people[1:]])

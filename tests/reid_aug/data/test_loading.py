@@ -1,0 +1,46 @@
+"""From a configuration to people with poses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reid_aug import images
+from reid_aug.data.keypoints import HEADER
+from reid_aug.data.loading import DataConfig, load_people, with_keypoints
+from reid_aug.data.people import PersonImage
+
+
+def write(folder: Path, name: str, size: tuple[int, int]) -> PersonImage:
+    images.write(np.zeros((*size, 3), np.uint8), folder / name)
+    return PersonImage(str(folder / name), 1, 0, "train")
+
+
+@pytest.mark.parametrize("sizes", [[(32, 16), (32, 16)], [(32, 16), (64, 48)]])
+def test_each_pose_is_in_its_images_pixels(tmp_path: Path, sizes: list[tuple[int, int]]) -> None:
+    people = [write(tmp_path, f"{i}.png", size) for i, size in enumerate(sizes)]
+    lines = [f"{i}.png: {[-1, *range(1, 18)]}: {[3] * 18}" for i in range(2)]
+    (tmp_path / "k.csv").write_text("\n".join([HEADER, *lines]) + "\n")
+    for person, size in zip(with_keypoints(people, tmp_path / "k.csv", ("train",)), sizes, strict=True):
+        assert person.pose is not None and person.pose.size == size and person.pose.xy.dtype == torch.float32
+        assert person.pose.visible.tolist() == [False] + [True] * 17 and person.pose.xy[17].tolist() == [3, 17]
+
+
+def test_bad_images_are_left_out_and_named(rendered, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = next((folder / "query").iterdir())
+    broken.write_bytes(b"no image")
+    config = DataConfig(root=str(folder), on_bad_image="skip")
+    people = load_people(config, train_poses=False)
+    assert len(people) == len(rendered.rows) - 1 and broken.name not in {p.name for p in people}
+    assert capsys.readouterr().err.startswith(f"skipped: image {str(broken)!r} can't be decoded")
+
+
+def test_a_missing_keypoint_file_is_named(folder: Path) -> None:
+    (folder / "annotation-train.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="annotation-train.csv: name one with data.keypoints=FILE"):
+        load_people(DataConfig(root=str(folder)))
+    with pytest.raises(FileNotFoundError, match="no keypoint file at nowhere.csv$"):
+        load_people(DataConfig(root=str(folder), keypoints="nowhere.csv"))

@@ -1,0 +1,124 @@
+"""What image quality is measured on: pairs of files and of keypoints, and images that are kept and found again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import generators
+from generators import Pose, body_mask, openpose_18
+from reid_aug import images
+from reid_aug.data.pairs import pairs_from_keypoints, unpaired, write_pairs
+from reid_aug.data.people import PersonImage
+from reid_aug.quality.held_out import content_digest, pairs_to_measure, protocol_mask, reencode, rendered_pairs
+from reid_aug.quality.protocols import MaskConfig, PairsConfig
+from reid_aug.rendered import RenderedSet
+
+SIZE = (32, 16)
+
+
+class TestListedPairs:
+    def names(self, people: list[PersonImage]) -> list[tuple[str, str]]:
+        return [(s.name, t.name) for s, t in pairs_to_measure(people, PairsConfig(count=6, seed=5))]
+
+    def test_a_file_is_measured_row_by_row(self, people: list[PersonImage], tmp_path: Path) -> None:
+        names = self.names(people)
+        write_pairs(tmp_path / "p.csv", names[::-1])
+        pairs = pairs_to_measure(people, PairsConfig(file=str(tmp_path / "p.csv")))
+        assert [(s.name, t.name) for s, t in pairs] == names[::-1] and all(s.split != "train" and s.pid == t.pid for s, t in pairs)
+
+    def test_keypoint_order_is_the_published_way_of_drawing(self, people: list[PersonImage], rendered: RenderedSet) -> None:
+        path = rendered.root / "annotation-test.csv"
+        pairs = pairs_to_measure(people, PairsConfig(count=9, seed=2, order="keypoints"), path)
+        assert [(s.name, t.name) for s, t in pairs] == pairs_from_keypoints(path, 9, 2)
+        assert pairs == pairs_to_measure(people[::-1], PairsConfig(count=9, seed=2, order="keypoints"), path)
+        with pytest.raises(ValueError, match="draws from a keypoint file: give data.test_keypoints=FILE"):
+            pairs_to_measure(people, PairsConfig(count=9, order="keypoints"))
+
+    def test_what_is_not_there_is_named(self, people: list[PersonImage], tmp_path: Path) -> None:
+        path, names = tmp_path / "p.csv", self.names(people)
+        train = next(p.name for p in people if p.split == "train")
+        bare = [replace(p, pose=None) if p.name == names[2][1] else p for p in people]
+        blind = [replace(p, pose=replace(p.pose, visible=torch.zeros_like(p.pose.visible))) if p.name == names[2][1] and p.pose else p
+                 for p in people]  # fmt: skip
+        stranger = [p for p in people if p.split == "gallery" and p.pose and not p.name.startswith(names[0][0][:4])][0]
+        for rows, crowd, kind, complaint in (
+            ([*names, ("lost.jpg", names[0][0])], people, "paired", r"p\.csv names lost\.jpg, which is no image of query or gallery"),
+            ([(names[0][0], train)], people, "paired", f"names {train}, which is no image"),
+            (names, bare, "paired", f"names {names[2][1]}, which has no pose"),
+            (names, blind, "paired", f"names {names[2][1]}, which has no pose"),
+            ([(names[0][0], stranger.name)], people, "paired", f"{stranger.name} show different people, and pairs.kind is paired"),
+            (names, people, "unpaired", "show one person, and pairs.kind is unpaired"),
+            ([], people, "paired", "lists no pair"),
+        ):
+            write_pairs(path, rows)
+            with pytest.raises(ValueError, match=complaint):
+                pairs_to_measure(crowd, PairsConfig.model_validate({"kind": kind, "file": str(path)}))
+        write_pairs(path, names)
+        with pytest.raises(ValueError, match=r"lists 6 pairs, pairs\.count is 7: give pairs\.count=6"):
+            pairs_to_measure(people, PairsConfig(file=str(path), count=7))
+        path.write_text("from,to\na.jpg\n")
+        with pytest.raises(ValueError, match=r"p\.csv, line 2: a row is two names"):
+            pairs_to_measure(people, PairsConfig(file=str(path)))
+
+    def test_contents_tell_pairs_apart(self, people: list[PersonImage], tmp_path: Path) -> None:
+        pairs = pairs_to_measure(people, PairsConfig(count=3))
+        (source, target), *rest = pairs
+        assert source.pose is not None and target.pose is not None
+        same = tmp_path / source.name
+        same.write_bytes(Path(source.path).read_bytes())
+        assert content_digest([(replace(source, path=str(same)), target), *rest]) != content_digest(rest)
+        first = content_digest([(replace(source, path=str(same)), target)])
+        assert first == content_digest([(source, target)])
+        same.write_bytes(Path(rest[0][0].path).read_bytes() + b" ")
+        moved = replace(target, pose=replace(target.pose, xy=target.pose.xy + 1))
+        unseen = replace(source, pose=replace(source.pose, visible=~source.pose.visible))
+        others = [[(replace(source, path=str(same)), target)], [(source, moved)], [(unseen, target)], [(target, source)]]
+        assert len({first, *map(content_digest, others)}) == 5
+
+
+class TestKeptImages:
+    def test_kept_files_are_what_is_measured(self, checkpoint: Path, people: list[PersonImage], tmp_path: Path) -> None:
+        """Joints that another estimator finds on them are of the pixels that the other metrics see."""
+        pairs, model = pairs_to_measure(people, PairsConfig(count=4)), generators.load(checkpoint)
+        plain = next(iter(rendered_pairs(model, pairs, MaskConfig(), device=torch.device("cpu"))))
+        for _ in range(2):  # rendered, then read
+            batch = next(iter(rendered_pairs(model, pairs, MaskConfig(), jpeg=75, device=torch.device("cpu"), keep=tmp_path)))
+            assert sorted(batch.files) == sorted(file.name for file in tmp_path.iterdir())
+            assert torch.equal(batch.generated, images.read_many([tmp_path / file for file in batch.files], SIZE))
+            assert torch.equal(batch.generated, reencode(plain.generated, 75)) and not torch.equal(batch.generated, plain.generated)
+
+    def test_killed_work_goes_on(
+        self, checkpoint: Path, people: list[PersonImage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pairs, model = pairs_to_measure(people, PairsConfig(count=9)), generators.load(checkpoint)
+        first = next(iter(rendered_pairs(model, pairs, MaskConfig(), batch_size=3, keep=tmp_path)))
+        assert len(list(tmp_path.iterdir())) == 3
+        calls = []
+        monkeypatch.setattr(type(model), "forward", lambda self, *a: calls.append(len(a[0])) or torch.zeros(len(a[0]), 3, *SIZE))
+        again = list(rendered_pairs(model, pairs, MaskConfig(), batch_size=3, keep=tmp_path))
+        assert calls == [3, 3] and torch.equal(again[0].generated, first.generated)
+
+
+def test_jpeg_is_what_a_file_would_hold(tmp_path: Path) -> None:
+    pixels = torch.randint(256, (2, 3, 24, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images.write(pixels[1].permute(1, 2, 0).numpy(), tmp_path / "a.jpg", quality=75)
+    assert np.array_equal(reencode(pixels, 75)[1].permute(1, 2, 0).numpy(), images.read(tmp_path / "a.jpg"))
+
+
+def test_unpaired_groups_do_not_overlap(people: list[PersonImage]) -> None:
+    pairs = unpaired(people, 20, seed=3, source_identities=1, target_identities=3)
+    sources, targets = {a.pid for a, _ in pairs}, {b.pid for _, b in pairs}
+    assert len(sources) == 1 and len(targets) == 3 and not sources & targets and len(set(pairs)) == 20
+    assert unpaired(list(reversed(people)), 20, 3, 1, 3) == pairs
+    with pytest.raises(ValueError, match="376 source and 375 target identities are wanted; query and gallery have 4"):
+        unpaired(people, 20, 0, 376, 375)
+
+
+def test_protocol_mask_is_the_papers_at_128_rows() -> None:
+    pose = Pose(torch.rand(2, 18, 2) * 60, torch.ones(2, 18, dtype=torch.bool), openpose_18, (128, 64))
+    assert torch.equal(protocol_mask(pose), body_mask(pose, 4.0, closing_px=5).bool())

@@ -1,0 +1,66 @@
+"""Identity: distances by hand, ranks with and without another camera, and a network that is given images of its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from generators import read_header, write_tensors
+from reid_aug.baselines.network import FORMAT, load_reid
+from reid_aug.quality.identity import IdentityPreservation, identity_distance
+from reid_aug.quality.metrics import Batch, Measured
+from reid_aug.quality.surroundings import Surroundings
+
+SIZE = (32, 16)
+
+
+def test_identity_distance_by_hand() -> None:
+    real = torch.tensor([[2.0, 0.0], [0.0, 5.0], [3.0, 0.0]])  # unit: (1, 0), (0, 1) of 7, and (1, 0) of 9
+    features = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
+    assert identity_distance(features, [7, 9], real, [7, 7, 9]).tolist() == pytest.approx([0.5, 2.0])
+    with pytest.raises(ValueError, match="identity 8 has no real image"):
+        identity_distance(features, [7, 8], real, [7, 7, 9])
+
+
+class TestIdentity:
+    @pytest.fixture
+    def measured(self, batch_of: Callable[..., Batch]) -> Callable[..., Measured]:
+        def measure(surroundings: Surroundings, pids: Sequence[int]) -> Measured:
+            measurement = IdentityPreservation(kind="identity").start("identity", surroundings)
+            generated = torch.randint(256, (len(pids), 3, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+            measurement.update(batch_of(generated, pids))
+            return measurement.compute()
+
+        return measure
+
+    def test_one_camera_has_no_rank_and_says_so(self, measured: Callable[..., Measured], noise_around: type) -> None:
+        result = measured(noise_around(4, [1, 1, 2, 2], [0, 0, 0, 1]), [1, 1])
+        assert list(result.values) == ["ID²"]
+        assert result.missing == {"identity rank-1": "nobody drawn has a real image of another camera"}
+
+    def test_one_person_of_two_cameras_is_enough(self, measured: Callable[..., Measured], noise_around: type) -> None:
+        result = measured(noise_around(4, [1, 1, 2, 2], [0, 0, 0, 1]), [1, 2])
+        assert list(result.values) == ["identity rank-1", "ID²"] and not result.missing
+        assert result.values["identity rank-1"].count == 1
+
+    def test_what_is_broken_is_no_reason(
+        self, measured: Callable[..., Measured], noise_around: type, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        surroundings = noise_around(4, [1, 1, 2, 2], [0, 1, 0, 1])
+        monkeypatch.setattr(surroundings.module, "forward", lambda self, images: images.mean((2, 3)) * float("nan"))
+        with pytest.raises(ValueError, match="finite"):
+            measured(surroundings, [1, 2])
+
+
+def test_a_network_is_given_images_of_the_size_it_was_trained_on(reid: Path, tmp_path: Path) -> None:
+    network = load_reid(str(reid))
+    assert network.module is not None
+    assert network.size == SIZE and tuple(network.resized(torch.zeros(2, 3, 64, 32, dtype=torch.uint8)).shape[-2:]) == SIZE
+    header = dict(read_header(reid, FORMAT), format=FORMAT)
+    del header["config"]
+    write_tensors(network.module().state_dict(), header, tmp_path / "old.safetensors")
+    with pytest.raises(ValueError, match="before checkpoints said what images"):
+        load_reid(str(tmp_path / "old.safetensors"))
