@@ -58,10 +58,10 @@ def made_up_batch(batch: int) -> tuple[PosedBatch, PoseBank]:
         root = write_rendered(Path(folder) / "set", config, progress=True).root
         people = [p for p in load_people(DataConfig(root=str(root))) if p.pose is not None and bool(valid_for_pairs(p.pose))]
         data = PosedImages(people[:batch], SIZE)
-        found = collate_poses([data[i] for i in range(len(data))])
-    if len(found.pids) != batch:
-        raise SystemExit(f"only {len(found.pids)} of {batch} rendered people have a usable pose")
-    return found, PoseBank.collect(people, SIZE)
+        batch_of_poses = collate_poses([data[i] for i in range(len(data))])
+    if len(batch_of_poses.pids) != batch:
+        raise SystemExit(f"only {len(batch_of_poses.pids)} of {batch} rendered people have a usable pose")
+    return batch_of_poses, PoseBank.collect(people, SIZE)
 
 
 def training_step(name: str, batch: int) -> Callable[[Tensor], None]:
@@ -109,7 +109,7 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def measure(augment: PoseAugmentation, step: Callable[[Tensor], None], batch: PosedBatch, bank: PoseBank, asked: Any) -> dict[str, Any]:
+def measure(augment: PoseAugmentation, step: Callable[[Tensor], None], batch: PosedBatch, bank: PoseBank, arguments: Any) -> dict[str, Any]:
     """Median seconds of each way and of the rounds' differences; SystemExit when both ways do not draw the same images."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     images = ((batch.images - mean) / std).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -120,7 +120,7 @@ def measure(augment: PoseAugmentation, step: Callable[[Tensor], None], batch: Po
         raise SystemExit(f"both ways draw different images: {differs}")
     rows: list[int] = []
     seconds: dict[str, list[float]] = {}
-    for number in tqdm(range(asked.warm_up + asked.repeats), unit="round", disable=None):
+    for number in tqdm(range(arguments.warm_up + arguments.repeats), unit="round", disable=None):
         augment.step = number
         draw = augment.draw(batch.poses)
 
@@ -139,23 +139,23 @@ def measure(augment: PoseAugmentation, step: Callable[[Tensor], None], batch: Po
         rows.append(len(draw.rows))
         for way in list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]:  # nobody always comes first
             seconds.setdefault(way, []).append(timed(ways[way]))
-    kept = {way: np.array(took[asked.warm_up :]) for way, took in seconds.items()}
+    kept = {way: np.array(took[arguments.warm_up :]) for way, took in seconds.items()}
     # Of one round: a shared machine has fast minutes and slow ones.
     ratios = {way: float(np.median(kept[f"{way}_and_step"] / kept["step"])) for way in ("augment", "one_by_one")}
     return {
-        "redrawn_per_batch": float(np.mean(rows[asked.warm_up :])), "largest_difference": differs,
+        "redrawn_per_batch": float(np.mean(rows[arguments.warm_up :])), "largest_difference": differs,
         "seconds": {way: {"median": float(np.median(t)), "fastest": float(t.min()), "slowest": float(t.max())} for way, t in kept.items()},
         "times_a_plain_step": ratios, "one_by_one_against_augment": float(np.median(kept["one_by_one"] / kept["augment"])),
     }  # fmt: skip
 
 
-def build_generator(asked: argparse.Namespace) -> Generator:
-    known = inspect.signature(generator_class(asked.generator).__init__).parameters
-    options: dict[str, Any] = {"size": tuple(asked.size)}
-    width = asked.width or (16 if DEVICE.type == "cpu" else None)
-    if width and (asked.width or "width" in known):
+def build_generator(arguments: argparse.Namespace) -> Generator:
+    known = inspect.signature(generator_class(arguments.generator).__init__).parameters
+    options: dict[str, Any] = {"size": tuple(arguments.size)}
+    width = arguments.width or (16 if DEVICE.type == "cpu" else None)
+    if width and (arguments.width or "width" in known):
         options["width"] = width
-    return generators.create(asked.generator, **options)
+    return generators.create(arguments.generator, **options)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -185,31 +185,31 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--warm-up", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULT)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.manual_seed(0)
-    generator = build_generator(asked).to(DEVICE)
-    batch, bank = made_up_batch(asked.batch)
-    augment = PoseAugmentation(generator, bank, asked.p, mean=MEAN, std=STD)
+    generator = build_generator(arguments).to(DEVICE)
+    batch, bank = made_up_batch(arguments.batch)
+    augment = PoseAugmentation(generator, bank, arguments.p, mean=MEAN, std=STD)
     drawing = nn.ModuleList(player for name, player in generator.players().items() if "discriminator" not in name)
     about: dict[str, Any] = {
         "device": device_name(),
         "precision": "bfloat16 autocast" if DEVICE.type == "cuda" else "float32",
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "torchreid")} | {"python": platform.python_version()},
         "command": shlex.join(["python", "benchmarks/online.py", *sys.argv[1:]]), "date": date.today().isoformat(),
-        "model": asked.model, "size": SIZE, "batch": asked.batch, "p": asked.p, "repeats": asked.repeats,
+        "model": arguments.model, "size": SIZE, "batch": arguments.batch, "p": arguments.p, "repeats": arguments.repeats,
         "generator": {
-            "name": asked.generator, "size": list(generator.size), "width": generator.options.get("width"),
+            "name": arguments.generator, "size": list(generator.size), "width": generator.arguments.get("width"),
             "parameters": sum(p.numel() for p in drawing.parameters()),
         },
     }  # fmt: skip
     made = about["generator"]
-    small = " (small: this is a CPU)" if DEVICE.type == "cpu" and not asked.width else ""
-    print(f"{about['device']}, {about['precision']}; {asked.generator} {tuple(made['size'])} of width {made['width']}{small}, "
+    small = " (small: this is a CPU)" if DEVICE.type == "cpu" and not arguments.width else ""
+    print(f"{about['device']}, {about['precision']}; {arguments.generator} {tuple(made['size'])} of width {made['width']}{small}, "
           f"{made['parameters'] / 1e6:.2f} M parameters", flush=True)  # fmt: skip
-    result = about | measure(augment, training_step(asked.model, asked.batch), batch, bank, asked)
+    result = about | measure(augment, training_step(arguments.model, arguments.batch), batch, bank, arguments)
     print(table(result))
-    atomic_write_text(asked.out, json.dumps(result, indent=1) + "\n")
-    print(f"result: {asked.out}")
+    atomic_write_text(arguments.out, json.dumps(result, indent=1) + "\n")
+    print(f"result: {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class PoseDraw:
 
     @classmethod
     def from_json(cls, text: str) -> PoseDraw:
-        """The draw that `to_json` wrote; ValueError for anything else."""
+        """Read the draw that `to_json` wrote; ValueError for anything else."""
         try:
             return cls(**json.loads(text))
         except TypeError as error:
@@ -230,7 +230,7 @@ class PoseAugmentation(nn.Module):
         self.last: PoseDraw | None = None
 
     def forward(self, images: Tensor, poses: Pose, pids: Sequence[int] | Tensor | None = None) -> Tensor:
-        """Draw, then render: images (B, 3, H, W) of the same size, type, device and layout; `last` says what was drawn."""
+        """Draw poses, then render: images (B, 3, H, W) of the same size, type, device and layout; `last` says what was drawn."""
         self.renderer.check(images, poses)
         return self.render(images, poses, self.draw(poses, pids))
 
@@ -262,7 +262,7 @@ class PoseAugmentation(nn.Module):
         self.drawer.step = int(step)
 
     def _apply(self, fn: Any, recurse: bool = True) -> PoseAugmentation:
-        """The generator follows to the device."""
+        """Take the generator along to the device."""
         super()._apply(fn, recurse)
         self.renderer.to(fn(torch.empty(0, device=self.renderer.device)).device)
         return self
