@@ -198,7 +198,7 @@ def main() -> None:
         "command": shlex.join(["python", "benchmarks/online.py", *sys.argv[1:]]), "date": date.today().isoformat(),
         "model": arguments.model, "size": SIZE, "batch": arguments.batch, "p": arguments.p, "repeats": arguments.repeats,
         "generator": {
-            "name": arguments.generator, "size": list(generator.size), "width": generator.arguments.get("width"),
+            "name": arguments.generator, "size": list(generator.size), "width": generator.options.get("width"),
             "parameters": sum(p.numel() for p in drawing.parameters()),
         },
     }  # fmt: skip

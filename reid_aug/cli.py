@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     configured("bench", _bench, "train Re-ID baselines with and without augmentation and report rank-1 and mAP", "benchmarks")
     quality = verb("quality", _quality, "measure the images of a generator or of a dump by a protocol of configs/quality")
     quality.add_argument("target", metavar="CHECKPOINT | DUMP")
-    quality.add_argument("settings", nargs="*", metavar="NAME | protocol.yaml | key=value", help="e.g. data.root=DIR pairs.count=1000 out=DIR")
+    quality.add_argument(
+        "settings", nargs="*", metavar="NAME | protocol.yaml | key=value", help="e.g. deformable data.root=DIR pairs.count=1000 out=DIR"
+    )
     study = verb("user-study", _user_study, "write a page on which people tell real images from generated ones")
     study.add_argument("real", metavar="REAL_DIR")
     study.add_argument("fake", metavar="FAKE_DIR")

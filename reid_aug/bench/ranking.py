@@ -1,4 +1,4 @@
-"""Where ranking used to be: `reid_aug.baselines.ranking`, under the name others' code imports."""
+"""Ranking under its earlier name, which code elsewhere imports; it is in `reid_aug.baselines.ranking`."""
 
 from reid_aug.baselines.ranking import Ranking, rank_distances, rank_gallery
 
