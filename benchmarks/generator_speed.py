@@ -392,7 +392,7 @@ def main() -> None:
         row: dict[str, Any] = {"size": list(generators.create(name, **options).size)}
         if "forward" not in asked.skip:
             model = generators.create(name, **options)
-            # What is needed to draw: discriminators stay at home.
+            # What is needed to render: discriminators stay at home.
             row["parameters"] = sum(p.numel() for k, m in model.players().items() if "discriminator" not in k for p in m.parameters())
             row |= forward(model, asked.batch, compiling=not asked.quick)
             best = max(row[mode] or 0 for mode in ("float32", "channels_last", "compiled"))

@@ -3,7 +3,7 @@
     python benchmarks/online.py [--model osnet_x0_25] [--generator pg2] [--p 0.5] [--batch N] [--width N] [--size H W] [--out FILE]
 
 A step is forward, cross-entropy, backward and AdamW of one of torchreid's networks at 128 × 64; the same batch of rendered
-people with true poses is augmented before it by PoseAugmentation, or by a loop that draws the same images one by one. All
+people with true poses is augmented before it by PoseAugmentation, or by a loop that renders the same images one by one. All
 take turns in one process. The generator's weights are fresh: time does not depend on them. On a GPU under bfloat16 autocast,
 batch 64, the generator as wide as published; on a CPU in float32, batch 16 and width 16. Prints a table and writes
 benchmarks/results/online.json.
@@ -52,7 +52,7 @@ SIZE, CLASSES = (128, 64), 751  # the baseline's images; Market-1501's training 
 
 
 def made_up_batch(batch: int) -> tuple[PosedBatch, PoseBank]:
-    """A batch of rendered people with their true poses, all usable, and a bank of everybody's."""
+    """Render a batch of people with their true poses, all usable, and a bank of everybody's."""
     with tempfile.TemporaryDirectory() as folder:
         config = RenderedConfig(train_identities=-(-batch // 4) + 4, train_images=6, test_identities=2)
         root = write_rendered(Path(folder) / "set", config, progress=True).root
@@ -65,7 +65,7 @@ def made_up_batch(batch: int) -> tuple[PosedBatch, PoseBank]:
 
 
 def training_step(name: str, batch: int) -> Callable[[Tensor], None]:
-    """One step of the baseline on normalised images (B, 3, H, W)."""
+    """Make the function that takes one step of the baseline on normalised images (B, 3, H, W)."""
     model = build(BaselineConfig(model=name), CLASSES).to(DEVICE, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     labels = torch.arange(batch, device=DEVICE) % CLASSES
@@ -83,7 +83,7 @@ def training_step(name: str, batch: int) -> Callable[[Tensor], None]:
 
 @torch.no_grad()
 def one_at_a_time(model: Generator, bank: PoseBank, images: Tensor, batch: PosedBatch, draw: PoseDraw) -> Tensor:
-    """What a user would write without PoseAugmentation: the same drawings, each by a call of its own."""
+    """Render as a user would without PoseAugmentation: the same images, each by a call of its own."""
     out, size = images.clone(), (int(model.size[0]), int(model.size[1]))
     mean, std = (torch.tensor(values, device=DEVICE).view(1, 3, 1, 1) for values in (MEAN, STD))
     for row, target in zip(draw.rows, draw.targets, strict=True):
@@ -92,10 +92,10 @@ def one_at_a_time(model: Generator, bank: PoseBank, images: Tensor, batch: Posed
         if size != SIZE:
             given = F.interpolate(given, size, mode="bilinear", antialias=True)
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
-            drawn = model(given * 2 - 1, *poses).float() / 2 + 0.5
+            rendered = model(given * 2 - 1, *poses).float() / 2 + 0.5
         if size != SIZE:
-            drawn = F.interpolate(drawn, SIZE, mode="bilinear", antialias=True)
-        out[row] = ((drawn.clamp(0, 1) - mean) / std)[0]
+            rendered = F.interpolate(rendered, SIZE, mode="bilinear", antialias=True)
+        out[row] = ((rendered.clamp(0, 1) - mean) / std)[0]
     return out
 
 
@@ -110,14 +110,14 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def measure(augment: PoseAugmentation, step: Callable[[Tensor], None], batch: PosedBatch, bank: PoseBank, arguments: Any) -> dict[str, Any]:
-    """Median seconds of each way and of the rounds' differences; SystemExit when both ways do not draw the same images."""
+    """Measure median seconds of each way and of the rounds' differences; SystemExit when both ways do not render the same images."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     images = ((batch.images - mean) / std).to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
     draw = augment.draw(batch.poses)
     loop = one_at_a_time(augment.generator, bank, images, batch, draw)
     differs = float((augment.render(images, batch.poses, draw) - loop).abs().max()) * max(STD)
     if differs > (0.1 if DEVICE.type == "cuda" else 1e-3):  # of 1; bfloat16 sums over another batch round otherwise
-        raise SystemExit(f"both ways draw different images: {differs}")
+        raise SystemExit(f"both ways render different images: {differs}")
     rows: list[int] = []
     seconds: dict[str, list[float]] = {}
     for number in tqdm(range(arguments.warm_up + arguments.repeats), unit="round", disable=None):
@@ -125,7 +125,7 @@ def measure(augment: PoseAugmentation, step: Callable[[Tensor], None], batch: Po
         draw = augment.draw(batch.poses)
 
         def together(number: int = number) -> Tensor:
-            augment.step = number  # the round's draw again, drawing included
+            augment.step = number  # the round's draw again, choosing the poses included
             return augment(images, batch.poses)
 
         def one_by_one(draw: PoseDraw = draw) -> Tensor:
@@ -168,9 +168,9 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"{label:30}" + "".join(f"{result['seconds'][way][which] * 1e3:>10.1f}" for which in ("median", "fastest", "slowest")))
     ratios, against = result["times_a_plain_step"], result["one_by_one_against_augment"]
     return "\n".join([
-        *lines, f"{result['redrawn_per_batch']:.1f} of {result['batch']} images redrawn",
+        *lines, f"{result['redrawn_per_batch']:.1f} of {result['batch']} images rendered anew",
         f"a step takes {ratios['augment']:.2f} times as long with augmentation, {ratios['one_by_one']:.2f} times with one by one",
-        f"drawing one by one takes {against:.2f} times as long; its pixels differ by {result['largest_difference']:.1e} of 1 at most",
+        f"rendering one by one takes {against:.2f} times as long; its pixels differ by {result['largest_difference']:.1e} of 1 at most",
     ])  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def main() -> None:
     generator = build_generator(arguments).to(DEVICE)
     batch, bank = made_up_batch(arguments.batch)
     augment = PoseAugmentation(generator, bank, arguments.p, mean=MEAN, std=STD)
-    drawing = nn.ModuleList(player for name, player in generator.players().items() if "discriminator" not in name)
+    players = nn.ModuleList(player for name, player in generator.players().items() if "discriminator" not in name)
     about: dict[str, Any] = {
         "device": device_name(),
         "precision": "bfloat16 autocast" if DEVICE.type == "cuda" else "float32",
@@ -199,7 +199,7 @@ def main() -> None:
         "model": arguments.model, "size": SIZE, "batch": arguments.batch, "p": arguments.p, "repeats": arguments.repeats,
         "generator": {
             "name": arguments.generator, "size": list(generator.size), "width": generator.options.get("width"),
-            "parameters": sum(p.numel() for p in drawing.parameters()),
+            "parameters": sum(p.numel() for p in players.parameters()),
         },
     }  # fmt: skip
     made = about["generator"]

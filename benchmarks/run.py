@@ -1,6 +1,6 @@
 """Train Re-ID baselines with and without pose augmentation, and report rank-1 and mAP beside image quality.
 
-    python benchmarks/run.py                                             the embedded data set, under ten minutes on two cores
+    python benchmarks/run.py                                             the embedded data set, about ten minutes on two cores
     python benchmarks/run.py market_layout data.root=DIR data.keypoints=FILE
     python benchmarks/run.py [name | config.yaml] [key=value …]          any key of the configuration
 

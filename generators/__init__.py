@@ -3,18 +3,18 @@
 from generators.atomic import replacing
 from generators.base import Generator, PosePair, keeps_options
 from generators.checkpoints import digest, load, read_header, save, tensors_digest, write_tensors
-from generators.choices import nearest, one_of
+from generators.choices import nearest, no_such, one_of
 from generators.maps import body_mask, gaussian_maps
 from generators.perceptual import Features, Perceptual, load_perceptual
 from generators.pose import SKELETONS, Pose, Skeleton, coco_17, convert, mirror, mpii_14, openpose_18, rescale, upper_7
 from generators.registry import create, folders, name_of, names
-from generators.sheet import draw_pose, sample_sheet
+from generators.sheet import pose_picture, sample_sheet
 from generators.training import Trained, train
 from generators.warp import warp_images
 
 __all__ = [
     "SKELETONS", "Features", "Generator", "Perceptual", "Pose", "PosePair", "Skeleton", "Trained", "body_mask", "coco_17", "convert",
-    "create", "digest", "draw_pose", "folders", "gaussian_maps", "keeps_options", "load", "load_perceptual", "mirror", "mpii_14", "name_of",
-    "names", "nearest", "one_of", "openpose_18", "read_header", "replacing", "rescale", "sample_sheet", "save", "tensors_digest", "train",
-    "upper_7", "warp_images", "write_tensors",
+    "create", "digest", "folders", "gaussian_maps", "keeps_options", "load", "load_perceptual", "mirror", "mpii_14", "name_of", "names",
+    "nearest", "no_such", "one_of", "openpose_18", "pose_picture", "read_header", "replacing", "rescale", "sample_sheet", "save",
+    "tensors_digest", "train", "upper_7", "warp_images", "write_tensors",
 ]  # fmt: skip

@@ -130,7 +130,7 @@ class Generator(nn.Module, ABC):
 
     skeleton: Skeleton = openpose_18
     size: tuple[int, int]
-    rate: float = 2e-4  # the learning rate of `optimizer`
+    rate: float = 2e-4  # Learning rate of `optimizer`.
     perceptual: Perceptual | None = None  # the frozen network of `features`; None where its terms are off
     _options: dict[str, Any] | None = None
     _shared: tuple[dict[str, Tensor], tuple[nn.Module, ...]] | None = None  # of the turn under way: what was computed, who moves
@@ -143,10 +143,11 @@ class Generator(nn.Module, ABC):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Return what the model was built with, defaults included; TypeError when its constructor does not keep that."""
+        """Return what the model was built with, defaults included; ValueError when its constructor does not keep that."""
         if self._options is None:
             name = type(self).__name__
-            raise TypeError(f"{name} does not say what it was built with: put @keeps_options (generators.keeps_options) on {name}.__init__")
+            how = f"put @keeps_options (generators.keeps_options) on {name}.__init__"
+            raise ValueError(f"{name} does not say what it was built with: {how}")
         return self._options
 
     @abstractmethod

@@ -17,6 +17,16 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def no_such(kind: str, name: str, names: Iterable[str]) -> str:
+    """Say that there is no `kind` of that name, which there are, and the nearest.
+
+    >>> no_such("generator", "pg3", ["deformable", "pg2"])
+    "no generator named 'pg3'; there are deformable, pg2 (did you mean 'pg2'?)"
+    """
+    names = list(names)
+    return f"no {kind} named {name!r}; there are {', '.join(names)}{nearest(name, names)}"
+
+
 def one_of(what: str, value: Any, allowed: Iterable[Any]) -> None:
     """Raise ValueError, which names them all and the nearest, unless `value` is one of those `allowed`.
 

@@ -58,6 +58,11 @@ def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor,
 
     A limb missing in the target has an empty mask and a transform that leads nowhere; one missing in the source is taken
     from the mirrored limb, and leads nowhere when that is missing too. `total` fits as scikit-image does.
+
+    >>> pose = Pose.stack([Pose.unknown(openpose_18, (8, 4))])  # nobody is seen: the torso stays in place, over the whole image
+    >>> transforms, masks = body_parts(pose, pose)
+    >>> transforms[0, 0].tolist(), masks.sum((2, 3)).tolist()
+    ([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[32, 0, 0, 0, 0, 0, 0, 0, 0, 0]])
     """
     scale, target_scale = torso_length(source), torso_length(target)
     unknown = target.size[0] / 4

@@ -11,7 +11,7 @@ from typing import Any
 
 import generators.models as models
 from generators.base import Generator
-from generators.choices import nearest
+from generators.choices import nearest, no_such
 
 FOLDERS = "REID_AUG_GENERATORS"  # environment: folders of <name>.py and <name>.yaml beside the package's own
 
@@ -42,7 +42,7 @@ def names() -> list[str]:
 def generator_class(name: str) -> type[Generator]:
     """Return the one Generator class that models/<name>.py defines; ValueError names the nearest when there is no such file."""
     if name not in names():
-        raise ValueError(f"no generator named {name!r}; there are {', '.join(names())}{nearest(name, names())}")
+        raise ValueError(no_such("generator", name, names()))
     module = importlib.import_module(f"{models.__name__}.{name}")
     classes = [
         c for c in vars(module).values()

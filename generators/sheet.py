@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RIGHT, LEFT, MIDDLE = (255, 120, 60), (70, 160, 255), (240, 240, 90)
 
 
-def draw_pose(pose: Pose, background: Image | None = None, scale: int = 1) -> Image:
+def pose_picture(pose: Pose, background: Image | None = None, scale: int = 1) -> Image:
     """Picture one pose (K, 2) as a skeleton on black, or on a copy of `background`, at `scale` times its size."""
     from PIL import Image, ImageDraw
 
@@ -46,7 +46,7 @@ def sample_sheet(pair: PosePair, image: Tensor, gap_px: int = 4) -> Image:
     height, width = size
     sheet = Image.new("RGB", (4 * (width + gap_px) + gap_px, rows * (height + gap_px) + gap_px), (32, 32, 32))
     for row in range(rows):
-        cells = (to_image(pair.source[row]), draw_pose(pair.target_pose[row]), to_image(image[row]), to_image(pair.target[row]))
+        cells = (to_image(pair.source[row]), pose_picture(pair.target_pose[row]), to_image(image[row]), to_image(pair.target[row]))
         for column, cell in enumerate(cells):
             sheet.paste(cell, (gap_px + column * (width + gap_px), gap_px + row * (height + gap_px)))
     return sheet

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from generators.atomic import replacing
 from generators.base import Generator, PosePair, batches_from
 from generators.checkpoints import load_training, restore_random, save_training
 from generators.perceptual import Perceptual, load_perceptual
@@ -134,7 +135,7 @@ class _Loop:
         stream = batches_from(pairs, done)
         if not done and self.model.prepare_steps:
             stream = self._prepare(stream)
-        # Not before: finding its place, a stream may draw random numbers too (a DataLoader does).
+        # Not before: finding its place, a stream may take random numbers too (a DataLoader does).
         restore_random(self.random, self.fabric.device)
         if self.fabric.is_global_zero:
             self.writer = _writer(self.checkpoint.parent, done)
@@ -224,9 +225,8 @@ class _Loop:
                 image = self.model(pair.source, pair.source_pose, pair.target_pose)
         self.model.train()
         sheet = sample_sheet(pair.to("cpu"), image.float().cpu())
-        folder = self.checkpoint.parent / "samples"
-        folder.mkdir(exist_ok=True)
-        sheet.save(folder / f"{step:07d}.png")
+        with replacing(self.checkpoint.parent / "samples" / f"{step:07d}.png") as temporary:
+            sheet.save(temporary, "PNG")
         if self.writer is not None:
             import numpy as np
 

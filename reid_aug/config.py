@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 from yaml import YAMLError
 
-from generators import nearest
+from generators import nearest, no_such
 
 SHOWN = 80  # characters of a value in a message
 
@@ -85,11 +85,11 @@ def named(name: str, folder: str, what: str = "configuration", beside: Sequence[
 
     `beside` are folders of the user's own; the shipped ones come first. ValueError, with the nearest, for a name that is neither.
     """
-    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        return Path(name)
     known = {path.stem: path for place in (*reversed(beside), shipped(folder)) for path in sorted(place.glob("*.yaml"))}
     if name not in known:
-        raise ValueError(f"no {what} named {name!r}; there are {', '.join(sorted(known))}{nearest(name, known)}, or give a .yaml file")
+        if name.endswith((".yaml", ".yml")) or Path(name).is_file():
+            return Path(name)
+        raise ValueError(f"{no_such(what, name, sorted(known))}, or give a .yaml file")
     return known[name]
 
 

@@ -160,7 +160,7 @@ def to_float(image: Tensor) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """Floats in [-1, 1] as uint8, rounded; what is beyond is clamped, NaN is a ValueError, another dtype a TypeError."""
+    """Turn floats in [-1, 1] into uint8, rounded; what is beyond is clamped, NaN is a ValueError, another dtype a TypeError."""
     if not image.is_floating_point():
         raise TypeError(f"to_uint8 takes floats, got {image.dtype}")
     if bool(torch.isnan(image).any()):

@@ -32,14 +32,17 @@ def cached(url: str) -> Path:
     return cache() / url.rsplit("/", 1)[-1]
 
 
-def find(url: str, what: str, *, download: bool) -> Path:
-    """Give the file of a download in torch's cache, fetched where it may be; MissingWeights says how to get it."""
+def find(url: str, what: str, *, download: bool, key: str = "download") -> Path:
+    """Give the file of a download in torch's cache, fetched where it may be; MissingWeights says how to get it.
+
+    `key` is the setting that allows a download, as the user writes it.
+    """
     file = cached(url)
     if file.is_file():
         return file
     how = f"{what}: {_put(url)}"
     if not download:
-        raise MissingWeights(f"{how}, or say download=true")
+        raise MissingWeights(f"{how}, or say {key}=true")
     signature = re.search(r"-([0-9a-f]{8,})\.", file.name)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,9 @@ from reid_aug.images import atomic_write_text
 
 
 def begin(what: str, script: str, device: torch.device) -> dict[str, Any]:
-    """Give the head of a file of results."""
+    """Give the head of a file of results; RuntimeError where there is no GPU and one is wanted."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("torch finds no GPU here; --device cpu does without")
     versions: dict[str, Any] = {"torch": torch.__version__, "python": platform.python_version()}
     if device.type == "cuda":
         versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}

@@ -160,14 +160,14 @@ class MOMINet(Generator):
         threshold: float = 0.2,  # Height that a heatmap's maximum must be above to be a joint.
         training_pose: str = DETECTED,  # Joints that E_p learns from: "detected" by F_p, or the "teacher"'s from the first step.
         patch_px: float = 16.0,  # Side of the squares that patch verification compares.
-        patch_cells: int = 8,  # Number of cells per side of such a square, for RoI Align.
+        patch_cells: int = 8,  # Number of RoI Align's cells per side of patch verification's squares.
         translate_weight: float = 1.0,  # Weight α of the translation's terms.
         perceptual_weight: float = 1.0,  # Weight λ_l of the perceptual term within α's; 0 is the ablation "w/o per.".
         patch_weight: float = 0.5,  # Weight β of patch verification; 0 is the ablation "w/o L_patch".
         adversarial_weight: float = 0.5,  # Weight γ of the adversarial term.
         learning_rate: float = 2e-4,  # Learning rate of every player's Adam until it falls.
-        constant_steps: int = 62_500,  # Steps at that rate: 500 epochs of 4,000 pairs at batch 32.
-        decay_steps: int = 25_000,  # Steps in which it falls to zero: 200 epochs.
+        constant_steps: int = 62_500,  # Steps at the full learning rate: 500 epochs of 4,000 pairs at batch 32.
+        decay_steps: int = 25_000,  # Steps in which the learning rate falls to zero: 200 epochs.
     ) -> None:
         super().__init__()
         h, w = (int(side) for side in size)

@@ -78,7 +78,7 @@ class UNet(nn.Module):
         return x
 
 
-class Drawing(nn.Module):
+class LimbComposer(nn.Module):
     """Modules A to D and their composition: everything of the generator that learns."""
 
     def __init__(self, joints: int, limbs: int, downs: int, width: int) -> None:
@@ -152,13 +152,13 @@ class PoseWarp(Generator):
         skeleton: str = "mpii_14",  # Skeleton of the poses; "upper_7" has 7 joints and 5 limbs (Suresh & Sonarkar 2019).
         sigma_px: float = 7 / 4,  # Standard deviation of the joints' heatmaps, at half resolution.
         limb_sigma_px: float = 11.0,  # Standard deviation of a limb's prior across it.
-        torso_sigma_px: float = 13.0,  # The same for a limb of four joints.
+        torso_sigma_px: float = 13.0,  # Standard deviation of the prior across a limb of four joints, which the torso is.
         noise_sigma: float = 0.5,  # Standard deviation of the noise in the foreground's place, for images in [−1, 1].
         adversarial_weight: float = 0.1,  # Weight of the adversarial term.
         l1_weight: float = 0.0,  # Weight of an L1 on pixels, which the paper does not have.
         pretrain_steps: int = 100_000,  # Steps of the generator alone.
         warmup_steps: int = 5,  # Steps of the discriminator alone, the first of gan_steps.
-        gan_steps: int = 10_000,  # Steps of both; 0 leaves the discriminator out.
+        gan_steps: int = 10_000,  # Steps with a discriminator; 0 leaves it out.
         learning_rate: float = 1e-4,  # Learning rate of both players' Adam.
     ) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class PoseWarp(Generator):
         self.pretrain_steps, self.warmup_steps, self.gan_steps, self.rate = pretrain_steps, warmup_steps, gan_steps, learning_rate
         joints = len(self.skeleton)
         self.limbs = Limbs(self.skeleton)
-        self.drawing = Drawing(joints, len(self.skeleton.limbs), downs, width)
+        self.drawing = LimbComposer(joints, len(self.skeleton.limbs), downs, width)
         self.discriminator = Discriminator(joints, self.size, downs, width) if gan_steps else None
         self.apply(_as_keras)
         # Training takes fresh noise; rendering must not depend on chance, and takes this.

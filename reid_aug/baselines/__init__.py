@@ -1,0 +1,1 @@
+"""Re-ID baselines: networks, how they are trained, and how their features rank a gallery."""

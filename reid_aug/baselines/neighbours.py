@@ -7,7 +7,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from generators import nearest
+from generators import no_such
 from reid_aug.baselines.ranking import Array, distance_blocks, float32_features
 
 _BACKENDS = ["auto", "faiss", "torch"]
@@ -28,7 +28,7 @@ def top_k(
     ([[1.0, 4.0]], [[1, 2]])
     """
     if backend not in _BACKENDS:
-        raise ValueError(f"no backend named {backend!r}; there are {', '.join(_BACKENDS)}{nearest(backend, _BACKENDS)}")
+        raise ValueError(no_such("backend", backend, _BACKENDS))
     blocks = distance_blocks(query_features, gallery_features, metric)
     if not 1 <= k <= len(gallery_features):
         raise ValueError(f"k is between 1 and the gallery's {len(gallery_features)} rows, got {k}")

@@ -130,7 +130,7 @@ def _imagenet(config: BaselineConfig) -> Path:
     url = _torchvision_url(config.model)
     if url is None:
         raise weights.MissingWeights(f"put torchreid's {name} into {weights.cache()} (its model zoo links it), or give weights=FILE")
-    return weights.find(url, f"torchvision's {config.model}", download=config.download)
+    return weights.find(url, f"torchvision's {config.model}", download=config.download, key="baseline.download")
 
 
 def _torchvision_url(model: str) -> str | None:
@@ -241,7 +241,7 @@ class ReidNetwork:
         return F.interpolate(images.float(), self.size, mode="bilinear", antialias=True).round().clamp(0, 255).to(torch.uint8)
 
 
-def of_baseline(module: Callable[[], nn.Module], config: BaselineConfig, name: str) -> ReidNetwork:
+def baseline_network(module: Callable[[], nn.Module], config: BaselineConfig, name: str) -> ReidNetwork:
     """Give a trained baseline as a ReidNetwork; `module` is called when the first image comes."""
     return ReidNetwork(lambda images: features_of(module(), images), config.size, name, config, module)
 
@@ -250,7 +250,7 @@ def load_reid(path: str | os.PathLike[str], device: str | torch.device = "cpu") 
     """Open a benchmark's baseline file, and read its weights when they are first used; FileNotFoundError or ValueError when it is none."""
     config, name = config_and_name(path)
     resolved = torch_device(device)
-    return of_baseline(cache(lambda: load_baseline(path)[0].to(resolved)), config, name)
+    return baseline_network(cache(lambda: load_baseline(path)[0].to(resolved)), config, name)
 
 
 def reid_network(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generators import nearest
+from generators import no_such
 
 _BLOCK_ELEMENTS = 2**22  # distances held at a time: 16 MiB, and as much again for their sorted copy
 _LARGEST_SQUARED_NORM = 8e37  # |q|² + |g|² + 2|q||g| of two such vectors is still finite in float32
@@ -94,10 +94,13 @@ def distance_blocks(query_features: Array, gallery_features: Array, metric: str 
 
     "euclidean" is squared, "cosine" is 1 − cosine, as in torchreid. ValueError at once, before the first block:
     shapes that do not fit, features that are not finite, an unknown metric.
+
+    >>> [block.tolist() for block in distance_blocks(torch.tensor([[0.0], [3.0]]), torch.tensor([[1.0]]))]
+    [[[1.0, 4.0]]]
     """
     if metric not in _DISTANCES:
         metrics = sorted(_DISTANCES)
-        raise ValueError(f"no metric named {metric!r}; there are {', '.join(metrics)}{nearest(metric, metrics)}")
+        raise ValueError(no_such("metric", metric, metrics))
     gallery, gallery_norms = float32_features(gallery_features, "gallery")
     query, query_norms = float32_features(query_features, "query", gallery.device)
     if query.shape[1] != gallery.shape[1]:
@@ -106,7 +109,11 @@ def distance_blocks(query_features: Array, gallery_features: Array, metric: str 
 
 
 def float32_features(features: Array, role: str, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Give features (N, D) as contiguous float32, uncopied where they are, and their squared norms (N,); ValueError names the role."""
+    """Give features (N, D) as contiguous float32, uncopied where they are, and their squared norms (N,); ValueError names the role.
+
+    >>> [part.tolist() for part in float32_features(np.array([[3, 4]]), "query")]
+    [[[3.0, 4.0]], [25.0]]
+    """
     matrix = torch.as_tensor(features).detach()
     if matrix.ndim != 2 or not matrix.numel():
         raise ValueError(f"{role} features are a matrix (rows, D), neither of them 0, got {tuple(matrix.shape)}")

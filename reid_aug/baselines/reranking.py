@@ -22,7 +22,7 @@ from scipy import sparse
 from torch import Tensor
 from tqdm import tqdm
 
-from generators import nearest
+from generators import no_such
 from reid_aug.baselines.neighbours import smallest
 from reid_aug.baselines.ranking import Array, distance_blocks, float32_features
 
@@ -56,7 +56,7 @@ def rerank(
     if not 0 <= lambda_value <= 1:
         raise ValueError(f"lambda_value is between 0 and 1, got {lambda_value}")
     if distance not in _DISTANCES:
-        raise ValueError(f"no distance named {distance!r}; there are {', '.join(_DISTANCES)}{nearest(distance, _DISTANCES)}")
+        raise ValueError(no_such("distance", distance, _DISTANCES))
     distance_blocks(query_features, gallery_features, metric)  # refuses what does not fit, under its own name
     with torch.inference_mode():
         gallery, _ = float32_features(gallery_features, "gallery")

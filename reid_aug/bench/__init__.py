@@ -1,0 +1,1 @@
+"""The benchmark: arms, baselines and seeds, trained and ranked, with the statistics to tell a gain from luck."""

@@ -70,7 +70,7 @@ def render_arm(
     """Render the images of a generator or of the oracle into `folder`; with one `draw`, all have the same sources and poses."""
     if origin == ORACLE:
         if rendered is None:
-            raise ValueError("the arm 'oracle' draws the true image, which only the rendered data set knows")
+            raise ValueError("the arm 'oracle' renders the true image, which only the rendered data set knows")
         renderer: Renderer = Oracle(rendered, bank, per_image, seed, draw)
     else:
         assert checkpoint is not None

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from generators import create, folders, nearest, read_header
+from generators import create, folders, nearest, no_such, read_header
 from generators import names as generator_names
 from reid_aug import config as configuration
 from reid_aug.baselines import network
@@ -182,8 +182,7 @@ def load_config(path: str | None, overrides: Sequence[str]) -> BenchConfig:
     for arm, learning in config.generators.items():
         generator, names = learning.generator, generator_names()
         if generator.name not in names:
-            hint = nearest(generator.name, names)
-            raise ValueError(f"arm {arm!r}: no generator named {generator.name!r}; there are {', '.join(names)}{hint}")
+            raise ValueError(f"arm {arm!r}: {no_such('generator', generator.name, names)}")
         with torch.device("meta"):  # a network without memory: are its options right?
             create(generator.name, **generator.options)
     for name, baseline in config.baselines_by_name.items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from generators import replacing
 from reid_aug.bench.summary import ArmSummary, by_baseline
 
 
@@ -19,6 +20,11 @@ def _panels(count: int) -> tuple[Any, list[Any]]:
     figure = Figure(figsize=(6 * count, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _save(figure: Any, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def plot_cmc(summaries: Sequence[ArmSummary], path: Path) -> None:
@@ -33,7 +39,7 @@ def plot_cmc(summaries: Sequence[ArmSummary], path: Path) -> None:
         axes.set_xticks([1, 5, 10, 15, 20])
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def plot_shares(summaries: Mapping[float, list[ArmSummary]], path: Path) -> None:
@@ -49,4 +55,4 @@ def plot_shares(summaries: Mapping[float, list[ArmSummary]], path: Path) -> None
         axes.set(xlabel="share of training images (%)", ylabel="mAP (%)", title=name)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path)
+    _save(figure, path)

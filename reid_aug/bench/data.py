@@ -101,7 +101,7 @@ class BenchmarkData:
         if self.rendered is not None:
             sizes.add(tuple(self.rendered.config.size))
         if len(sizes) > 1:
-            raise ValueError(f"every generator of a benchmark draws one size, and rendered people have it too, got {sorted(sizes)}")
+            raise ValueError(f"every generator of a benchmark renders one size, and rendered people have it too, got {sorted(sizes)}")
         height, width = sizes.pop() if sizes else next(iter(self.config.baselines_by_name.values())).size
         return height, width
 

@@ -17,7 +17,7 @@ from reid_aug.bench.results import machines, machines_text
 from reid_aug.bench.run import Result
 from reid_aug.bench.summary import RERANKED, SCORES, TESTED, ArmSummary, Gain, by_baseline, p_text, percent, points, summarise, verdicts
 from reid_aug.quality.measure import Quality
-from reid_aug.quality.tables import limb_table
+from reid_aug.quality.tables import limb_table, markdown
 from reid_aug.quality.tables import table as quality_table
 
 Columns = Sequence[tuple[str, Callable[[ArmSummary], str]]]  # each column's head, and its cell of an arm
@@ -41,11 +41,11 @@ def write(result: Result, summaries: Sequence[ArmSummary], about: str, command: 
     """Write report.md and cmc.png to the run's folder, and return the report's path; `summaries` are the result's."""
     plot_cmc(summaries, result.folder / "cmc.png")
     path = result.folder / "report.md"
-    images.atomic_write_text(path, render(result, summaries, about, command))
+    images.atomic_write_text(path, compose(result, summaries, about, command))
     return path
 
 
-def render(result: Result, summaries: Sequence[ArmSummary], about: str, command: str) -> str:
+def compose(result: Result, summaries: Sequence[ArmSummary], about: str, command: str) -> str:
     """Compose the whole report as Markdown."""
     first = result.lines[0]
     sheets = [name for name in result.quality if (result.folder / "samples" / f"{name}.png").exists()]
@@ -107,12 +107,11 @@ def gains_table(arms: Sequence[ArmSummary]) -> str:
 
 
 def _by_arm(arms: Sequence[ArmSummary], columns: Columns) -> str:
-    return _markdown(["arm", *(head for head, _ in columns)], [[arm.arm, *(cell(arm) for _, cell in columns)] for arm in arms])
+    return _table(["arm", *(head for head, _ in columns)], [[arm.arm, *(cell(arm) for _, cell in columns)] for arm in arms])
 
 
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return markdown([heads, ["---", *["---:"] * (len(heads) - 1)], *rows])
 
 
 def _perceptual(perceptual: Mapping[str, str], quality: Mapping[str, Quality]) -> Iterator[str]:
@@ -167,7 +166,7 @@ def _shares(
         yield f"## Baseline `{baseline}`"
         columns = [by_baseline(of_share)[baseline] for of_share in summaries.values()]
         rows = [[arms[0].arm, *(f"{percent(*arm.scores['map'])}{_share_gain(arm)}" for arm in arms)] for arms in zip(*columns, strict=True)]
-        yield _markdown(heads, rows)
+        yield _table(heads, rows)
     yield "![mAP against the share of training images](shares.png)"
     yield machines_text(command, [line for result in results.values() for line in result.lines])
 

@@ -33,7 +33,7 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, samples: int = 10_000, confi
     rng = np.random.default_rng(seed)
     count = len(differences)
     share = np.full(count, 1 / count)
-    # How often each query is drawn is all a mean needs to know of a resample.
+    # How often each query is picked is all a mean needs to know of a resample.
     means = [rng.multinomial(count, share, size) @ differences / count for size in _block_sizes(samples, count)]
     low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(differences.mean()), float(low), float(high))

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reid_aug.bench.arms import COPIES, ERASING, origin_and_variants
-from reid_aug.bench.arms import NONE as BASE
+from reid_aug.bench.arms import COPIES, ERASING, NONE, origin_and_variants
 from reid_aug.bench.results import scores_file
 from reid_aug.bench.run import Result
 from reid_aug.bench.statistics import Interval, SeedTest, holm, mean_std, over_seeds, paired_bootstrap, sign_flip_test
@@ -91,7 +90,7 @@ def _summary(result: Result, key: tuple[str, str], per_query: Mapping[tuple[str,
     scored = [score for score in (*SCORES, *RERANKED) if score in lines[0]]
     return ArmSummary(
         baseline, arm, len(lines), {score: mean_std([line[score] for line in lines]) for score in scored},
-        gains(BASE), alone, gains(alone), control, None if control is None else _interval(arms[arm]["map"], arms[control]["map"]),
+        gains(NONE), alone, gains(alone), control, None if control is None else _interval(arms[arm]["map"], arms[control]["map"]),
         lines[0]["steps"], float(np.mean([line["seconds"] for line in lines])), lines[0]["train_images"], arms[arm]["cmc"].mean(0),
     )  # fmt: skip
 
@@ -112,9 +111,9 @@ def compared_with(arm: str, arms: Sequence[str]) -> tuple[str | None, str | None
         fitting = [other for other, names in others.items() if names and set(names) <= set(variants)]
         return max(fitting, key=lambda other: len(others[other]), default=None)
 
-    if arm in (BASE, COPIES):
+    if arm in (NONE, COPIES):
         return None, None
-    alone = None if origin == BASE else most_alike(BASE)
+    alone = None if origin == NONE else most_alike(NONE)
     return alone, most_alike(COPIES) or (COPIES if COPIES in arms and alone is None else None)
 
 
@@ -169,7 +168,7 @@ def _verdict(summary: ArmSummary, opening: str) -> str:
     over = "queries, of these trainings alone" if single else "queries and trainings"
     against = f"; against `{summary.control}` {points(summary.map_gain_over_control)} over queries{'' if single else ' and trainings'}"
     origin, variants = origin_and_variants(summary.arm)
-    mixed = ERASING in variants and origin != BASE and not summary.alone
+    mixed = ERASING in variants and origin != NONE and not summary.alone
     unknown = f"; how much of it is erasing's own, an arm `{ERASING}` would tell" if mixed else ""
     sentence = f"{effect}{beyond}: mAP {points(gain)} points over {over} (Holm's p {_equals(p_value)})"
     return f"{opening}`{summary.arm}` {sentence}{against if summary.control else ''}{unknown}."

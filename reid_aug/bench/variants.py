@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from generators import nearest
+from generators import no_such
 from reid_aug.baselines.mixing import Mixing, check_batches, idle
 from reid_aug.baselines.recipes import BaselineConfig, Share
 from reid_aug.synthesis.gates import GateConfig
@@ -47,7 +47,7 @@ def combined(names: Sequence[str], variants: Mapping[str, Variant]) -> Variant:
     settings: dict[str, Any] = {}
     for name in names:
         if name not in variants:
-            raise ValueError(f"no variant named {name!r}; there are {', '.join(variants)}{nearest(name, variants)}")
+            raise ValueError(no_such("variant", name, variants))
         for key in sorted(variants[name].model_fields_set):
             value = getattr(variants[name], key)
             if settings.setdefault(key, value) != value:
@@ -63,7 +63,7 @@ def _idle(variant: Variant) -> str:
     """Name a setting that no baseline would follow, and why; empty where every setting has an effect."""
     changed = variant.model_dump(exclude_defaults=True).keys()
     if variant.online is not None and not changed <= {"online", "erasing"}:
-        return f"online images are drawn in the batch, so there is no {', '.join(sorted(changed - {'online', 'erasing'}))}"
+        return f"online images are rendered in the batch, so there is no {', '.join(sorted(changed - {'online', 'erasing'}))}"
     if variant.online == 0:
         return "the probability that a synthetic image takes a real one's place is above 0, got 0"
     return idle(variant)

@@ -16,7 +16,7 @@ from reid_aug.data.keypoints import as_pose, read_columns, read_keypoints
 from reid_aug.data.market import read_market_folder
 from reid_aug.data.people import PersonImage, attach_poses
 from reid_aug.data.people_csv import read_csv
-from reid_aug.data.youtube_pose import read_vgg_pose
+from reid_aug.data.youtube_pose import read_youtube_pose
 
 
 class DataConfig(Config):
@@ -25,7 +25,7 @@ class DataConfig(Config):
     `torchreid:NAME:ROOT` reads one of torchreid's data sets, e.g. torchreid:market1501:reid-data.
     """
 
-    root: str  # Folder, CSV, .mat file or torchreid:NAME:ROOT.
+    root: str  # Where the people are: a Market-style folder, a CSV, a .mat file, or torchreid:NAME:ROOT.
     keypoints: str | None = None  # Keypoint file of the training split; without one, annotation-train.csv in the folder.
     test_keypoints: str | None = None  # Keypoint file of query and gallery; without one, annotation-test.csv if it exists.
     on_bad_image: Literal["raise", "skip"] = "raise"  # Whether an image that can't be decoded stops all, or is named and left out.
@@ -38,7 +38,7 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
     """
     root = Path(data.root)
     if root.suffix == ".mat":  # YouTube Pose: its joints are in the file
-        return read_vgg_pose(root)
+        return read_youtube_pose(root)
     people, folder = _read(data.root)
     if data.on_bad_image == "skip":
         people = without_bad_images(people)

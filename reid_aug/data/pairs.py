@@ -186,7 +186,7 @@ def _sample(count: int, sample: int | None, seed: int, where: str) -> np.ndarray
     if sample is None:
         return np.arange(count)
     if not 0 <= sample <= count:
-        raise ValueError(f"{where}: can't draw {sample} pairs, there are {count}")
+        raise ValueError(f"{where}: can't sample {sample} pairs, there are {count}")
     return np.random.RandomState(seed).choice(count, sample, replace=False)  # the call inside pandas' sample
 
 

@@ -22,7 +22,7 @@ FRAMES = "GT_frames"
 FIELDS = ("videoname", "locs", "imgPath")
 
 
-def read_vgg_pose(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[PersonImage]:
+def read_youtube_pose(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[PersonImage]:
     """Read every annotated frame of YouTube Pose's .mat file, in its order: a video is an identity (from 1), all in train.
 
     `root` (default: the file's folder) holds the unpacked GT_frames. Those frames are already cropped and scaled and the

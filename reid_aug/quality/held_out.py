@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from generators import Generator, Pose, PosePair, body_mask, rescale, sample_sheet
+from generators import Generator, Pose, PosePair, body_mask, replacing, rescale, sample_sheet
 from reid_aug import images
 from reid_aug.data.pairs import held_out_pairs, pairs_from_keypoints, read_pairs, unpaired
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.metrics import Batch
 from reid_aug.quality.protocols import MaskConfig, PairsConfig
-from reid_aug.synthesis.augmenter import render
+from reid_aug.synthesis.augmenter import refuse_other_shape, render
 from reid_aug.synthesis.manifest import SyntheticRow
 
 Pair = tuple[PersonImage, PersonImage]
@@ -47,7 +47,7 @@ def _pairs(people: Sequence[PersonImage], settings: PairsConfig, keypoints: Path
         return pairs
     if settings.order == "keypoints":
         if keypoints is None:
-            raise ValueError("pairs.order=keypoints draws from a keypoint file: give data.test_keypoints=FILE, or pairs.order=name")
+            raise ValueError("pairs.order=keypoints samples from a keypoint file: give data.test_keypoints=FILE, or pairs.order=name")
         return listed(people, pairs_from_keypoints(keypoints, settings.count, settings.seed), str(keypoints), settings.kind)
     if settings.kind == "unpaired":
         return unpaired(people, settings.count, settings.seed, settings.source_identities, settings.target_identities)
@@ -104,6 +104,7 @@ def rendered_pairs(
     `keep` is a folder of the images as they are measured, PNGs or the JPEGs of quality `jpeg`, for estimators elsewhere
     to see the same pixels: images that it holds are not rendered again, so that killed work goes on.
     """
+    refuse_other_shape(model, [source.pose.size for source, _ in pairs if source.pose is not None], "these people's are")
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).eval()
     size: tuple[int, int] = tuple(model.size)  # type: ignore[assignment]
@@ -134,8 +135,8 @@ def _rendered(
     source = batch.source.to(device, memory_format=torch.channels_last)
     pixels = images.to_uint8(render(model, source, batch.source_pose, batch.target_pose)).cpu()
     if sheet is not None:
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        sample_sheet(batch[:8], images.to_float(pixels[:8])).save(sheet)
+        with replacing(sheet) as temporary:
+            sample_sheet(batch[:8], images.to_float(pixels[:8])).save(temporary, "PNG")
     for file, image in zip(files, pixels, strict=False):
         images.write(image.permute(1, 2, 0).numpy(), file, quality=jpeg or 95)
     return pixels if jpeg is None else reencode(pixels, jpeg)

@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from reid_aug.baselines.network import ReidNetwork, labels_of, of_baseline
+from reid_aug.baselines.network import ReidNetwork, baseline_network, labels_of
 from reid_aug.baselines.ranking import rank_gallery
 from reid_aug.baselines.training import TrainingSet, train_baseline
 from reid_aug.quality.distributions import FrechetMeasurement
@@ -60,7 +60,7 @@ class Preserved:
             how = f"{network.name}; gallery of {len(real):,} real images"
             values[rank1] = Value(float(ranking.cmc[0]), int(ranking.valid.sum()), how)
         else:
-            missing[rank1] = "nobody drawn has a real image of another camera"
+            missing[rank1] = "nobody shown has a real image of another camera"
         distance, of_real = identity_distance(generated, self.pids, real, pids), identity_distance(real, pids, real, pids)
         how = f"{network.name}; {float(of_real.mean()):.3f} for the real images themselves"
         values["ID²"] = Value(float(distance.mean()), len(distance), how)
@@ -117,7 +117,7 @@ class AppearancePreservation(Metric):
         config = start.config.model_copy(update={"steps": self.steps, "learning_rate": start.config.learning_rate / 5})
         data = TrainingSet(images, labels_of(surroundings.who(surroundings.source_split)[0]))
         tuned = train_baseline(config, data, 0, label="for APS", start=start.module().state_dict())
-        return of_baseline(lambda: tuned, config, f"{start.name}, fine-tuned on {data.classes} drawn identities")
+        return baseline_network(lambda: tuned, config, f"{start.name}, fine-tuned on {data.classes} identities shown")
 
 
 class Affinity:
@@ -142,7 +142,7 @@ class ReidFrechet(Metric):
     """Fréchet distance between Re-ID features of generated and real images: no FID, whose network is another."""
 
     kind: Literal["reid-frechet"]
-    reference: RealSplit = "train"
+    reference: RealSplit = "train"  # Split of the real images to compare with; "test" is query and gallery.
 
     def start(self, name: str, surroundings: Surroundings) -> FrechetMeasurement:
         """Begin to measure; NotMeasurable without a Re-ID network."""

@@ -38,8 +38,8 @@ class Ssim(Metric):
     """SSIM, or mask-SSIM, as a paper defines it (`reid_aug.quality.ssim`)."""
 
     kind: Literal["ssim"]
-    protocol: Literal["deformable", "pg2", "gfla"] = "deformable"
-    masked: bool = False
+    protocol: Literal["deformable", "pg2", "gfla"] = "deformable"  # Paper whose definition is taken, a name in SSIM_PROTOCOLS.
+    masked: bool = False  # Whether both images are black outside the target's body.
 
     def start(self, name: str, surroundings: Surroundings) -> MeanScore:
         """Begin to measure."""
@@ -59,7 +59,7 @@ class Lpips(Metric):
     """LPIPS, or mask-LPIPS (Zhang et al. 2018; masks as Ren et al. 2020)."""
 
     kind: Literal["lpips"]
-    masked: bool = False
+    masked: bool = False  # Whether both images are black outside the target's body.
 
     def start(self, name: str, surroundings: Surroundings) -> MeanScore:
         """Begin to measure; MissingWeights without the network."""
@@ -75,7 +75,7 @@ class DetectionScore(Metric):
     """
 
     kind: Literal["detection"]
-    detector: Literal["ssd300_vgg16", "ssdlite320_mobilenet_v3_large"] = "ssd300_vgg16"
+    detector: Literal["ssd300_vgg16", "ssdlite320_mobilenet_v3_large"] = "ssd300_vgg16"  # Detector's name in torchvision.
 
     def start(self, name: str, surroundings: Surroundings) -> MeanScore:
         """Begin to measure; MissingWeights without the network."""

@@ -23,9 +23,9 @@ class InceptionScore(Metric):
     """
 
     kind: Literal["inception-score"]
-    splits: PositiveInt = 10
-    masked: bool = False
-    resize: Resize = "tensorflow"
+    splits: PositiveInt = 10  # Number of splits that the score is the mean of.
+    masked: bool = False  # Whether images are black outside the target's body.
+    resize: Resize = "tensorflow"  # How images get to the network's size: as "tensorflow" resizes, or by "antialias", bicubic.
 
     def start(self, name: str, surroundings: Surroundings) -> InceptionScoreMeasurement:
         """Begin to measure; MissingWeights without the network."""
@@ -60,8 +60,8 @@ class FrechetInception(Metric):
     """FID (Heusel et al. 2017): Fréchet distance of Inception's pool3 features to those of real images."""
 
     kind: Literal["fid"]
-    reference: RealSplit = "train"
-    resize: Resize = "tensorflow"
+    reference: RealSplit = "train"  # Split of the real images to compare with; "test" is query and gallery.
+    resize: Resize = "tensorflow"  # How images get to the network's size: as "tensorflow" resizes, or by "antialias", bicubic.
 
     def start(self, name: str, surroundings: Surroundings) -> FrechetMeasurement:
         """Begin to measure; MissingWeights without the network."""
@@ -75,15 +75,15 @@ class FrechetInception(Metric):
 
 
 class KernelInception(Metric):
-    """KID (Bińkowski et al. 2018): polynomial maximum mean discrepancy of the same features, over random subsets.
+    """KID (Bińkowski et al. 2018): polynomial maximum mean discrepancy of Inception's pool3 features, over random subsets.
 
     Which images a subset has is decided by a hash of their pixels: neither order nor batches matter.
     """
 
     kind: Literal["kid"]
-    reference: RealSplit = "train"
-    resize: Resize = "tensorflow"
-    subsets: PositiveInt = 100
+    reference: RealSplit = "train"  # Split of the real images to compare with; "test" is query and gallery.
+    resize: Resize = "tensorflow"  # How images get to the network's size: as "tensorflow" resizes, or by "antialias", bicubic.
+    subsets: PositiveInt = 100  # Number of random subsets.
     subset_size: PositiveInt = 1000  # Number of images in a subset, or as many as there are.
 
     def start(self, name: str, surroundings: Surroundings) -> KernelMeasurement:

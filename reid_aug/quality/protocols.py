@@ -23,17 +23,18 @@ AnyMetric = Annotated[
 
 
 class PairsConfig(Config):
-    """Which pairs of test images: "paired" of one person, "unpaired" of a source and a target group of people without overlap.
+    """Which pairs of test images are measured.
 
     Pairs are sampled by `seed` from all there are. With `order: keypoints` these are counted in the order of
     data.test_keypoints' rows, as the field's published list was, which 12,000 and seed 0 then give on Market-1501.
     """
 
+    # Who is on a pair: "paired" is one person twice; "unpaired" takes one of a source and one of a target group, without overlap.
     kind: Literal["paired", "unpaired"] = "paired"
-    count: PositiveInt = 12000
-    seed: int = 0
+    count: PositiveInt = 12000  # Number of pairs to sample.
+    seed: int = 0  # Seed of the sampling.
     order: Literal["name", "keypoints"] = "name"  # Order in which pairs are counted before some are sampled.
-    file: str | None = None  # CSV `from,to` of image names (`reid-aug pairs`); its pairs are measured, and none are sampled.
+    file: str | None = None  # CSV `from,to` of image names (`reid-aug pairs`) whose pairs are measured; none are sampled then.
     source_identities: PositiveInt | None = None  # Number of people in the source group of unpaired; half of all, rounded up.
     target_identities: PositiveInt | None = None  # Number of people in the target group of unpaired; the other half.
 
@@ -43,7 +44,7 @@ class PairsConfig(Config):
             number = getattr(self, name)
             if number is not None and (self.kind == "paired" or self.file is not None):
                 of = "pairs of a file" if self.kind == "unpaired" else "kind: paired"
-                raise ValueError(f"{name} is of pairs drawn with kind: unpaired, got {number} for {of}")
+                raise ValueError(f"{name} is of pairs sampled with kind: unpaired, got {number} for {of}")
         if self.order == "keypoints" and self.kind == "unpaired":
             raise ValueError("order: keypoints is of kind: paired, got it for kind: unpaired")
         return self
@@ -58,26 +59,26 @@ def _odd(side_px: int) -> int:
 class MaskConfig(Config):
     """The body mask of a target pose: discs and limbs, then a closing; pixels at 128 rows, in proportion elsewhere."""
 
-    limb_px: PositiveFloat = 4.0
-    closing_px: Annotated[PositiveInt, AfterValidator(_odd)] = 5
+    limb_px: PositiveFloat = 4.0  # Radius of the discs around joints, and half the width of limbs.
+    closing_px: Annotated[PositiveInt, AfterValidator(_odd)] = 5  # Side of the closing's square, an odd number.
 
 
 class DataSetFacts(Config):
     """A public data set, recognised by what it holds: published numbers are shown beside numbers measured on it only."""
 
-    name: str
-    train_images: PositiveInt
-    train_identities: PositiveInt
-    query_images: PositiveInt
-    query_identities: PositiveInt
+    name: str  # Name of the data set.
+    train_images: PositiveInt  # Number of training images.
+    train_identities: PositiveInt  # Number of people in the training split.
+    query_images: PositiveInt  # Number of queries.
+    query_identities: PositiveInt  # Number of people among the queries.
 
 
 class PublishedRow(Config):
     """One method's published numbers, by metric, and where they stand in print."""
 
-    method: str
-    values: dict[str, float]
-    source: str
+    method: str  # Name of the method.
+    values: dict[str, float]  # Published numbers by the metric's name.
+    source: str  # Paper and table that the numbers stand in.
 
 
 def _everything() -> dict[str, AnyMetric]:
@@ -122,16 +123,16 @@ Metrics = Annotated[dict[str, AnyMetric], BeforeValidator(_with_kind)]
 class QualityProtocol(Config):
     """How image quality is measured: a file of configs/quality; without one, every metric there is."""
 
-    name: str = "everything"
-    paper: str | None = None
+    name: str = "everything"  # Name of the protocol.
+    paper: str | None = None  # Citation of the paper that measures so.
     size: tuple[PositiveInt, PositiveInt] | None = None  # Size (H, W) that generated images must have; None allows any.
-    pairs: PairsConfig = PairsConfig()
-    mask: MaskConfig = MaskConfig()
+    pairs: PairsConfig = PairsConfig()  # Pairs of test images to measure.
+    mask: MaskConfig = MaskConfig()  # Body mask, outside which masked metrics see black.
     jpeg: Annotated[int, Field(ge=1, le=100)] | None = None  # JPEG quality that generated images go through first.
-    metrics: Metrics = Field(default_factory=_everything)
+    metrics: Metrics = Field(default_factory=_everything)  # Metrics by name; one with a standard name need not give its kind.
     data_set: DataSetFacts | None = None  # Data set that `published` is of.
-    published: tuple[PublishedRow, ...] = ()
-    published_pairs: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # sha256sum of the CSV of its pairs, where known.
+    published: tuple[PublishedRow, ...] = ()  # Rows of published numbers to show beside the measured ones.
+    published_pairs: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # sha256sum of the published pairs' CSV, where known.
 
     @model_validator(mode="after")
     def _rows_of_metrics(self) -> QualityProtocol:
@@ -150,8 +151,8 @@ class QualityRun(QualityProtocol):
     out: str = "runs"  # Folder of results.
     reid: str | None = None  # Checkpoint of a Re-ID network, as a benchmark keeps it in baselines/.
     download: bool = True  # Whether to download weights of networks that are not there.
-    device: str = "auto"
-    batch_size: PositiveInt = 64
+    device: str = "auto"  # Device that measures; "auto" is a GPU when there is one.
+    batch_size: PositiveInt = 64  # Number of images rendered and measured at a time.
     keep_images: bool = True  # Whether generated images stay beside the results.
 
     @property
@@ -163,9 +164,9 @@ class QualityRun(QualityProtocol):
 class QualityConfig(Config):
     """A benchmark's image quality: on how many held-out pairs (0 measures none), by which metrics."""
 
-    pairs: NonNegativeInt = 500
-    seed: int = 0
-    metrics: Metrics = Field(default_factory=_everything)
+    pairs: NonNegativeInt = 500  # Number of held-out pairs; 0 measures nothing.
+    seed: int = 0  # Seed of the pairs' sampling.
+    metrics: Metrics = Field(default_factory=_everything)  # Metrics by name; one with a standard name need not give its kind.
     download: bool = False  # Whether to download weights: hundreds of megabytes, and minutes of a CPU for what uses them.
 
     @property

@@ -107,12 +107,12 @@ def run(target: str, settings: QualityRun, *, as_shipped: bool = False, networks
 
 def _of_checkpoint(path: Path, settings: QualityRun, networks: Networks) -> _Work:
     if settings.data is None:
-        raise ValueError("data.root is missing: give data.root=…, whose query and gallery are drawn in each other's poses")
+        raise ValueError("data.root is missing: give data.root=…, whose query and gallery are rendered in each other's poses")
     header = read_header(path)
     model = load(path)
     size: tuple[int, int] = tuple(model.size)  # type: ignore[assignment]
     if settings.size is not None and tuple(settings.size) != size:
-        raise ValueError(f"protocol {settings.name!r} is of images of {tuple(settings.size)}, the generator at {path} draws {size}")
+        raise ValueError(f"protocol {settings.name!r} is of images of {tuple(settings.size)}, the generator at {path} renders {size}")
     people = load_people(settings.data, test_poses=True)
     pairs = pairs_to_measure(people, settings.pairs, _test_keypoints(settings.data))
     # Images that are kept are only those of the same poses and photographs, though all lie under the same names.
@@ -172,6 +172,8 @@ def _surroundings(
     settings: QualityRun, people: Sequence[PersonImage], size: tuple[int, int], networks: Networks, source_split: RealSplit
 ) -> Surroundings:
     reid = None if settings.reid is None else load_reid(settings.reid, networks.device)
+    if reid is not None and reid.module is not None:
+        reid.module()  # broken weights are met now, not after images were rendered
     return Surroundings(
         people, size, networks, source_split=source_split, reid=reid, rendered=_rendered_set(settings), batch_size=settings.batch_size
     )
@@ -194,7 +196,7 @@ def _write(report: Report, settings: QualityRun) -> None:
         "label": report.label, **report.quality.as_json(), "published": [row.model_dump() for row in report.rows],
         "asked": settings.protocol.model_dump(mode="json", exclude={"published", "published_pairs"}),
     }  # fmt: skip
-    files = "as drawn" if settings.jpeg is None else f"as JPEG of quality {settings.jpeg}"
+    files = "as rendered" if settings.jpeg is None else f"as JPEG of quality {settings.jpeg}"
     parts = [
         f"# Image quality of {report.label}: protocol {settings.name}",
         settings.paper or "", report.table, limb_table({report.label: report.quality}),

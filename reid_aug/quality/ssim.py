@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generators import nearest
+from generators import no_such
 
 _CHUNK_PIXELS = 2**18  # Pixels of a chunk's images, of one channel; 32 pairs at (128, 64).
 _LOW_RANGE = 64  # Grey levels that a data range has at least for float32 to do.
@@ -72,7 +72,13 @@ def ssim(
 
 
 def regional_ssim(generated: Tensor, truth: Tensor, regions: Tensor, protocol: str = "deformable") -> Tensor:
-    """Return the mean SSIM (B, R) of the windows whose middle lies in each region, bool (B, R, H, W); nan where there is none."""
+    """Return the mean SSIM (B, R) of the windows whose middle lies in each region, bool (B, R, H, W); nan where there is none.
+
+    >>> image = torch.arange(64, dtype=torch.uint8).expand(1, 3, 64).reshape(1, 3, 8, 8)
+    >>> everywhere = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    >>> regional_ssim(image, image, torch.cat((everywhere, ~everywhere), dim=1), "pg2").tolist()
+    [[1.0, nan]]
+    """
     rule = _rule(protocol)
     _check_images(generated, truth, rule.window_px, protocol)
     edge = (rule.window_px - 1) // 2
@@ -101,7 +107,7 @@ def _runs_on_cpu(images: Tensor) -> bool:
 def _rule(protocol: str) -> SsimProtocol:
     if protocol not in SSIM_PROTOCOLS:
         names = sorted(SSIM_PROTOCOLS)
-        raise ValueError(f"no SSIM protocol named {protocol!r}; there are {', '.join(names)}{nearest(protocol, names)}")
+        raise ValueError(no_such("SSIM protocol", protocol, names))
     return SSIM_PROTOCOLS[protocol]
 
 

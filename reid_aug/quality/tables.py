@@ -17,10 +17,17 @@ def table(measured: dict[str, Quality], rows: Sequence[PublishedRow] = ()) -> st
     for name in names:
         cells = [_cell(quality.values.get(name)) for quality in measured.values()]
         lines.append([name, *cells, *[f"{row.values[name]:.4g}" if name in row.values else "" for row in rows], _how(name, measured)])
-    return _markdown(lines) + "".join(f"\n\n{row.method}: {row.source}." for row in rows)
+    return markdown(lines) + "".join(f"\n\n{row.method}: {row.source}." for row in rows)
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Write rows of cells as a Markdown table; the first is its head, the second says how columns are aligned.
+
+    >>> print(markdown([["arm", "mAP"], ["---", "---:"], ["none", "37.3"]]))
+    | arm | mAP |
+    | --- | ---: |
+    | none | 37.3 |
+    """
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -52,7 +59,7 @@ def limb_table(measured: dict[str, Quality]) -> str:
     for label, quality in measured.items():
         if any(" of " in name for name in quality.values):
             lines.append([label, *[_psnr_and_ssim(quality, limb) for limb in limbs]])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def _psnr_and_ssim(quality: Quality, limb: str) -> str:

@@ -27,9 +27,9 @@ class RenderedConfig:
 
     train_identities: int = 100  # Number of people in the training split.
     test_identities: int = 50  # Number of people in query and gallery.
-    train_images: int = 12  # Training images of each person.
-    query_images: int = 2  # Queries of each person.
-    gallery_images: int = 6  # Gallery images of each person.
+    train_images: int = 12  # Number of training images of each person.
+    query_images: int = 2  # Number of queries of each person.
+    gallery_images: int = 6  # Number of gallery images of each person.
     cameras: int = 6  # Number of cameras, the first of CAMERAS.
     size: tuple[int, int] = (128, 64)  # Size (H, W) of the images.
     sector_deg: float = 25.0  # Largest angle from the home direction, to either side.

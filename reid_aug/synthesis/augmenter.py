@@ -28,7 +28,7 @@ def plan(
     """Decide what to render: for every usable training image, `per_image` target poses of the bank. Pure: the same everywhere.
 
     Which pose a row gets is a hash of (seed, source name, index), so neither order nor sharding changes it; `draw`
-    names the strategy (DRAWS; `drawing.drawing` describes them), of which "missing-views" looks at all images of an
+    names the strategy (DRAWS; `target_poses.drawing` describes them), of which "missing-views" looks at all images of an
     identity, so that shards must not part them. An image is usable when shoulders and hips are seen (the Deformable GAN
     protocol); one outside train is refused: its identity would leak.
     """
@@ -56,7 +56,7 @@ def plan(
 def render(generator: Generator, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
     """Make images: `source` (B, 3, H, W) in [−1, 1] in the target poses, float32, on the source's device.
 
-    The one place that does: under bfloat16 autocast on a GPU, in float32 elsewhere. Poses (B, K) are of the generator's
+    The one place of `reid_aug` that does: under bfloat16 autocast on a GPU, in float32 elsewhere. Poses (B, K) are of the generator's
     size, on any skeleton and device that its own can be had from.
     """
     device = source.device
@@ -65,14 +65,14 @@ def render(generator: Generator, source: Tensor, source_pose: Pose, target_pose:
         return generator(source, *poses).float()
 
 
-def refuse_other_shape(generator: Generator, size: tuple[int, int], what: str) -> None:
-    """Raise ValueError for images of quite another shape (H, W) than the generator's.
+def refuse_other_shape(generator: Generator, sizes: Sequence[tuple[int, int]], what: str) -> None:
+    """Raise ValueError for images whose median shape, of sizes (H, W), is quite another than the generator's.
 
     Crops vary, and a resize is harmless; a full-body 2 : 1 crop squeezed to a square is not.
     """
-    (height, width), (own_height, own_width) = size, generator.size
-    if not 1 / 1.5 < (own_height / own_width) / (height / width) < 1.5:
-        raise ValueError(f"the generator draws {own_height} × {own_width} images, {what} {height} × {width}: of another shape")
+    height, width = generator.size
+    if sizes and not 1 / 1.5 < (height / width) / float(np.median([h / w for h, w in sizes])) < 1.5:
+        raise ValueError(f"the generator renders {height} × {width} images, {what} {sizes[0][0]} × {sizes[0][1]}: of another shape")
 
 
 class Augmenter:
@@ -94,7 +94,7 @@ class Augmenter:
         device: str | torch.device = "auto",
     ) -> None:
         if bank.pose.size != tuple(generator.size):
-            raise ValueError(f"the generator draws images of {tuple(generator.size)}, the bank's poses are of {bank.pose.size}")
+            raise ValueError(f"the generator renders images of {tuple(generator.size)}, the bank's poses are of {bank.pose.size}")
         if check_draw(draw) == "camera-aware":
             poses_by_camera(bank)  # refuses a bank without them now, not when it is asked for
         self.generator, self.bank, self.per_image, self.seed, self.draw = generator, bank, per_image, seed, draw
@@ -128,9 +128,7 @@ class Augmenter:
     def plan(self, people: Iterable[PersonImage], folder: str = "") -> list[SyntheticRow]:
         """Plan with this bank and seed; ValueError when the generator was made for images of quite another shape."""
         people = list(people)
-        sizes = [p.pose.size for p in people if p.pose is not None]
-        if sizes:
-            refuse_other_shape(self.generator, sorted(sizes, key=lambda size: size[0] / size[1])[len(sizes) // 2], "these people's are")
+        refuse_other_shape(self.generator, [p.pose.size for p in people if p.pose is not None], "these people's are")
         return plan(people, self.bank, self.per_image, self.seed, folder, self.draw)
 
     @torch.inference_mode()
@@ -144,7 +142,7 @@ class Augmenter:
         where = {name: i for i, name in enumerate(self.bank.names)}
         self.generator.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
-        with ThreadPoolExecutor(1) as ahead:  # decodes the next batch while this one is drawn
+        with ThreadPoolExecutor(1) as ahead:  # decodes the next batch while this one is rendered
             coming = ahead.submit(self._sources, batches[0], by_name)
             for number, batch in enumerate(batches):
                 sources, poses = coming.result()

@@ -1,4 +1,4 @@
-"""Rendered rows on disk: files first, each written atomically, then the manifest that says they are all there."""
+"""`reid-aug dump` and `gate`: a folder of real and synthetic images that any tool reads, and the part of it that a gate keeps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 from generators import Pose, openpose_18
 from reid_aug import images
-from reid_aug.baselines.network import load_reid
 from reid_aug.config import Config
-from reid_aug.data.keypoints import read_columns, write_keypoints
+from reid_aug.data.keypoints import as_pose, read_columns, write_keypoints
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.market import MARKET_FOLDERS, market_named
 from reid_aug.data.people import PersonImage
@@ -72,7 +71,7 @@ def dump(people: Sequence[PersonImage], augmenter: Augmenter, out: str | os.Path
     rows = augmenter.plan(train, folder=MARKET_FOLDERS["train"])
 
     def also() -> dict[str, str]:
-        """Real images and keypoints, by path; called when the synthetic images are there."""
+        """Write real images and keypoints, and return their digests by path; called when the synthetic images are there."""
         kept = people if copy_real else []
         there = {f"{MARKET_FOLDERS[p.split]}/{p.name}": copy_file(Path(p.path), out / MARKET_FOLDERS[p.split] / p.name)
                  for p in tqdm(kept, desc="copy real images", unit="image", disable=None)}  # fmt: skip
@@ -139,8 +138,11 @@ def gate_dump(folder: str | os.PathLike[str], settings: GateRun) -> Gated:
         raise ValueError("out= takes the images that a gate keeps: give identity= or novelty= too")
     if settings.out is not None and Path(settings.out).resolve() == folder.resolve():
         raise ValueError(f"out={settings.out} is the dump itself: give another folder")
-    bank = targets(folder, manifest.rows)
-    reid = None if settings.reid is None else load_reid(settings.reid, settings.device)
+    bank, reid = targets(folder, manifest.rows), None
+    if settings.reid is not None:
+        from reid_aug.baselines.network import load_reid  # torchreid is slow to import, and seldom needed here
+
+        reid = load_reid(settings.reid, settings.device)
     people = _people(folder, manifest, settings.data)
     manifest = score(folder, manifest, people, bank, reid)
     passed = {name: int(rows.sum()) for name, rows in passing(manifest.rows, settings.gate).items()}
@@ -150,7 +152,7 @@ def gate_dump(folder: str | os.PathLike[str], settings: GateRun) -> Gated:
 
 
 def targets(folder: Path, rows: Sequence[SyntheticRow]) -> PoseBank:
-    """Read the target poses of a dump's images: each is the pose its keypoint file gives to an image drawn in it."""
+    """Read the target poses of a dump's images: each is the pose its keypoint file gives to an image rendered in it."""
     path = folder / "annotation-train.csv"
     if not path.is_file():
         raise FileNotFoundError(f"no keypoint file at {path}: {folder} is no dump of reid-aug dump")
@@ -161,14 +163,13 @@ def targets(folder: Path, rows: Sequence[SyntheticRow]) -> PoseBank:
         raise ValueError(f"{path} has no pose of {lost[0]}")
     yx = yx[[line[name] for name in of.values()]]
     height, width = images.read(folder / rows[0].path).shape[:2]
-    xy = torch.from_numpy(yx[..., ::-1].astype(np.float32))
-    return PoseBank(tuple(of), Pose(xy, torch.from_numpy((yx >= 0).all(-1)), openpose_18, (height, width)))
+    return PoseBank(tuple(of), as_pose(yx, (height, width)))
 
 
 def _people(folder: Path, manifest: Manifest, data: DataConfig | None) -> list[PersonImage]:
     """Find the real images under their names in the dump."""
     if data is None and not any(path.startswith(f"{MARKET_FOLDERS['train']}/") for path in manifest.files):
-        raise ValueError(f"{folder} holds no real images: name those it was drawn from with data.root=DIR")
+        raise ValueError(f"{folder} holds no real images: name those it was rendered from with data.root=DIR")
     made = {Path(row.path).name for row in manifest.rows}
     return [p for p in market_named(load_people(data or DataConfig(root=str(folder)))) if p.name not in made]
 
@@ -189,7 +190,7 @@ def write_kept(
     digests = {row.path: row.sha256 for row in rows} | {path: d for path, d in manifest.files.items() if not path.endswith(".csv")}
     for path, sha256 in tqdm(digests.items(), desc=f"copy to {out.name}", unit="image", disable=None, delay=2):
         if copy_file(folder / path, out / path) != sha256:
-            raise ValueError(f"{folder / path} changed since it was written: draw it again with reid-aug dump")
+            raise ValueError(f"{folder / path} changed since it was written: render it again with reid-aug dump")
     files = {}
     for path, sha256 in manifest.files.items():
         if path.endswith(".csv"):

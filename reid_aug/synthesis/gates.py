@@ -1,4 +1,4 @@
-"""Gates: which synthetic images enter training. Scores are kept in the manifest, so that gating again draws nothing."""
+"""Gates: which synthetic images enter training. Scores are kept in the manifest, so that gating again renders nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -18,22 +18,23 @@ from tqdm import tqdm
 
 from generators import Pose, convert, rescale
 from reid_aug import images
-from reid_aug.baselines.network import ReidNetwork
 from reid_aug.config import Config, explain
 from reid_aug.data.body import TORSO, valid_for_pairs
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.manifest import NAME, SCORED_BY, Manifest, SyntheticRow
 
+if TYPE_CHECKING:  # it brings torchreid, which is slow to import, and dumps need none
+    from reid_aug.baselines.network import ReidNetwork
+
 
 class GateConfig(Config):
-    """Which synthetic images enter training; a gate that is None is open. Both together: what passes both.
+    """Which synthetic images enter training; a gate that is None is open. Both together: what passes both."""
 
-    `identity`: "found" keeps images whose person a Re-ID network finds again, a number in [0, 1) drops that share of
-    the lowest scores. `novelty` keeps images whose pose is at least so many torso lengths from any of the identity's own.
-    """
-
+    # Images to keep by identity: "found" keeps those whose person a Re-ID network finds again; a number in [0, 1) drops that share
+    # of the lowest scores.
     identity: Literal["found"] | float | None = None
+    # Least distance, in torso lengths, of a kept image's pose from the nearest of the identity's own.
     novelty: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
     @field_validator("identity", mode="before")
@@ -115,7 +116,7 @@ def identity_scores(
     """Score whether the person is found again: best cosine with the own identity's real images − best with anybody else's; float64 (N,).
 
     `synthetic` (N, D) and `real` (M, D) are features by a Re-ID network that was trained on the real images alone;
-    `source` (N,) are rows of `real` that the images were drawn from: a source does not count, where its identity has
+    `source` (N,) are rows of `real` that the images were rendered from: a source does not count, where its identity has
     other images, or a generator that merely copies would pass. Above 0 the nearest real image is of the right person.
     ValueError where an identity has no real image, there is no other, or features are not finite.
     """

@@ -46,7 +46,7 @@ class PoseDraw:
             raise ValueError(f"a draw's rows are ascending and in 0..{self.batch - 1}, got {self.rows}")
 
     def to_json(self) -> str:
-        """One line that `from_json` reads."""
+        """Write one line that `from_json` reads."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -65,11 +65,9 @@ class PoseDrawer:
     """
 
     def __init__(self, names: Mapping[int | None, tuple[str, ...]], p: float, seed: int) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"p is a probability in [0, 1], got {p}")
         if not 0 <= seed < 2**64:
             raise ValueError(f"a seed is in 0..2**64 - 1, got {seed}")
-        self.names, self.p, self.seed, self.step = names, float(p), int(seed), 0
+        self.names, self.p, self.seed, self.step = names, _probability(p), int(seed), 0
         self.by_identity = None not in names
 
     def draw(self, poses: Pose, pids: Sequence[int] | Tensor | None = None) -> PoseDraw:
@@ -154,18 +152,18 @@ class PoseRenderer:
         if tuple(poses.batch_shape) != (len(images),):
             raise ValueError(f"there is a pose for each image, got {len(images)} images and poses of batch {tuple(poses.batch_shape)}")
         if len(images):
-            refuse_other_shape(self.generator, (images.shape[-2], images.shape[-1]), "these are")
+            refuse_other_shape(self.generator, [(images.shape[-2], images.shape[-1])], "these are")
         if images.device != self.device:
             raise ValueError(f"the generator is on {self.device}, the images are on {images.device}: call .to({str(images.device)!r})")
 
     def _render(self, pixels: Tensor, source: Pose, target: Pose) -> Tensor:
         """Render (R, 3, H, W) in [−1, 1]: the same in the target poses, through the generator's size."""
-        size, drawn_size = tuple(pixels.shape[-2:]), tuple(self.generator.size)
-        fitting = pixels if size == drawn_size else F.interpolate(pixels, drawn_size, mode="bilinear", antialias=True)
+        size, rendered_size = tuple(pixels.shape[-2:]), tuple(self.generator.size)
+        fitting = pixels if size == rendered_size else F.interpolate(pixels, rendered_size, mode="bilinear", antialias=True)
         if self.generator.training:  # somebody trained it meanwhile; dropout would be noise, and batch statistics a leak
             self.generator.eval()
-        drawn = render(self.generator, fitting.contiguous(memory_format=torch.channels_last), source, target)
-        return (drawn if size == drawn_size else F.interpolate(drawn, size, mode="bilinear", antialias=True)).clamp(-1, 1)
+        rendered = render(self.generator, fitting.contiguous(memory_format=torch.channels_last), source, target)
+        return (rendered if size == rendered_size else F.interpolate(rendered, size, mode="bilinear", antialias=True)).clamp(-1, 1)
 
     def _fit(self, pose: Pose) -> Pose:
         """Bring a pose to the generator's skeleton and size."""
@@ -249,12 +247,26 @@ class PoseAugmentation(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Device of the generator, on which images are expected."""
+        """Return the device of the generator, on which images are expected."""
         return self.renderer.device
 
     @property
+    def p(self) -> float:
+        """Return the probability that an image is rendered anew; it may be set, for a schedule."""
+        return self.drawer.p
+
+    @p.setter
+    def p(self, p: float) -> None:
+        self.drawer.p = _probability(p)
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of everything drawn."""
+        return self.drawer.seed
+
+    @property
     def step(self) -> int:
-        """Calls so far."""
+        """Return the number of calls so far."""
         return self.drawer.step
 
     @step.setter
@@ -277,6 +289,12 @@ class PoseAugmentation(nn.Module):
         drawer = self.drawer
         banks = f"{len(drawer.names)} banks" if drawer.by_identity else f"bank of {len(drawer.names[None])}"
         return f"{type(self.generator).__name__} {tuple(self.generator.size)}, {banks}, p={drawer.p}, seed={drawer.seed}"
+
+
+def _probability(p: float) -> float:
+    if not 0 <= p <= 1:
+        raise ValueError(f"p is a probability in [0, 1], got {p}")
+    return float(p)
 
 
 def _scales(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[Tensor, ...]:

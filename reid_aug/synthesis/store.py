@@ -51,14 +51,14 @@ def fill(
         if not todo and all((root / path).is_file() for path in known.files):
             return known
         written = {row.path: row for row in known.rows if row.path not in todo}
-        # An image drawn again is of the same pose; what a network said of the lost one is gone.
+        # An image rendered again is of the same pose; what a network said of the lost one is gone.
         novelty = {row.path: row.pose_novelty for row in known.rows}
         rows = [replace(row, pose_novelty=novelty.get(row.path)) for row in rows]
         scored = {key: known.made_by[key] for key in (manifest.SCORED_BY,) if key in known.made_by}
     else:
         written, scored = _survivors(root, rows), {}
     missing = [row for row in rows if row.path not in written]
-    bar = tqdm(renderer.render(missing, people), total=len(missing), desc=f"draw into {root.name}", unit="image", disable=None)
+    bar = tqdm(renderer.render(missing, people), total=len(missing), desc=f"render into {root.name}", unit="image", disable=None)
     with ThreadPoolExecutor(4) as pool:
         pending: list[Future[SyntheticRow]] = []
         for row, image in bar:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import AfterValidator
 
-from generators import Pose, nearest, rescale
+from generators import Pose, no_such, rescale
 from reid_aug.data.body import UNKNOWN, VIEWS, view
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
@@ -28,7 +28,7 @@ Drawing = Callable[[PersonImage, int, int], int]
 def check_draw(draw: str) -> str:
     """Return `draw` when there is such a strategy; ValueError names those there are and the nearest."""
     if draw not in DRAWS and not _CANONICAL.fullmatch(draw):
-        raise ValueError(f"no way of drawing poses named {draw!r}; there are {', '.join(DRAWS)}{nearest(draw, list(DRAWS))}")
+        raise ValueError(no_such("way of drawing poses", draw, DRAWS))
     return draw
 
 

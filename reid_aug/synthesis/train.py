@@ -23,7 +23,7 @@ class GeneratorConfig(BaseModel):
     """A generator's name and the options its constructor takes; the registry refuses unknown ones."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    name: str = "pg2"
+    name: str = "pg2"  # Name of the generator, one of `generators.names()`.
 
     @property
     def options(self) -> dict[str, Any]:
@@ -31,15 +31,15 @@ class GeneratorConfig(BaseModel):
 
 
 class PerceptualConfig(Config):
-    """What a paper's VGG terms compare images on: a PATH to weights, "imagenet", "reid:CHECKPOINT", or "none" to turn them off."""
+    """What a paper's VGG terms compare images on."""
 
-    weights: str = "imagenet"
+    weights: str = "imagenet"  # Weights of the network: a PATH, "imagenet", "reid:CHECKPOINT", or "none", which turns such terms off.
 
 
 class LearningConfig(Config):
     """How a generator learns: from which pairs, with which weights to compare images on, for how long."""
 
-    generator: GeneratorConfig = GeneratorConfig()
+    generator: GeneratorConfig = GeneratorConfig()  # Generator to train, and its options.
     steps: PositiveInt | None = None  # Number of steps; None is the paper's schedule.
     perceptual: PerceptualConfig = PerceptualConfig()  # Weights that images are compared on; unused by papers without such terms.
     batch_size: PositiveInt = 16  # Number of pairs in a step.
@@ -69,7 +69,7 @@ class TrainConfig(LearningConfig):
 
 def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None) -> Trained:
     """Train what the configuration names on its people; `config.out` holds checkpoint, curves and sample sheets."""
-    torch.manual_seed(config.seed)  # weights are drawn here, before the loop seeds itself
+    torch.manual_seed(config.seed)  # weights are sampled here, before the loop seeds itself
     model = create(config.generator.name, **config.generator.options)
     # Weights that may be missing are looked for before images are read.
     perceptual = _perceptual(model, config.perceptual.weights)

@@ -93,7 +93,7 @@ CAMERAS = ("any", "prefer")
 class PairStream:
     """Endless batches of training pairs: batch `step` is a function of (seed, step) and the people, of nothing else.
 
-    Pairs are drawn uniformly from all ordered pairs of one identity's train images; `cross_camera="prefer"` takes a
+    Pairs are sampled uniformly from all ordered pairs of one identity's train images; `cross_camera="prefer"` takes a
     target from another camera where there is one (as PG2 does); `min_gap` takes frames that lie farther apart than this
     share of their clip, in the order of their names (as posewarp does). `flip` mirrors each pair with probability one
     half, then `jitter` changes it. Images are decoded once, at first use, into memory (24 KiB each at 128 × 64).
@@ -139,7 +139,7 @@ class PairStream:
 
     @cached_property
     def digest(self) -> str:
-        """Give sixteen hex digits that change with the images' names, identities and poses: what batches are drawn from."""
+        """Give sixteen hex digits that change with the images' names, identities and poses: what batches are sampled from."""
         sha = hashlib.sha256(repr([(p.name, p.pid, p.camid) for p in self.people]).encode())
         sha.update(self.pose.xy.contiguous().numpy().tobytes() + self.pose.visible.contiguous().numpy().tobytes())
         return sha.hexdigest()[:16]

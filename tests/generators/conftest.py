@@ -8,12 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from generator_helpers import ROOT, SCRIPT, SIXTH, MakePair, MakePose, narrow_vgg_weights, random_pair, random_pose
 
 from generators import PosePair, registry
-
-sys.path.append(str(Path(__file__).parent))  # where generator_helpers is: pytest's import mode "importlib" adds no folder
-
-from generator_helpers import ROOT, SCRIPT, SIXTH, MakePair, MakePose, narrow_vgg_weights, random_pair, random_pose
 
 
 # Session-wide, so that Hypothesis has nothing against them.

@@ -69,7 +69,7 @@ def test_options_are_there_after_the_constructor_and_not_to_be_set() -> None:
             super().__init__()
             self.early = self.options
 
-    with pytest.raises(TypeError, match=TEACHES):
+    with pytest.raises(ValueError, match=TEACHES):
         Early()
     with pytest.raises(AttributeError):
         Plain().options = {}  # type: ignore[misc]
@@ -89,7 +89,7 @@ def test_a_model_without_options_is_refused_with_the_way_out(tmp_path: Path, a_p
         lambda: generators.train(model, [a_pair(size=(8, 4))], tmp_path / "run", steps=1, accelerator="cpu"),
     )  # fmt: skip
     for use in uses:
-        with pytest.raises(TypeError, match=rf"Undecorated does not say what it was built with: {TEACHES} Undecorated\.__init__"):
+        with pytest.raises(ValueError, match=rf"Undecorated does not say what it was built with: {TEACHES} Undecorated\.__init__"):
             use()
     assert list(tmp_path.iterdir()) == [], "not after hours of training"
 

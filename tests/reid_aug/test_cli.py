@@ -167,7 +167,7 @@ class TestBadInput:
             assert f"device: no device {device!r} here; there are auto, cpu" in refused(*run(*told, capsys=capsys))
         square = tmp_path / "square.safetensors"
         generators.save(generators.create("pg2", size=(32, 32), width=4), square)
-        assert "the generator draws 32 × 32 images, these people's are 32 × 16" in dump(square)
+        assert "the generator renders 32 × 32 images, these people's are 32 × 16" in dump(square)
         assert not (tmp_path / "dump").exists()
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "thesis.txt").write_text("precious")

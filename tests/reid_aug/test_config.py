@@ -65,12 +65,15 @@ def test_digest_changes_with_any_value() -> None:
     assert config.digest(one) != config.digest(one.model_copy(update={"seed": 1}))
 
 
-def test_configurations_go_by_name_or_path(tmp_path: Path) -> None:
+def test_configurations_go_by_name_or_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.named("pg2", "generators") == config.shipped("generators/pg2.yaml")
     (tmp_path / "pg2.yaml").touch()
     (tmp_path / "mine.yaml").touch()
     assert config.named("mine", "generators", beside=[tmp_path]) == tmp_path / "mine.yaml"
     assert config.named("pg2", "generators", beside=[tmp_path]) == config.shipped("generators/pg2.yaml"), "nothing takes a shipped name"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pg2").touch()
+    assert config.named("pg2", "generators") == config.shipped("generators/pg2.yaml"), "nor does a file that happens to lie there"
     assert config.named(str(tmp_path / "mine.yaml"), "generators") == tmp_path / "mine.yaml"
     with pytest.raises(ValueError, match=r"no configuration named 'pg3'; there are .*pg2.*did you mean 'pg2'.*or give a .yaml file"):
         config.named("pg3", "generators")

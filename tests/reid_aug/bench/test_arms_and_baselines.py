@@ -63,7 +63,7 @@ class TestArmsAndBaselines:
     def test_the_report_has_both_baselines_and_corrects_for_every_arm(self, everything: tuple[BenchConfig, Result]) -> None:
         config, result = everything
         summaries = summarise(result)
-        text = report.render(result, summaries, "test", "command")
+        text = report.compose(result, summaries, "test", "command")
         for name in ("plain", "strong"):
             part = text[text.index(f"## Baseline `{name}`") :]
             for arm in config.arms[1:]:

@@ -35,13 +35,13 @@ class TestReport:
             assert gain.over_queries.low <= gain.over_queries.mean <= gain.over_queries.high
 
     def test_every_machine_that_made_a_part_is_named(self, config: BenchConfig, result: Result, tmp_path: Path) -> None:
-        text = report.render(result, summarise(result), "rendered", "command")
+        text = report.compose(result, summarise(result), "rendered", "command")
         assert f"`command` on {result.lines[0]['device']}; reid-aug " in text and "not all on one machine" not in text
         other = {"device": "Another GPU", "date": "2021-03-04T00:00:00+00:00"}
         newer = {"versions": {**result.lines[0]["versions"], "torch": "9.9"}}
         lines = [result.lines[0], *({**line, **other} for line in result.lines[1:4]), *({**line, **newer} for line in result.lines[4:])]
         mixed = replace(result, lines=lines)
-        text = report.render(mixed, summarise(mixed), "rendered", "command")
+        text = report.compose(mixed, summarise(mixed), "rendered", "command")
         device = result.lines[0]["device"]
         for start, end in ((f"* 1 of 8 trainings on {device}; ", ""), ("* 3 of 8 trainings on Another GPU; ", "; 2021-03-04."),
                            (f"* 4 of 8 trainings on {device}; ", "torch 9.9, ")):  # fmt: skip
@@ -62,7 +62,7 @@ class TestReport:
         assert [machine["lines"] for machine in json.loads((tmp_path / "r.json").read_text())["machines"]] == [8, 8]
 
     def test_what_intervals_take_for_granted_is_said(self, result: Result) -> None:
-        text = report.render(result, summarise(result), "rendered", "command")
+        text = report.compose(result, summarise(result), "rendered", "command")
         assert "Queries are taken as independent, though several are of one person" in text
 
     def test_record(self, config: BenchConfig, result: Result, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_image_quality_of_every_generator_arm_is_in_report_and_record(
     assert {"SSIM", "mask-SSIM", "identity rank-1", "ID²", "APS", "Re-ID Fréchet", "truth PSNR", "ΔE upper"} <= quality.values.keys()
     assert all("weights missing" in quality.missing[name] for name in ("FID", "LPIPS", "DS", "PCKh") if name in quality.missing)
     assert quality.images == config.quality.pairs
-    text = report.render(result, summarise(result), "test", "command")
+    text = report.compose(result, summarise(result), "test", "command")
     assert f"| mask-SSIM | {quality.values['mask-SSIM'].value:.3f} |" in text and "| PSNR (dB) / SSIM | torso |" in text
     for name in (*quality.values, *quality.missing):
         assert " of " in name or f"| {name} |" in text

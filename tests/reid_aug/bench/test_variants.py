@@ -32,7 +32,7 @@ class TestCombining:
         [
             (["lrso"], "no variant named 'lrso'; .*did you mean 'lsro'"),
             (["lsro", "separate"], "lsro\\+separate: label is both uniform and separate"),
-            (["online", "lsro"], "online\\+lsro: online images are drawn in the batch, so there is no label"),
+            (["online", "lsro"], "online\\+lsro: online images are rendered in the batch, so there is no label"),
             (["replace", "capped"], "replace\\+capped: share caps synthetic images beside real ones.*got share 0.5"),
             (["likely"], "likely: probability is of `enter: replace`, got enter 'add'"),
             (["softer"], "softer: smoothing is of `label: smoothed`, got label 'same'"),

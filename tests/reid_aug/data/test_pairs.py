@@ -96,7 +96,7 @@ def test_the_protocol_by_hand(tmp_path: Path) -> None:
     a, b, d = "0003_c1_a.jpg", "0003_c2_b.jpg", "0003_c1_d.jpg"
     x, y = "0002_c1_a.jpg", "0002_c3_b.jpg"
     assert pairs_from_keypoints(path) == [(a, b), (a, d), (b, a), (b, d), (d, a), (d, b), (x, y), (y, x)]
-    with pytest.raises(ValueError, match="k.csv: can't draw 9 pairs, there are 8"):
+    with pytest.raises(ValueError, match="k.csv: can't sample 9 pairs, there are 8"):
         pairs_from_keypoints(path, 9)
     with pytest.raises(ValueError, match="k.csv: a Market-style name begins like 0002_c1, got 'girl.jpg'"):
         pairs_from_keypoints(keypoint_file(tmp_path, ["girl.jpg"], {}))
@@ -152,7 +152,7 @@ def test_held_out_pairs() -> None:
     drawn = held_out_pairs(people, 6, seed=1)
     assert {(s.name, t.name) for s, t in drawn} == set(itertools.permutations(["0.jpg", "1.jpg", "2.jpg"], 2))
     assert [(s.name, t.name) for s, t in held_out_pairs(people[::-1], 4, seed=1)] == [(s.name, t.name) for s, t in drawn[:4]]
-    with pytest.raises(ValueError, match="4 query and gallery images with a valid pose: can't draw 7 pairs, there are 6"):
+    with pytest.raises(ValueError, match="4 query and gallery images with a valid pose: can't sample 7 pairs, there are 6"):
         held_out_pairs(people, 7)
     queried = [*people, PersonImage("q.jpg", 0, 0, "query", a_pose(9))]
     assert len(held_out_pairs(queried, 12)) == 12  # a queried person 0 is a person
@@ -200,7 +200,7 @@ class TestUnpaired:
             unpaired(self.crowd(0), 3, 0, 3, 3)
 
     def test_too_few_images(self) -> None:
-        with pytest.raises(ValueError, match="target images with a valid pose: can't draw 99 pairs"):
+        with pytest.raises(ValueError, match="target images with a valid pose: can't sample 99 pairs"):
             unpaired(self.crowd(), 99)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from generators import upper_7
-from reid_aug.data.youtube_pose import read_vgg_pose
+from reid_aug.data.youtube_pose import read_youtube_pose
 from reid_aug.images import ImageError
 
 SIZE = (48, 64)
@@ -69,7 +69,7 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def test_frames_are_people_and_videos_identities(dataset: Path) -> None:
-    people = read_vgg_pose(dataset / "data.mat")
+    people = read_youtube_pose(dataset / "data.mat")
     assert [(Path(p.path).relative_to(dataset / "GT_frames").as_posix(), p.pid, p.camid, p.split) for p in people] == [
         ("alpha/frame_000005.jpg", 1, 0, "train"),
         ("alpha/frame_000017.jpg", 1, 0, "train"),
@@ -82,7 +82,7 @@ def test_frames_are_people_and_videos_identities(dataset: Path) -> None:
 
 
 def test_joints_are_in_the_frames_pixels_from_zero(dataset: Path) -> None:
-    people = read_vgg_pose(dataset / "data.mat")
+    people = read_youtube_pose(dataset / "data.mat")
     expected = np.concatenate([some_locs(0, 3), some_locs(1, 2)], axis=2)
     for i, person in enumerate(people):
         assert person.pose is not None and person.pose.skeleton is upper_7 and person.pose.size == SIZE
@@ -96,7 +96,7 @@ def test_a_joint_without_a_place_is_not_visible(dataset: Path) -> None:
     locs = some_locs(2, 2)
     locs[:, 1, 0], locs[0, 4, 1], locs[:, 6, 1] = np.nan, -1, 0
     write(dataset / "data.mat", [video("beta", locs, [17, 31])])
-    first, second = (p.pose for p in read_vgg_pose(dataset / "data.mat"))
+    first, second = (p.pose for p in read_youtube_pose(dataset / "data.mat"))
     assert first is not None and second is not None
     assert first.visible.tolist() == [True, False, True, True, True, True, True]
     assert second.visible.tolist() == [True, True, True, True, False, True, False]
@@ -105,32 +105,32 @@ def test_a_joint_without_a_place_is_not_visible(dataset: Path) -> None:
 
 def test_a_video_of_one_frame(dataset: Path) -> None:
     write(dataset / "data.mat", [video("beta", some_locs(3, 1)[..., 0], [31])])
-    (person,) = read_vgg_pose(dataset / "data.mat")
+    (person,) = read_youtube_pose(dataset / "data.mat")
     assert person.pose is not None and np.allclose(person.pose.xy.numpy(), some_locs(3, 1)[..., 0].T - 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("prefix", ["GT_frames/", "./GT_frames/", "C:\\pose\\GT_frames\\", "/data/somewhere/"])
 def test_frames_are_found_wherever_the_author_had_them(prefix: str, dataset: Path) -> None:
     write(dataset / "data.mat", [video("beta", some_locs(1, 2), [17, 31], prefix)])
-    assert len(read_vgg_pose(dataset / "data.mat")) == len(read_vgg_pose(dataset / "data.mat", dataset / "GT_frames")) == 2
+    assert len(read_youtube_pose(dataset / "data.mat")) == len(read_youtube_pose(dataset / "data.mat", dataset / "GT_frames")) == 2
 
 
 def test_files_that_are_something_else_are_refused(dataset: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file .*other\.mat: YouTube Pose comes as"):
-        read_vgg_pose(dataset / "other.mat")
+        read_youtube_pose(dataset / "other.mat")
     (dataset / "other.mat").write_bytes(b"no MATLAB file at all" * 20)
     with pytest.raises(ValueError, match=r"other\.mat can't be read as a MATLAB file"):
-        read_vgg_pose(dataset / "other.mat")
+        read_youtube_pose(dataset / "other.mat")
     savemat(dataset / "other.mat", {"joints": np.zeros((2, 7)), "data": np.zeros(3)})
     with pytest.raises(ValueError, match=r"other\.mat: a structure array 'data' is needed, the file holds data, joints"):
-        read_vgg_pose(dataset / "other.mat")
+        read_youtube_pose(dataset / "other.mat")
 
 
 @pytest.mark.parametrize("field", ["videoname", "locs", "imgPath"])
 def test_a_missing_field_is_named(field: str, dataset: Path) -> None:
     write(dataset / "data.mat", [video("beta", some_locs(1, 2), [17, 31])], tuple(f for f in FIELDS if f != field))
     with pytest.raises(ValueError, match=rf"data\.mat: data has .*url.*, there is no {field}"):
-        read_vgg_pose(dataset / "data.mat")
+        read_youtube_pose(dataset / "data.mat")
 
 
 def with_two_frames(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
@@ -152,16 +152,16 @@ def with_two_frames(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
 def test_what_does_not_fit_names_the_video(change: Callable[[dict[str, Any]], Any], complaint: str, dataset: Path) -> None:
     write(dataset / "data.mat", [video("alpha", some_locs(0, 3), [5, 17, 200]), with_two_frames(change)])
     with pytest.raises(ValueError, match=rf"data\.mat, {complaint}"):
-        read_vgg_pose(dataset / "data.mat")
+        read_youtube_pose(dataset / "data.mat")
 
 
 def test_a_missing_frame_and_a_broken_one(dataset: Path) -> None:
     (dataset / "GT_frames" / "beta" / "frame_000031.jpg").write_bytes(b"")
     with pytest.raises(ImageError, match="frame_000031"):
-        read_vgg_pose(dataset / "data.mat")
+        read_youtube_pose(dataset / "data.mat")
     (dataset / "GT_frames" / "beta" / "frame_000031.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"data\.mat: no frame frame_000031\.jpg of video beta in .*unpack GT_frames\.zip"):
-        read_vgg_pose(dataset / "data.mat")
+        read_youtube_pose(dataset / "data.mat")
 
 
 def test_the_file_written_here_is_laid_out_as_the_originals_readers_take_it(dataset: Path) -> None:

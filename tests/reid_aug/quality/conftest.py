@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import generators
 from generators import Pose, coco_17
-from reid_aug.baselines.network import ReidNetwork, build, load_reid, of_baseline, save_baseline
+from reid_aug.baselines.network import ReidNetwork, baseline_network, build, load_reid, save_baseline
 from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.held_out import pairs_to_measure, rendered_pairs
@@ -133,7 +133,7 @@ class Noise(Surroundings):
 
     @property
     def reid(self) -> ReidNetwork:
-        return of_baseline(self.module, BaselineConfig(size=SIZE), "means")
+        return baseline_network(self.module, BaselineConfig(size=SIZE), "means")
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ class TestListedPairs:
         pairs = pairs_to_measure(people, PairsConfig(count=9, seed=2, order="keypoints"), path)
         assert [(s.name, t.name) for s, t in pairs] == pairs_from_keypoints(path, 9, 2)
         assert pairs == pairs_to_measure(people[::-1], PairsConfig(count=9, seed=2, order="keypoints"), path)
-        with pytest.raises(ValueError, match="draws from a keypoint file: give data.test_keypoints=FILE"):
+        with pytest.raises(ValueError, match="samples from a keypoint file: give data.test_keypoints=FILE"):
             pairs_to_measure(people, PairsConfig(count=9, order="keypoints"))
 
     def test_what_is_not_there_is_named(self, people: list[PersonImage], tmp_path: Path) -> None:

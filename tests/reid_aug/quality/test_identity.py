@@ -39,7 +39,7 @@ class TestIdentity:
     def test_one_camera_has_no_rank_and_says_so(self, measured: Callable[..., Measured], noise_around: type) -> None:
         result = measured(noise_around(4, [1, 1, 2, 2], [0, 0, 0, 1]), [1, 1])
         assert list(result.values) == ["ID²"]
-        assert result.missing == {"identity rank-1": "nobody drawn has a real image of another camera"}
+        assert result.missing == {"identity rank-1": "nobody shown has a real image of another camera"}
 
     def test_one_person_of_two_cameras_is_enough(self, measured: Callable[..., Measured], noise_around: type) -> None:
         result = measured(noise_around(4, [1, 1, 2, 2], [0, 0, 0, 1]), [1, 2])

@@ -104,7 +104,7 @@ class TestProtocols:
             (["jpeg=0"], "jpeg"),
             (["pairs.count=0"], "pairs.count"),
             (["mask.closing_px=4"], "mask.closing_px: a closing's side is an odd number of pixels, got 4"),
-            (["pairs.source_identities=3"], "source_identities is of pairs drawn with kind: unpaired, got 3 for kind: paired"),
+            (["pairs.source_identities=3"], "source_identities is of pairs sampled with kind: unpaired, got 3 for kind: paired"),
             (["pairs={kind: unpaired, target_identities: 2, file: a.csv}"], "target_identities is .* got 2 for pairs of a file"),
             (["pairs={kind: unpaired, order: keypoints}"], "order: keypoints is of kind: paired"),
             (["metrics.SSMI.masked=true"], r"a metric of a name of its own says its kind, got 'SSMI'; .*did you mean 'SSIM'"),

@@ -70,7 +70,7 @@ class TestRender:
         assert np.abs(image.astype(int) - wanted.astype(int)).max() <= 1  # batched sums may round differently
 
     def test_a_bank_of_another_size_is_refused(self, people: list[PersonImage], checkpoint: Path) -> None:
-        with pytest.raises(ValueError, match=r"draws images of \(32, 16\), the bank's poses are of \(64, 32\)"):
+        with pytest.raises(ValueError, match=r"renders images of \(32, 16\), the bank's poses are of \(64, 32\)"):
             Augmenter(generators.load(checkpoint), PoseBank.collect(train(people), (64, 32)))
 
 

@@ -560,7 +560,7 @@ class TestCommand:
     def test_real_images_that_lie_elsewhere(self, people, augmenter, rendered, tmp_path: Path, capsys) -> None:
         dump(people, augmenter, tmp_path / "bare", copy_real=False)
         code, _, err = run("gate", tmp_path / "bare", "novelty=0.05", capsys=capsys)
-        assert code == 2 and "holds no real images: name those it was drawn from with data.root=DIR" in err
+        assert code == 2 and "holds no real images: name those it was rendered from with data.root=DIR" in err
         code, said, _ = run("gate", tmp_path / "bare", "novelty=0.05", f"data.root={rendered.root}", f"out={tmp_path / 'k'}", capsys=capsys)
         assert code == 0 and "synthetic images kept" in said
         assert run("check", tmp_path / "k", capsys=capsys)[0] == 0

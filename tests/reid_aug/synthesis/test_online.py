@@ -400,7 +400,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("own", [(32, 32), (32, 8)])
     def test_a_generator_of_another_shape(self, own: tuple[int, int]) -> None:
-        with pytest.raises(ValueError, match=rf"draws 32 × {own[1]} images, these are 32 × 16: of another shape"):
+        with pytest.raises(ValueError, match=rf"renders 32 × {own[1]} images, these are 32 × 16: of another shape"):
             PoseAugmentation(Tint(own), some_bank(2))(some_images(2), some_poses(2))
 
     def test_single_poses_and_bytes(self) -> None:
