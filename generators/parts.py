@@ -181,7 +181,7 @@ def _intervals(low: Tensor, high: Tensor, width: int) -> Tensor:
     first, last = low.ceil().clamp(0, width).long(), high.floor().clamp(-1, width - 1).long() + 1
     columns, ends = torch.arange(width, device=low.device), torch.arange(width + 1, device=low.device)[:, None]
     from_first, to_last = columns >= ends, columns < ends  # (width + 1, width)
-    if width % 8 == 0:
+    if width % 8 == 0 and not torch.compiler.is_compiling():  # Inductor of torch 2.11 can't read bools as words
         from_first, to_last = from_first.view(torch.int64), to_last.view(torch.int64)
     words = from_first.index_select(0, first.flatten()).bitwise_and_(to_last.index_select(0, last.flatten()))
     return words.view(torch.bool).view(*low.shape, width)

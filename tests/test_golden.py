@@ -137,38 +137,38 @@ BENCHMARK = [
 
 
 @pytest.fixture(scope="module")
-def benchmark(place: Path) -> Path:
+def bench(place: Path) -> Path:
     assert main(["bench", "empty.yaml", *BENCHMARK]) == 0
     (folder,) = Path("runs").iterdir()
     return folder
 
 
-def test_run_digests(benchmark: Path) -> None:
-    lines = [json.loads(line) for line in (benchmark / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+def test_run_digests(bench: Path) -> None:
+    lines = [json.loads(line) for line in (bench / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {f"{line['baseline']} {line['arm']}": line["config"] for line in lines} == GOLDEN["run digests"]
     assert sorted(lines[0]) == GOLDEN["keys of results.jsonl"]
 
 
-def test_folders_of_a_run(benchmark: Path) -> None:
-    shown = [path.relative_to("runs").as_posix() for path in sorted(benchmark.rglob("*")) if "data" not in path.parts]
+def test_folders_of_a_run(bench: Path) -> None:
+    shown = [path.relative_to("runs").as_posix() for path in sorted(bench.rglob("*")) if "data" not in path.parts]
     # Images are many, and when curves were written is the clock's.
     kept = [path for path in shown if not path.endswith(".jpg") and "/curves/" not in path]
     assert kept == GOLDEN["folders of a run"]
 
 
-def test_header_of_a_trained_generator(benchmark: Path) -> None:
-    (trained,) = benchmark.glob("generators/*/last.safetensors")
+def test_header_of_a_trained_generator(bench: Path) -> None:
+    (trained,) = bench.glob("generators/*/last.safetensors")
     assert without(header(trained), "torch", "digest") == GOLDEN["trained generator"]
 
 
-def test_header_of_a_reid_network(benchmark: Path) -> None:
-    (trained,) = benchmark.glob("baselines/*.safetensors")
+def test_header_of_a_reid_network(bench: Path) -> None:
+    (trained,) = bench.glob("baselines/*.safetensors")
     found = header(trained)
     assert without(found["about"], "seconds") == {} and without(found, "digest", "about") == GOLDEN["Re-ID network"]
 
 
-def test_manifest_of_the_oracle(benchmark: Path) -> None:
-    manifest = sorted(benchmark.glob("images/oracle-*/manifest.jsonl"))[0]
+def test_manifest_of_the_oracle(bench: Path) -> None:
+    manifest = sorted(bench.glob("images/oracle-*/manifest.jsonl"))[0]
     assert manifest_lines(manifest) == GOLDEN["oracle"]
 
 

@@ -158,7 +158,7 @@ class DeformableGAN(Generator):
         aggregate: str = "max",  # How the parts that cover a pixel are put together: "max" or "avg".
         content_loss: str = "nearest-neighbour",  # Loss on images: this on conv1_2; "l1" on pixels; or "features", L1 on conv2_1.
         nn_side_px: int = 3,  # Side of the nearest-neighbour loss' square; 5 on DeepFashion.
-        content_weight: float | None = None,  # Weight λ of the loss on images; None is the paper's: 0.01, with "l1" 100, with "features" 0.5.
+        content_weight: float | None = None,  # Weight λ of `content_loss`; None is the paper's: 0.01, with "l1" 100, with "features" 0.5.
         nn_reduction: str = "mean-released",  # Over pixels, the nearest-neighbour loss is a mean as released, or a "sum" as printed.
         fit: str = "least-squares",  # How limb transforms are fitted; by "total-released" as scikit-image's estimate_transform does.
         background: bool = False,  # Whether the background is taken from a third image.

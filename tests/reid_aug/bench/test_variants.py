@@ -105,7 +105,7 @@ class TestCheck:
 
 
 @pytest.fixture(scope="module")
-def benchmark(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
+def small_bench(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
     """Every shipped variant of a PG2 that nobody trained."""
     world = "{train_identities: 6, test_identities: 4, train_images: 4, gallery_images: 4, size: [32, 16]}"
     small = "{size: [32, 16], steps: 2, identities: 3, instances: 4, crop_px: 2}"
@@ -137,12 +137,12 @@ class TestShipped:
         return [data.images, data.labels, *training._per_image(recipe, variant, data), *map(torch.from_numpy, batches), *inputs]
 
     @pytest.mark.parametrize("name", ["ide", "osnet_x0_25", "osnet_x1_0", "quick", "strong"])
-    def test_every_one_changes_something(self, name: str, benchmark: Benchmark) -> None:
+    def test_every_one_changes_something(self, name: str, small_bench: Benchmark) -> None:
         recipe = BaselineConfig(recipe=name, size=(32, 16), steps=2)
-        plain = self.learnt_from(Variant(), recipe, benchmark.synthetic.training_set("pg2", (32, 16)))
+        plain = self.learnt_from(Variant(), recipe, small_bench.synthetic.training_set("pg2", (32, 16)))
         refused = []
         for called, variant in SHIPPED.items():
-            data = benchmark.synthetic.training_set(f"pg2+{called}", (32, 16))
+            data = small_bench.synthetic.training_set(f"pg2+{called}", (32, 16))
             try:
                 check(variant, recipe)
             except ValueError:

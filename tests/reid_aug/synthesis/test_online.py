@@ -489,6 +489,7 @@ class TestModule:
         assert torch.equal(twin(pixels, poses), augment(pixels, poses))
 
     @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
     def test_on_a_gpu_the_same_rows_and_nearly_the_same_pixels(self) -> None:
         torch.manual_seed(0)
         bank, poses, pixels = some_bank(5), some_poses(8), some_images(8)
