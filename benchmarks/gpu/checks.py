@@ -1,6 +1,6 @@
 """Compare what a GPU computes with what the CPU does: geometry, losses, generators, training, rendering, ranking.
 
-    python benchmarks/gpu/checks.py OUT.json [check …] [--device cuda|cpu] [--tiny]
+    python -m benchmarks.gpu.checks OUT.json [check …] [--device cuda|cpu] [--tiny]
 
 A check gives rows, each with how far the device is off and whether that is `ok`; OUT.json is written after every check,
 and one that fails does not stop the rest. The exit code is 1 when a row is not ok. `--device cpu --tiny` compares the
@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `benchmarks`, wherever this is started
 
 from benchmarks.gpu import generator_checks, geometry_checks, reid_checks
 from benchmarks.gpu.bench import Bench, Rows

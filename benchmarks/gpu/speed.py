@@ -1,6 +1,6 @@
 """Measure how much of a GPU the generators and Re-ID baselines use: rates beside the GPU's own, kernels' time, CUDA graphs.
 
-    python benchmarks/gpu/speed.py OUT.json [name …] [--parts forward train baselines] [--device cuda|cpu] [--quick]
+    python -m benchmarks.gpu.speed OUT.json [name …] [--parts forward train baselines] [--device cuda|cpu] [--quick]
 
 What benchmarks/generator_speed.py does not measure; that has compiled networks, geometry against the usual way, and CPUs.
 Seconds are medians of synchronised runs. `kernel_s` is kernels' own time by the profiler, copies included: what is
@@ -20,8 +20,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `benchmarks`, wherever this is started
 
 import generators
 from benchmarks.generator_speed import configurations, on_its_skeleton, pairs, timed_geometry, vgg_for
