@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def mask_ssim(model: Generator, pair: PosePair) -> float:
 def test_it_learns_four_people_by_heart(name: str, handful: PosePair, tmp_path: Path) -> None:
     torch.manual_seed(0)
     options, steps = SMALL.get(name, ({}, 400))
-    known = generator_class(name).__init__.__code__.co_varnames
+    known = inspect.signature(generator_class(name)).parameters
     model = generators.create(name, **{key: value for key, value in (COMMON | options).items() if key in known})
 
     def stream() -> Any:
