@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shlex
 import sys
@@ -35,13 +34,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import generators
-from generators import Generator, Pose, PosePair
+from generators import Generator, Pose, PosePair, folders, openpose_18
 from generators.models.deformable import nearest_neighbour_l1
 from generators.parts import FACE, LIMBS, LOWER, TORSO, body_parts
 from generators.perceptual import LAYERS, VGG19
-from generators.pose import openpose_18
-from generators.registry import folders
 from generators.warp import carry
+from reid_aug.bench.results import cpu_name
+from reid_aug.images import atomic_write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -151,16 +150,16 @@ def forward(model: Generator, batch: int, compiling: bool = True) -> dict[str, A
     """Images per second of every mode, FLOPs per image, and geometry's share."""
     pair = on_its_skeleton(model, pairs(model, batch)).to(DEVICE)
     given = (pair.source.contiguous(), pair.source_pose, pair.target_pose)
-    found: dict[str, Any] = {}
+    row: dict[str, Any] = {}
     model = model.to(DEVICE).eval()
     with torch.inference_mode():
         with FlopCounterMode(display=False) as counter:
             model(*(x[:1] for x in given))
-        found["gflop_per_image"] = counter.get_total_flops() / 1e9
-        found["float32"] = batch / best_of(lambda: model(*given))
+        row["gflop_per_image"] = counter.get_total_flops() / 1e9
+        row["float32"] = batch / best_of(lambda: model(*given))
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         last = (pair.source.contiguous(memory_format=torch.channels_last), *given[1:])
-        found["channels_last"] = batch / best_of(lambda: model(*last))
+        row["channels_last"] = batch / best_of(lambda: model(*last))
         with timed_geometry() as spent:
             if DEVICE.type == "cuda":
                 torch.cuda.synchronize()
@@ -168,34 +167,34 @@ def forward(model: Generator, batch: int, compiling: bool = True) -> dict[str, A
             model(*last)
             if DEVICE.type == "cuda":
                 torch.cuda.synchronize()
-            found["geometry_share"] = spent[0] / (time.perf_counter() - start)
+            row["geometry_share"] = spent[0] / (time.perf_counter() - start)
         with torch.autocast(DEVICE.type, torch.bfloat16):
             few = last if DEVICE.type == "cuda" else tuple(x[:2] for x in last)  # CPUs without bfloat16 units take minutes
-            found["bfloat16"] = len(few[0]) / best_of(lambda: model(*few), 6)
-        found["compiled"] = None
+            row["bfloat16"] = len(few[0]) / best_of(lambda: model(*few), 6)
+        row["compiled"] = None
         if not compiling:
-            return found
+            return row
         try:
             torch._dynamo.reset()
             compiled = torch.compile(model)
             compiled(*last)  # compiles
-            found["compiled"] = batch / best_of(lambda: compiled(*last))
+            row["compiled"] = batch / best_of(lambda: compiled(*last))
         except Exception as error:  # no C++ compiler, mostly
             print(f"  not compiled: {' '.join(str(error).split())[:120]}", file=sys.stderr)
-    return found
+    return row
 
 
 class Clock:
-    """The same batch for ever; notes when each was asked for."""
+    """The same batch for ever; notes when each was taken."""
 
     def __init__(self, pair: PosePair) -> None:
-        self.pair, self.asked = pair, [time.perf_counter()]
+        self.pair, self.taken = pair, [time.perf_counter()]
 
     def __iter__(self) -> Iterator[PosePair]:
         while True:
             if DEVICE.type == "cuda":
                 torch.cuda.synchronize()
-            self.asked.append(time.perf_counter())
+            self.taken.append(time.perf_counter())
             yield self.pair
 
 
@@ -222,7 +221,7 @@ def training(name: str, options: dict[str, Any], batch: int, mode: str, steps: i
     end = model.schedule_steps()
     for step in range(0, end, max(end // 500, 1)):
         first_of.setdefault(model.turn(step), step)
-    found = {}
+    seconds_of = {}
     for turn, step in first_of.items():
         model = generators.create(name, **options)
         # Every step is this one. Bound now: the loop's variables change.
@@ -235,9 +234,9 @@ def training(name: str, options: dict[str, Any], batch: int, mode: str, steps: i
                 model, clock, out, steps=steps, precision=precision, perceptual=vgg_for(model), log_every_steps=10**6,
                 accelerator="cuda" if DEVICE.type == "cuda" else "cpu", compile=compiled,
             )  # fmt: skip
-        asked = clock.asked[1:]
-        found["+".join(turn)] = min(b - a for a, b in zip(asked, asked[1:], strict=False))
-    return found
+        times = clock.taken[1:]
+        seconds_of["+".join(turn)] = min(b - a for a, b in zip(times, times[1:], strict=False))
+    return seconds_of
 
 
 # --- parts, against the usual way ---
@@ -280,17 +279,17 @@ def scikit_image_parts(source: Pose, target: Pose) -> None:
 
     torso, face = ([openpose_18.index(j) for j in names] for names in (TORSO, (*FACE, "r_shoulder", "l_shoulder")))
     for row in range(len(source)):
-        mine, theirs, seen = source.xy[row].numpy(), target.xy[row].numpy(), (source.visible[row] & target.visible[row]).numpy()
-        scale = float(np.linalg.norm(theirs[2] - theirs[8]))
-        estimate_transform("affine", theirs[torso], mine[torso])
+        of_source, of_target, seen = source.xy[row].numpy(), target.xy[row].numpy(), (source.visible[row] & target.visible[row]).numpy()
+        scale = float(np.linalg.norm(of_target[2] - of_target[8]))
+        estimate_transform("affine", of_target[torso], of_source[torso])
         known = [j for j in face if seen[j]]
-        estimate_transform("affine", theirs[known], mine[known])
+        estimate_transform("affine", of_target[known], of_source[known])
         for a, b in LIMBS:
             i, j = openpose_18.index(a), openpose_18.index(b)
             if seen[i] and seen[j]:
                 after = 0.3 if (a, b) in LOWER else 0.1
-                box = rectangle(theirs[i], theirs[j], 0.2 * scale, after)
-                estimate_transform("affine", box, rectangle(mine[i], mine[j], 0.2 * scale, after))
+                box = rectangle(of_target[i], of_target[j], 0.2 * scale, after)
+                estimate_transform("affine", box, rectangle(of_source[i], of_source[j], 0.2 * scale, after))
                 polygon2mask(target.size, box[:, ::-1])
 
 
@@ -332,7 +331,7 @@ def against_the_usual_way() -> dict[str, Any]:
         usual = best_of(lambda: scikit_image_parts(source, target), 5)
     here = (source.to(DEVICE), target.to(DEVICE))
     ours = best_of(lambda: body_parts(*here), 5, 50)
-    found = {"limb transforms and masks, batch of 64": {"ours_s": ours, "usual_s": usual, "usual": "scikit-image, image by image"}}
+    rows = {"limb transforms and masks, batch of 64": {"ours_s": ours, "usual_s": usual, "usual": "scikit-image, image by image"}}
 
     features, want = (torch.rand(4, 64, 128, 64, device=DEVICE).to(memory_format=torch.channels_last) for _ in range(2))
     transforms, masks = body_parts(here[0][:4], here[1][:4])
@@ -351,8 +350,8 @@ def against_the_usual_way() -> dict[str, Any]:
             with Peak(features, *(x for x in rest if isinstance(x, Tensor))) as peak:
                 run()
             row[f"{key}_maps"] = peak.most / (features.numel() * features.element_size())
-        found[what] = row
-    return found
+        rows[what] = row
+    return rows
 
 
 def configurations(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -372,29 +371,30 @@ def main() -> None:
     parser.add_argument("--step-modes", nargs="+", choices=list(STEP_MODES), help="of training steps; default: float32, on a GPU all")
     parser.add_argument("--quick", action="store_true", help="every call once: does it run?")
     parser.add_argument("--out", type=Path, default=(RESULTS / "gpu" if DEVICE.type == "cuda" else RESULTS) / "generator_speed.json")
-    asked = parser.parse_args()
-    if asked.quick:
+    arguments = parser.parse_args()
+    if arguments.quick:
         best_of.__defaults__ = (0.0, 1)
     torch.manual_seed(0)
-    modes = asked.step_modes or (list(STEP_MODES) if DEVICE.type == "cuda" else ["float32"])
+    modes = arguments.step_modes or (list(STEP_MODES) if DEVICE.type == "cuda" else ["float32"])
     rate = {"float32": machine_gflops(torch.float32)} | ({"bfloat16": machine_gflops(torch.bfloat16)} if DEVICE.type == "cuda" else {})
     result: dict[str, Any] = {
-        "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{_cpu()}, {torch.get_num_threads()} threads",
-        "versions": {"torch": torch.__version__, "python": platform.python_version()}, "batch": asked.batch,
-        "bfloat16_batch": asked.batch if DEVICE.type == "cuda" else 2, "tf32": torch.backends.cudnn.allow_tf32 and DEVICE.type == "cuda",
+        "device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{cpu_name()}, {torch.get_num_threads()} threads",
+        "versions": {"torch": torch.__version__, "python": platform.python_version()}, "batch": arguments.batch,
+        "bfloat16_batch": arguments.batch if DEVICE.type == "cuda" else 2,
+        "tf32": torch.backends.cudnn.allow_tf32 and DEVICE.type == "cuda",
         "machine_gflops": rate, "command": shlex.join(["python", "benchmarks/generator_speed.py", *sys.argv[1:]]),
         "date": str(date.today()),
         "generators": {},
     }  # fmt: skip
     print(f"{result['device']}: {rate['float32']:.0f} GFLOP/s in a 3 × 3 convolution of 256 channels (float32)")
-    for name, config in configurations(asked.names):
+    for name, config in configurations(arguments.names):
         options = {key: value for key, value in config["generator"].items() if key != "name"}
         row: dict[str, Any] = {"size": list(generators.create(name, **options).size)}
-        if "forward" not in asked.skip:
+        if "forward" not in arguments.skip:
             model = generators.create(name, **options)
             # What is needed to render: discriminators stay at home.
             row["parameters"] = sum(p.numel() for k, m in model.players().items() if "discriminator" not in k for p in m.parameters())
-            row |= forward(model, asked.batch, compiling=not asked.quick)
+            row |= forward(model, arguments.batch, compiling=not arguments.quick)
             best = max(row[mode] or 0 for mode in ("float32", "channels_last", "compiled"))
             rate["float32"] = max(rate["float32"], machine_gflops(torch.float32))  # a busy machine's first reading may be low
             row["share_of_floor"] = best * row["gflop_per_image"] / rate["float32"]
@@ -405,7 +405,7 @@ def main() -> None:
                 + (f"; {best / PORTS[name][0]:.1f} × a public port's {PORTS[name][0]} (another machine)" if name in PORTS else ""),
                 flush=True,
             )  # fmt: skip
-        if "train" not in asked.skip:
+        if "train" not in arguments.skip:
             row["batch_size"] = config["batch_size"]
             count = 3 if DEVICE.type == "cpu" else 10
             row["step_s"] = {mode: training(name, options, config["batch_size"], mode, count) for mode in modes}
@@ -414,15 +414,15 @@ def main() -> None:
                 steps = ", ".join(f"{turn} {taken[turn]:.2f} s{_beside_the_port(name, turn, taken[turn] / size)}" for turn in taken)
                 print(f"  a step at batch {size}, {mode}: {steps}", flush=True)
         result["generators"][name] = row
-        _write(asked.out, result)
-    if "parts" not in asked.skip:
+        atomic_write_text(arguments.out, json.dumps(result, indent=1) + "\n")
+    if "parts" not in arguments.skip:
         result["parts"] = against_the_usual_way()
         for what, row in result["parts"].items():
             maps = f"; {row['ours_maps']:.1f} feature maps alive at most against {row['usual_maps']:.1f}" if "ours_maps" in row else ""
             print(f"{what}: {row['ours_s'] * 1e3:.1f} ms against {row['usual_s'] * 1e3:.1f} ms ({row['usual']}), "
                   f"{row['usual_s'] / row['ours_s']:.1f} ×{maps}")  # fmt: skip
-    _write(asked.out, result)
-    print(f"written to {asked.out}")
+    atomic_write_text(arguments.out, json.dumps(result, indent=1) + "\n")
+    print(f"written to {arguments.out}")
 
 
 def _beside_the_port(name: str, turn: str, seconds_per_image: float) -> str:
@@ -431,20 +431,6 @@ def _beside_the_port(name: str, turn: str, seconds_per_image: float) -> str:
         return ""
     _, batch, steps = PORTS[name]
     return f" ({steps[turn] / batch / seconds_per_image:.1f} × a public port's, another machine)"
-
-
-def _write(path: Path, result: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(partial, path)
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

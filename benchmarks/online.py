@@ -32,19 +32,17 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import generators
-from generators import Generator
-from generators.pose import convert, rescale
+from generators import Generator, convert, rescale
 from generators.registry import generator_class
+from reid_aug import PoseAugmentation, PoseBank, PosedImages, PoseDraw, collate_poses
 from reid_aug.baselines.network import MEAN, STD, build
 from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.bench.results import device_name
 from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.loading import DataConfig, load_people
-from reid_aug.data.posed_images import PosedBatch, PosedImages, collate_poses
+from reid_aug.data.posed_images import PosedBatch
 from reid_aug.images import atomic_write_text
 from reid_aug.rendered import RenderedConfig, write_rendered
-from reid_aug.synthesis.bank import PoseBank
-from reid_aug.synthesis.online import PoseAugmentation, PoseDraw
 
 RESULT = Path(__file__).parent / "results" / "online.json"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

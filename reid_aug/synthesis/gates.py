@@ -27,6 +27,13 @@ from reid_aug.synthesis.manifest import NAME, SCORED_BY, Manifest, SyntheticRow
 if TYPE_CHECKING:  # it brings torchreid, which is slow to import, and dumps need none
     from reid_aug.baselines.network import ReidNetwork
 
+BATCH = 256
+BLOCK_ELEMENTS = 1 << 22  # numbers in one block of a distance matrix
+RECORDS = {
+    "identity": "reid-aug gate DUMP reid=FILE, or reid_aug.synthesis.gates.score with a Re-ID network",
+    "novelty": "reid-aug gate DUMP, or reid_aug.synthesis.gates.score",
+}
+
 
 class GateConfig(Config):
     """Which synthetic images enter training; a gate that is None is open. Both together: what passes both."""
@@ -44,14 +51,6 @@ class GateConfig(Config):
         if identity not in (None, "found") and not is_share:
             raise ValueError(f"'found', or the share in [0, 1) of lowest scores to drop, got {identity!r}")
         return identity
-
-
-BATCH = 256
-BLOCK_ELEMENTS = 1 << 22  # numbers in one block of a distance matrix
-RECORDS = {
-    "identity": "reid-aug gate DUMP reid=FILE, or reid_aug.synthesis.gates.score with a Re-ID network",
-    "novelty": "reid-aug gate DUMP, or reid_aug.synthesis.gates.score",
-}
 
 
 # ------------------------------------------------------------------------------------------------------- scores

@@ -14,11 +14,15 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from generators import Pose, PosePair, convert, openpose_18, rescale, warp_images
+from generators import Pose, PosePair, convert, one_of, openpose_18, rescale, warp_images
 from reid_aug.config import Config
 from reid_aug.data.pairs import pair_population, with_valid_pose
 from reid_aug.data.people import JUNK, PersonImage
 from reid_aug.images import read_many, to_float
+
+CAMERAS = ("any", "prefer")  # where a pair's target comes from
+NUMBERS = 5  # numbers that a pair's change is made of
+_GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601's luma
 
 
 def _from_low_to_high(interval: tuple[float, float]) -> tuple[float, float]:
@@ -37,10 +41,6 @@ class JitterConfig(Config):
     scale: Interval = (1.0, 1.0)  # Smallest and largest factor of size.
     shift_px: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0  # Largest shift to every side.
     saturation: Interval = (1.0, 1.0)  # Smallest and largest factor of saturation; 0 is grey.
-
-
-NUMBERS = 5  # numbers that a pair's change is made of
-_GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601's luma
 
 
 def jittered(pair: PosePair, draws: Tensor, config: JitterConfig) -> PosePair:
@@ -87,9 +87,6 @@ def _moved(pose: Pose, transform: Tensor) -> Pose:
     return replace(pose, xy=xy, visible=pose.visible & ((xy >= -0.5) & (xy < edge)).all(-1))
 
 
-CAMERAS = ("any", "prefer")
-
-
 class PairStream:
     """Endless batches of training pairs: batch `step` is a function of (seed, step) and the people, of nothing else.
 
@@ -112,8 +109,7 @@ class PairStream:
         min_gap: float = 0.0,
         jitter: JitterConfig | None = None,
     ) -> None:
-        if cross_camera not in CAMERAS:
-            raise ValueError(f"cross_camera is one of {', '.join(CAMERAS)}, got {cross_camera!r}")
+        one_of("cross_camera", cross_camera, CAMERAS)
         if batch_size < 1:
             raise ValueError(f"batch_size is at least 1, got {batch_size}")
         if not 0 <= seed < 2**64:

@@ -17,16 +17,6 @@ from reid_aug.baselines.training import TrainingSet, train_baseline
 SMALL = {"size": (64, 32), "steps": 2, "identities": 2, "instances": 2, "crop_px": 1}
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch's folder of checkpoints, empty."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "torch" / "hub"))
-    folder = tmp_path / "torch" / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
-
 def test_unknown_networks_are_named() -> None:
     with pytest.raises(ValueError, match="torchreid has no model 'osnet_x0_52'.*did you mean 'osnet_x0_5'"):
         build(BaselineConfig(model="osnet_x0_52"), 3)

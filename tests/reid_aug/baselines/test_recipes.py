@@ -18,15 +18,6 @@ RECIPES = sorted(path.stem for path in shipped("baselines").glob("*.yaml"))
 SMALL = {"size": (64, 32), "steps": 2, "identities": 2, "instances": 2, "crop_px": 1}
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch's folder of checkpoints, empty."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "torch" / "hub"))
-    folder = tmp_path / "torch" / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains(name: str, cache: Path) -> None:
     config = BaselineConfig(recipe=name, **{**SMALL, "weights": "scratch", **({"model": "resnet18"} if name in ("ide", "strong") else {})})
