@@ -15,7 +15,8 @@ from reid_aug.data.posed_images import PosedImages, collate_poses, poses_of, wit
 from reid_aug.synthesis.augmenter import Augmenter
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.manifest import Manifest, SyntheticRow
-from reid_aug.synthesis.online import PoseAugmentation, PoseDraw
+from reid_aug.synthesis.online import PoseAugmentation
+from reid_aug.synthesis.online_draw import PoseDraw
 
 if TYPE_CHECKING:
     from reid_aug.dataset import PoseAugmentedDataset, register

@@ -323,6 +323,14 @@ class TestReplay:
         with pytest.raises(ValueError):
             PoseDraw.from_json(text)
 
+    def test_p_may_follow_a_schedule(self) -> None:
+        augment = PoseAugmentation(Tint(), some_bank(3), 1.0, seed=5)
+        assert (augment.p, augment.seed) == (1.0, 5)
+        augment.p = 0
+        assert augment.draw(some_poses(4)).rows == ()
+        with pytest.raises(ValueError, match=r"p is a probability in \[0, 1\], got 1.5"):
+            augment.p = 1.5
+
     def test_another_bank_or_batch_is_refused(self) -> None:
         pixels, poses = some_images(4), some_poses(4)
         draw = PoseAugmentation(Tint(), some_bank(3), 1.0).draw(poses)

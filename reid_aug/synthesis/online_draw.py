@@ -1,0 +1,100 @@
+"""What online rendering draws: which images of a batch, in which poses; recorded, so that it can be rendered again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from torch import Tensor
+
+from generators import Pose
+from reid_aug.data.body import valid_for_pairs
+
+
+@dataclass(frozen=True)
+class PoseDraw:
+    """What one call drew: in a batch of `batch`, row `rows[i]` becomes pose `targets[i]`, named `names[i]`, of the bank.
+
+    `pids[i]` says whose bank where every identity has its own, else it is empty. It was call `step` under `seed`.
+    ValueError for lists of different lengths, or rows that are not in order, twice or outside the batch.
+    """
+
+    seed: int
+    step: int
+    batch: int
+    rows: tuple[int, ...]
+    targets: tuple[int, ...]
+    names: tuple[str, ...]
+    pids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "targets", "names", "pids"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        lengths = len(self.rows), len(self.targets), len(self.names), len(self.pids) or len(self.rows)
+        if len(set(lengths)) != 1:
+            raise ValueError(f"a draw has a target, a name and, if any, a pid for each of its rows, got {lengths} of them")
+        if list(self.rows) != sorted(set(self.rows)) or not all(0 <= row < self.batch for row in self.rows):
+            raise ValueError(f"a draw's rows are ascending and in 0..{self.batch - 1}, got {self.rows}")
+
+    def to_json(self) -> str:
+        """Write one line that `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> PoseDraw:
+        """Read the draw that `to_json` wrote; ValueError for anything else."""
+        try:
+            return cls(**json.loads(text))
+        except TypeError as error:
+            raise ValueError(f"no recorded draw of poses: {error}") from None
+
+
+class PoseDrawer:
+    """Decides which images of a batch are rendered anew, and in which pose of the bank: recorded as a PoseDraw, nothing is rendered.
+
+    `names` are those of a bank's poses, by identity where each has its own, else under None.
+    """
+
+    def __init__(self, names: Mapping[int | None, tuple[str, ...]], p: float, seed: int) -> None:
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"a seed is in 0..2**64 - 1, got {seed}")
+        self.names, self.p, self.seed, self.step = names, probability(p), int(seed), 0
+        self.by_identity = None not in names
+
+    def draw(self, poses: Pose, pids: Sequence[int] | Tensor | None = None) -> PoseDraw:
+        """Choose for the batch of this step, and count it: a function of (seed, step), the poses (B, K) and pids (B,) alone.
+
+        An image is usable when its shoulders and hips are seen. Leave poses and pids on the CPU, where a DataLoader puts
+        them: reading them off a GPU waits for it. ValueError unless there are pids where every identity has its own bank.
+        """
+        if len(poses.batch_shape) != 1:
+            raise ValueError(f"poses are a batch (B, K), got {tuple(poses.visible.shape)}")
+        keys, usable = self._keys(pids, len(poses)), valid_for_pairs(poses).tolist()
+        # Raw bits, two to a row: they never change between numpy's versions, nor with the batch's length or its other rows.
+        bits = np.random.Philox(key=np.array([self.seed, self.step], dtype=np.uint64)).random_raw((len(poses), 2)).tolist()
+        rows = [i for i, key in enumerate(keys) if usable[i] and key in self.names and (bits[i][0] >> 11) * 2.0**-53 < self.p]
+        targets = [bits[i][1] % len(self.names[keys[i]]) for i in rows]
+        names = tuple(self.names[keys[i]][target] for i, target in zip(rows, targets, strict=True))
+        pids_of_rows = tuple(keys[i] for i in rows) if self.by_identity else ()
+        self.step += 1
+        return PoseDraw(self.seed, self.step - 1, len(poses), tuple(rows), tuple(targets), names, pids_of_rows)  # type: ignore[arg-type]
+
+    def _keys(self, pids: Sequence[int] | Tensor | None, count: int) -> list[int | None]:
+        """Say under what each row's bank is kept."""
+        if not self.by_identity:
+            return [None] * count
+        if pids is None:
+            raise ValueError("every identity has a bank of its own: pids (B,) say whose to draw from, got None")
+        keys: list[int | None] = [int(pid) for pid in (pids.tolist() if isinstance(pids, Tensor) else pids)]
+        if len(keys) != count:
+            raise ValueError(f"a batch has a pid for each pose, got {len(keys)} pids and {count} poses")
+        return keys
+
+
+def probability(p: float) -> float:
+    """Return `p` when it is a probability; ValueError otherwise."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"p is a probability in [0, 1], got {p}")
+    return float(p)
