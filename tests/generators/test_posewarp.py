@@ -26,7 +26,7 @@ import generators
 from generators import PosePair, create
 from generators.losses import fake_loss, real_loss
 from generators.maps import gaussian_maps
-from generators.models.posewarp import VGG_LAYERS, Discriminator, Drawing, Limbs, PoseWarp, UNet
+from generators.models.posewarp import VGG_LAYERS, Discriminator, LimbComposer, Limbs, PoseWarp, UNet
 from generators.perceptual import VGG19, Features, Perceptual
 from generators.pose import mpii_14, openpose_18, rescale
 
@@ -516,7 +516,7 @@ def test_each_yaml_differs_from_the_papers_where_its_name_says() -> None:
 def test_the_drawing_alone_is_what_a_drawing_needs() -> None:
     with torch.device("meta"):
         model = PoseWarp()
-    assert isinstance(model.players()["generator"], Drawing)
+    assert isinstance(model.players()["generator"], LimbComposer)
     assert {id(p) for p in model.drawing.parameters()} | {id(p) for p in model.players()["discriminator"].parameters()} == {
         id(p) for p in model.parameters()
     }
