@@ -149,7 +149,7 @@ def timed_geometry() -> Iterator[list[float]]:
 def forward(model: Generator, batch: int, compiling: bool = True) -> dict[str, Any]:
     """Images per second of every mode, FLOPs per image, and geometry's share."""
     pair = on_its_skeleton(model, pairs(model, batch)).to(DEVICE)
-    given = (pair.source.contiguous(), pair.source_pose, pair.target_pose)
+    given = (pair.source.contiguous(), *model.inputs_of(pair)[1:])
     row: dict[str, Any] = {}
     model = model.to(DEVICE).eval()
     with torch.inference_mode():

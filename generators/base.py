@@ -130,6 +130,8 @@ class Generator(nn.Module, ABC):
 
     skeleton: Skeleton = openpose_18
     size: tuple[int, int]
+    takes_scene: bool = False  # Whether it renders in the place and light of a target image; an instance may decide it.
+    near_views: bool = False  # Whether it moves the source's own pixels, so that targets seen from near the source's side suit it.
     rate: float = 2e-4  # Learning rate of `optimizer`.
     perceptual: Perceptual | None = None  # the frozen network of `features`; None where its terms are off
     _options: dict[str, Any] | None = None
@@ -151,8 +153,17 @@ class Generator(nn.Module, ABC):
         return self._options
 
     @abstractmethod
-    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
-        """Render the person of `source (B, 3, H, W)` in [−1, 1] in the target pose: an image (B, 3, H, W) in [−1, 1]."""
+    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> Tensor:
+        """Render the person of `source (B, 3, H, W)` in [−1, 1] in the target pose: an image (B, 3, H, W) in [−1, 1].
+
+        `scene` (B, 3, H, W) in [−1, 1] is the target image whose place and light are wanted; the person on it stands in
+        the target pose, and the generator removes them. Without it, or where none is taken, the place is the generator's affair.
+        """
+
+    def inputs_of(self, pair: PosePair) -> tuple[Any, ...]:
+        """Return what `forward` takes of a pair: its target image is the scene where the generator takes scenes."""
+        scene = (pair.target,) if self.takes_scene else ()
+        return pair.source, pair.source_pose, pair.target_pose, *scene
 
     @abstractmethod
     def players(self) -> Mapping[str, nn.Module]:
@@ -209,9 +220,13 @@ class Generator(nn.Module, ABC):
                 parameter.requires_grad_(False)
         return results[name]
 
-    def check(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> None:
-        """Raise ValueError unless images and poses fit this model's size and skeleton."""
+    def check(self, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> None:
+        """Raise ValueError unless images and poses fit this model's size and skeleton, and for a scene where none is taken."""
         self.check_images(source)
+        if scene is not None and not self.takes_scene:
+            raise ValueError(f"{type(self).__name__} takes no scene: it never sees the target's image, got one {tuple(scene.shape)}")
+        if scene is not None and scene.shape != source.shape:
+            raise ValueError(f"{type(self).__name__} takes a scene for each source, {tuple(source.shape)}, got {tuple(scene.shape)}")
         for role, pose in (("source", source_pose), ("target", target_pose)):
             if pose.skeleton.name != self.skeleton.name:
                 raise ValueError(f"{type(self).__name__} takes {self.skeleton.name} poses, the {role} pose is {pose.skeleton.name}")

@@ -222,7 +222,7 @@ class _Loop:
         with torch.random.fork_rng(devices=[self.fabric.device] if self.fabric.device.type == "cuda" else []):
             pair = pair.on(self.model.skeleton).to(self.fabric.device)
             with self.fabric.autocast():
-                image = self.model(pair.source, pair.source_pose, pair.target_pose)
+                image = self.model(*self.model.inputs_of(pair))
         self.model.train()
         sheet = sample_sheet(pair.to("cpu"), image.float().cpu())
         with replacing(self.checkpoint.parent / "samples" / f"{step:07d}.png") as temporary:

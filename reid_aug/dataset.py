@@ -31,15 +31,17 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
     """`base`, with `per_image` synthetic images of every training image whose pose is known added to `train`.
 
     `generator` is a model or a checkpoint; `poses` a keypoint file (name:keypoints_y:keypoints_x) or a mapping from
-    image name to Pose; `bank` the target poses, by default those of the whole training set. Images are rendered once
-    into `cache_dir` (default: the user's cache folder), under a name that changes with generator, bank, seed,
-    per_image or source images; the next construction finds them there. `base` in query or gallery mode stays as it
-    is. `draw` names how target poses are chosen (`synthesis.target_poses.DRAWS`). `gate` (a GateConfig, or its keys) leaves images
-    out of `train` by scores that are kept beside the images, so that another gate renders nothing; one on identity asks
-    `reid`, a baseline file of the benchmark's that was trained on the real images alone, or a function from uint8
-    images (N, 3, H, W) to features (N, D). `synthetic_dsetid` gives synthetic rows a data set index of their own (for
-    RandomDatasetSampler). Rows point at files: adding data sets, samplers and worker processes see plain torchreid rows. `manifest` is of
-    all that was rendered, `synthetic_paths` are those in `train`.
+    image name to Pose; `bank` the target poses, by default those of the whole training set, with its images as the scenes
+    of a generator that takes scenes. Images are rendered once into `cache_dir` (default: the user's cache folder), under a
+    name that changes with generator, bank, seed, per_image or source images; the next construction finds them there.
+    `base` in query or gallery mode stays as it is. `draw` names how target poses are chosen
+    (`synthesis.target_poses.DRAWS`); None is the generator's own way: "compatible" where it moves the source's pixels
+    (`near_views`), else "whole". `gate` (a GateConfig, or its keys) leaves images out of `train` by scores that are kept
+    beside the images, so that another gate renders nothing; one on identity asks `reid`, a baseline file of the benchmark's
+    that was trained on the real images alone, or a function from uint8 images (N, 3, H, W) to features (N, D).
+    `synthetic_dsetid` gives synthetic rows a data set index of their own (for RandomDatasetSampler). Rows point at files:
+    adding data sets, samplers and worker processes see plain torchreid rows. `manifest` is of all that was rendered,
+    `synthetic_paths` are those in `train`.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         poses: Poses,
         per_image: int = 2,
         seed: int = 0,
-        draw: str = "whole",
+        draw: str | None = None,
         gate: GateConfig | dict[str, Any] | None = None,
         reid: ReidNetwork | FeatureFunction | str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,

@@ -24,9 +24,9 @@ def forwards(bench: Bench) -> Rows:
         model = bench.model(name).eval()
         pair = bench.pair(model)
         with torch.inference_mode():
-            cpu = model(pair.source, pair.source_pose, pair.target_pose)
+            cpu = model(*model.inputs_of(pair))
             model, pair = model.to(bench.device), pair.to(bench.device)
-            inputs = (pair.source, pair.source_pose, pair.target_pose)
+            inputs = model.inputs_of(pair)
             with tf32(False, False):
                 rows[f"{name} float32"] = difference(model(*inputs), cpu)
             rows[f"{name} default (TF32 convolutions)"] = difference(model(*inputs), cpu, 0.05)
@@ -110,7 +110,7 @@ def compiled(bench: Bench) -> Rows:
     if not bench.tiny:
         model = bench.model("deformable").to(bench.device).eval()
         pair = bench.pair(model).to(bench.device)
-        inputs = (pair.source, pair.source_pose, pair.target_pose)
+        inputs = model.inputs_of(pair)
         with torch.inference_mode(), tf32(False, False):
             rows["deformable float32"] = difference(torch.compile(model)(*inputs), model(*inputs))
     return rows

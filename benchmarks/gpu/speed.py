@@ -84,7 +84,7 @@ def forward(name: str, config: Row, watch: Stopwatch, row: Row) -> None:
 def forward_of(model: Generator, batch: int, watch: Stopwatch) -> Row:
     """Measure one batch size: contiguous with and without TF32, channels-last, and bfloat16 in channels-last."""
     pair = on_its_skeleton(model, pairs(model, batch)).to(watch.device)
-    plain = (pair.source.contiguous(), pair.source_pose, pair.target_pose)
+    plain = (pair.source.contiguous(), *model.inputs_of(pair)[1:])
     last = (pair.source.contiguous(memory_format=torch.channels_last), *plain[1:])
     model = model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with FlopCounterMode(display=False) as counter:

@@ -15,7 +15,7 @@ Differs from the paper:
 * A torso with fewer than three joints in both poses stays where it is, and its scale is a quarter of the height where no side is
   seen in either pose; the authors drop such images before training.
 * `baseline` skips (its rows in the tables) feed one encoder with image and both poses' heatmaps, as the released code does.
-* Background conditioning, which the text only sketches, feeds an image without its person to the target's encoder.
+* Background conditioning, which the text only sketches, feeds the scene without its person to the target's encoder.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class DeformableGAN(Generator):
         content_weight: float | None = None,  # Weight λ of `content_loss`; None is the paper's: 0.01, with "l1" 100, with "features" 0.5.
         nn_reduction: str = "mean-released",  # Over pixels, the nearest-neighbour loss is a mean as released, or a "sum" as printed.
         fit: str = "least-squares",  # How limb transforms are fitted; by "total-released" as scikit-image's estimate_transform does.
-        background: bool = False,  # Whether the background is taken from a third image.
+        background: bool = False,  # Whether the background is taken from a scene, a third image.
         norm: str = "joint",  # What is normalised: all channels together, "joint", as the authors trained; or by "instance" each channel.
         steps: int = 90_000,  # Steps of generator and discriminator.
         learning_rate: float = 2e-4,  # Learning rate of both players' Adam.
@@ -177,7 +177,7 @@ class DeformableGAN(Generator):
             raise ValueError(f"deformable's nn_side_px is an odd number of pixels, got {nn_side_px}")
         self.size, self.sigma_px, self.steps, self.rate = halving_size("deformable", size, rows=4), sigma_px, steps, learning_rate
         levels = self.size[0].bit_length() - 2  # down to four rows: six levels at 128, seven at 256
-        self.deforms, self.total, self.background = skips == "deformable", fit == "total-released", background
+        self.deforms, self.total, self.takes_scene = skips == "deformable", fit == "total-released", background
         self.content_loss = content_loss
         self.content_weight = PAPERS_WEIGHT[content_loss] if content_weight is None else content_weight
         self.nn_side_px, self.nn_sum = nn_side_px, nn_reduction == "sum"
@@ -185,13 +185,14 @@ class DeformableGAN(Generator):
         self.generator = DeformableUNet(joints, levels, width, self.deforms, background, norm, aggregate)
         self.discriminator = PatchDiscriminator(6 + 2 * joints, self.size[0], width, norm)
 
-    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose, background: Tensor | None = None) -> Tensor:
-        """Render as every generator; where no `background (B, 3, H, W)` in [−1, 1] is given, it is the source's around its person."""
-        self.check(source, source_pose, target_pose)
+    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> Tensor:
+        """Render as every generator; with `background` and no scene given, it is the source's around its person."""
+        self.check(source, source_pose, target_pose, scene)
         parts = body_parts(source_pose, target_pose, self.total) if self.deforms else None
         target = self._heatmaps(target_pose, source)
-        if self.background:
-            target = torch.cat((target, without_person(source, source_pose) if background is None else background), dim=1)
+        if self.takes_scene:
+            place = without_person(source, source_pose) if scene is None else without_person(scene, target_pose)
+            target = torch.cat((target, place), dim=1)
         return self.generator(torch.cat((source, self._heatmaps(source_pose, source)), dim=1), target, parts)
 
     def _heatmaps(self, pose: Pose, like: Tensor) -> Tensor:
@@ -211,15 +212,11 @@ class DeformableGAN(Generator):
         return Features((layer,)) if layer else None
 
     def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
-        image = self.share("image", lambda: self._image(pair))
+        image = self.share("image", lambda: self(*self.inputs_of(pair)))
         if player == "discriminator":
             real, fake = (self.discriminator(self._seen(pair, seen)) for seen in (pair.target, image.detach()))
             return {"real": real_loss(real), "fake": fake_loss(fake)}
         return {"adversarial": real_loss(self.discriminator(self._seen(pair, image))), **self._content(image, pair.target)}
-
-    def _image(self, pair: PosePair) -> Tensor:
-        background = without_person(pair.target, pair.target_pose) if self.background else None
-        return self(pair.source, pair.source_pose, pair.target_pose, background)
 
     def _content(self, image: Tensor, target: Tensor) -> dict[str, Tensor]:
         if self.content_loss == "l1":

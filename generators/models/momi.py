@@ -2,20 +2,18 @@
 
 A pose detector F_p is distilled from a teacher's heatmaps. Its joints, as Gaussians again, are encoded, E_p: p → z_p; the source
 image is encoded under its own pose by PATN's attention blocks (Zhu et al. 2019), z_a = φ(E_a(x), z_p); the generator G(z_a, z_p')
-renders the appearance in any other z_p': its own (x̂), its positive's (x̂⁺) or another person's (x̂⁻). The discriminator sees pairs
-of images of one person. Rendering takes a pose, or an image to take the pose from.
+renders the appearance in any other z_p': its own (x̂), its positive's (x̂⁺) or another person's (x̂⁻). D sees pairs of images of one person.
 
 The text prints no layers, rates, batch or schedule; these are PATN's for Market: width 64, nine blocks, batch norm, dropout 0.5,
-N(0, 0.02), batch 32, Adam(2e-4, 0.5), 500 + 200 epochs of 4,000 pairs. Features lie at H/8, not at PATN's H/4: there is a third
-halving, at 256 channels still, so that the nine blocks are PATN's to the weight, and G, PATN's decoder, has one step up more, whose
-first layer takes z_a and z_p side by side. F_p is the encoder, four residual blocks and SimpleBaseline's head of transposed
-convolutions; the discriminator is PATN's of appearance.
+N(0, 0.02), batch 32, Adam(2e-4, 0.5), 500 + 200 epochs of 4,000 pairs. Features lie at H/8, not PATN's H/4: a third halving, at 256
+channels still, keeps the nine blocks PATN's to the weight, and G, PATN's decoder, has one step up more, whose first layer takes z_a
+and z_p. F_p is the encoder, four residual blocks and SimpleBaseline's head of transposed convolutions; D is PATN's of appearance.
 
 Differs from the paper:
 * The teacher is, unless `teacher` is set to an estimator, the file the pairs' poses come from, as Gaussians of SimpleBaseline's σ.
 * A joint whose maximum in the heatmap is not above `threshold` (SimpleBaseline's 0.2) is missing: zeros, no patch. In the paper
   every joint lies somewhere. A teacher's missing joint is a heatmap of zeros to learn.
-* `forward` takes poses as they are given; only without one (None, or an image) is F_p asked, which is all the paper has.
+* `forward` takes poses as they are given; only without one (None) is F_p asked, for the target's in `scene`: all that the paper has.
 * x⁻ is the target image of another row of the batch; a row with none of another identity pays no patches.
 * All norms are means: eq. 1 is the mean of squares (SimpleBaseline's; by Adam the root changes the pace alone). F_p has its own
   turn: as no gradient passes arg max, these are the steps on eq. 7's sum.
@@ -174,10 +172,9 @@ class MOMINet(Generator):
         if h % 8 or w % 8 or min(h, w) < 16:
             raise ValueError(f"momi takes a height and a width that are multiples of 8 and at least 16, got {(h, w)}")
         one_of("momi's training_pose", training_pose, (DETECTED, TEACHER))
-        self.size, self.sigma_px, self.teacher_sigma_px = (h, w), sigma_px, teacher_sigma_px
-        self.threshold, self.training_pose, self.patch_px, self.patch_cells = threshold, training_pose, patch_px, patch_cells
-        self.translate_weight, self.perceptual_weight = translate_weight, perceptual_weight
-        self.patch_weight, self.adversarial_weight = patch_weight, adversarial_weight
+        self.size, self.sigma_px, self.teacher_sigma_px, self.threshold = (h, w), sigma_px, teacher_sigma_px, threshold
+        self.training_pose, self.patch_px, self.patch_cells, self.patch_weight = training_pose, patch_px, patch_cells, patch_weight
+        self.translate_weight, self.perceptual_weight, self.adversarial_weight = translate_weight, perceptual_weight, adversarial_weight
         self.rate, self.constant_steps, self.decay_steps = learning_rate, constant_steps, decay_steps
         self.detector = Detector(len(self.skeleton), width, detector_blocks)
         self.translator = Translator(len(self.skeleton), width, blocks, attention, dropout)
@@ -185,11 +182,14 @@ class MOMINet(Generator):
         self.discriminator = nn.Sequential(encoder(6, (width, 2 * width, 4 * width)), *(Residual(4 * width, dropout) for _ in range(3)))
         self.apply(lambda module: _initialise(module, 0.02 * math.sqrt(64 / width)))  # PATN's; as large signals at any width
 
-    def forward(self, source: Tensor, source_pose: Pose | None, target_pose: Pose | Tensor) -> Tensor:
-        """Render as every generator; without a source pose it is detected in the source, for a target image in that image."""
+    def forward(self, source: Tensor, source_pose: Pose | None, target_pose: Pose | None, scene: Tensor | None = None) -> Tensor:
+        """Render as every generator; a source pose of None is detected in the source, a target pose of None in the scene."""
         source_pose = self.detect(source) if source_pose is None else source_pose
-        target_pose = self.detect(target_pose) if isinstance(target_pose, Tensor) else target_pose
-        self.check(source, source_pose, target_pose)
+        if target_pose is None:
+            if scene is None:
+                raise ValueError("MOMINet takes a target pose, or a scene to detect it in; got neither")
+            target_pose, scene = self.detect(scene), None
+        self.check(source, source_pose, target_pose, scene)
         maps = torch.cat((gaussian_maps(source_pose, self.sigma_px), gaussian_maps(target_pose, self.sigma_px))).to(source.dtype)
         rows = torch.arange(len(source), device=source.device)
         return self.translator(source, maps, rows, rows + len(source))

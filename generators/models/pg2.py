@@ -172,8 +172,8 @@ class PG2(Generator):
         pose = CoordinateEncoder(joints, bottleneck) if by_coordinates else PoseEncoder(joints, self.size, width, bottleneck)
         return Stage1(3, self.size, width, bottleneck, pose)
 
-    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
-        self.check(source, source_pose, target_pose)
+    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> Tensor:
+        self.check(source, source_pose, target_pose, scene)
         coarse = self.coarse(source, target_pose)
         image = coarse + self.stage2(coarse, source) if self.stages == BOTH_STAGES else coarse
         return image.clamp(-1, 1)

@@ -187,8 +187,8 @@ class PoseWarp(Generator):
         self.register_buffer("pattern", pattern.to(torch.get_default_device()), persistent=False)
         self.register_buffer("deviation", torch.ones(len(VGG_LAYERS), WIDEST))  # of each layer's channels over the training set
 
-    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
-        self.check(source, source_pose, target_pose)
+    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> Tensor:
+        self.check(source, source_pose, target_pose, scene)
         prior = self.limbs.prior(source_pose, self.limb_sigma_px, self.torso_sigma_px, self.shortest_px2)
         transform, moves = self.limbs.transforms(source_pose, target_pose)
         noise = self.noise_sigma * (torch.randn_like(source) if self.training else self.pattern.expand_as(source))

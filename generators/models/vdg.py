@@ -115,8 +115,8 @@ class VDG(Generator):
             self.stage2 = Refinement(len(self.skeleton), self.size, width)
             self.discriminator = DCGANDiscriminator(6, self.size, max(width // 2, 1))
 
-    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
-        self.check(source, source_pose, target_pose)
+    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> Tensor:
+        self.check(source, source_pose, target_pose, scene)
         image = self.coarse(source, source_pose, target_pose)
         if self.stages == 2:
             image = self.refined(source, image, target_pose)

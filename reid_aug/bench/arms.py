@@ -37,13 +37,17 @@ def origin_and_variants(arm: str) -> tuple[str, list[str]]:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The generator nobody has: true images of a person in another's pose, which only the rendered data set knows."""
+    """The generator nobody has: true images of a person in another's pose, which only the rendered data set knows.
+
+    They stand in the source's place or, with `scene`, in the target image's: what a generator that takes scenes is asked for.
+    """
 
     rendered: RenderedSet
     bank: PoseBank
     per_image: int
     seed: int
     draw: str = "whole"
+    scene: bool = False
 
     @property
     def made_by(self) -> dict[str, Any]:
@@ -55,23 +59,28 @@ class Oracle:
             "per_image": self.per_image,
             "seed": self.seed,
             **({} if self.draw == "whole" else {"draw": self.draw}),
+            **({"scene": True} if self.scene else {}),
         }
 
     def render(self, rows: Sequence[SyntheticRow], people: Iterable[PersonImage]) -> Iterator[tuple[SyntheticRow, np.ndarray]]:
         """Yield each row with its true image, uint8 (H, W, 3)."""
         for row in rows:
-            yield row, self.rendered.true_image(row.source, row.target).image
+            yield row, self.rendered.true_image(row.source, row.target, self.scene).image
 
 
 def render_arm(
     origin: str, people: Sequence[PersonImage], bank: PoseBank, folder: Path,
     *, per_image: int, seed: int, draw: str = "whole", checkpoint: Path | None = None, rendered: RenderedSet | None = None,
+    scene: bool = False,
 ) -> Manifest:  # fmt: skip
-    """Render the images of a generator or of the oracle into `folder`; with one `draw`, all have the same sources and poses."""
+    """Render the images of a generator or of the oracle into `folder`; with one `draw`, all have the same sources and poses.
+
+    `scene` puts the oracle's into the target images' places; a generator that takes scenes has them anyway.
+    """
     if origin == ORACLE:
         if rendered is None:
             raise ValueError("the arm 'oracle' renders the true image, which only the rendered data set knows")
-        renderer: Renderer = Oracle(rendered, bank, per_image, seed, draw)
+        renderer: Renderer = Oracle(rendered, bank, per_image, seed, draw, scene)
     else:
         assert checkpoint is not None
         renderer = Augmenter(load(checkpoint), bank, per_image, seed, draw=draw)

@@ -78,13 +78,17 @@ def listed(people: Sequence[PersonImage], names: Sequence[tuple[str, str]], wher
     return pairs
 
 
-def content_digest(pairs: Sequence[Pair]) -> str:
-    """Return sixteen hex digits that change with all that images of these pairs are rendered from: names, poses, sources' bytes."""
+def content_digest(pairs: Sequence[Pair], scenes: bool = False) -> str:
+    """Return sixteen hex digits that change with all that images of these pairs are rendered from: names, poses, sources' bytes.
+
+    With `scenes` it changes with the target images' bytes, too.
+    """
     sha = hashlib.sha256()
     for source, target in pairs:
         for person in (source, target):
             sha.update(repr((person.name, person.pid, person.camid)).encode() + _pose_bytes(person.pose))
-    for path in tqdm(sorted({source.path for source, _ in pairs}), "reading sources", delay=2, disable=None, leave=False):
+    read = {person.path for pair in pairs for person in pair[: 1 + scenes]}
+    for path in tqdm(sorted(read), "reading images", delay=2, disable=None, leave=False):
         sha.update(hashlib.sha256(Path(path).read_bytes()).digest())
     return sha.hexdigest()[:16]
 
@@ -101,6 +105,7 @@ def rendered_pairs(
 ) -> Iterator[Batch]:  # fmt: skip
     """Yield a generator's images of pairs, in batches, as `Augmenter` would render them; write a `sheet` of the first eight.
 
+    A generator that takes scenes is given the target images.
     `keep` is a folder of the images as they are measured, PNGs or the JPEGs of quality `jpeg`, for estimators elsewhere
     to see the same pixels: images that it holds are not rendered again, so that killed work goes on.
     """
@@ -123,7 +128,7 @@ def rendered_pairs(
         yield Batch(
             generated, images.to_uint8(batch.source), images.to_uint8(batch.target) if paired else None, batch.target_pose,
             protocol_mask(batch.target_pose, mask),
-            [(s.name, t.name) for s, t in part], [s.pid for s in sources], [s.camid for s in sources], names,
+            [(s.name, t.name) for s, t in part], [s.pid for s in sources], [s.camid for s in sources], names, model.takes_scene,
         )  # fmt: skip
 
 
@@ -132,8 +137,9 @@ def _rendered(
     model: Generator, batch: PosePair, device: torch.device, jpeg: int | None, files: Sequence[Path], sheet: Path | None
 ) -> Tensor:
     """Render a batch and return its images as they are measured, uint8 (B, 3, H, W); write them to files, and a sheet, where given."""
-    source = batch.source.to(device, memory_format=torch.channels_last)
-    pixels = images.to_uint8(render(model, source, batch.source_pose, batch.target_pose)).cpu()
+    source, target = (pixels.to(device, memory_format=torch.channels_last) for pixels in (batch.source, batch.target))
+    scene = target if model.takes_scene else None
+    pixels = images.to_uint8(render(model, source, batch.source_pose, batch.target_pose, scene)).cpu()
     if sheet is not None:
         with replacing(sheet) as temporary:
             sample_sheet(batch[:8], images.to_float(pixels[:8])).save(temporary, "PNG")
@@ -144,9 +150,12 @@ def _rendered(
 
 def dump_batches(
     root: Path, rows: Sequence[SyntheticRow], people: Sequence[PersonImage], size: tuple[int, int], mask: MaskConfig,
-    *, jpeg: int | None = None, batch_size: int = 64,
+    *, jpeg: int | None = None, batch_size: int = 64, in_scene: bool = False,
 ) -> Iterator[Batch]:  # fmt: skip
-    """Yield a dump's synthetic images in batches; poses and sources are those of `people`, KeyError for a name they lack."""
+    """Yield a dump's synthetic images in batches; poses and sources are those of `people`, KeyError for a name they lack.
+
+    `in_scene` says whether they were rendered in the target images' places.
+    """
     train = {p.name: p for p in people if p.split == "train"}
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
@@ -163,7 +172,7 @@ def dump_batches(
             generated if jpeg is None else reencode(generated, jpeg),
             images.read_many([s.path for s in sources], size, progress=False), None, pose, protocol_mask(pose, mask),
             [(row.source, row.target) for row in part], [row.pid for row in part], [row.camid for row in part],
-            [Path(row.path).name for row in part],
+            [Path(row.path).name for row in part], in_scene,
         )  # fmt: skip
 
 

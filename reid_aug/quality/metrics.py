@@ -34,6 +34,7 @@ class Batch:
     pids: Sequence[int]  # The source's identity.
     camids: Sequence[int]  # The source's camera.
     files: Sequence[str]  # What each generated image's file is called, where it has one.
+    in_scene: bool = False  # Whether the images are to be in the target image's place, before its camera; else in the source's.
     cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # What `once` has made.
 
     def __post_init__(self) -> None:

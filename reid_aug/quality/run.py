@@ -116,7 +116,7 @@ def _of_checkpoint(path: Path, settings: QualityRun, networks: Networks) -> _Wor
     people = load_people(settings.data, test_poses=True)
     pairs = pairs_to_measure(people, settings.pairs, _test_keypoints(settings.data))
     # Images that are kept are only those of the same poses and photographs, though all lie under the same names.
-    folder = _folder(settings, header["digest"], content_digest(pairs))
+    folder = _folder(settings, header["digest"], content_digest(pairs, model.takes_scene))
     surroundings = _surroundings(settings, people, size, networks, "test")
     keep = folder / "images" if settings.keep_images else None
     batches = rendered_pairs(
@@ -143,7 +143,9 @@ def _of_dump(path: Path, settings: QualityRun, networks: Networks) -> _Work:
     height, width = settings.size or images.read(path / manifest.rows[0].path).shape[:2]
     size = (height, width)
     surroundings = _surroundings(settings, people, size, networks, "train")
-    batches = dump_batches(path, manifest.rows, people, size, settings.mask, jpeg=settings.jpeg, batch_size=settings.batch_size)
+    batches = dump_batches(
+        path, manifest.rows, people, size, settings.mask, jpeg=settings.jpeg, batch_size=settings.batch_size, in_scene=manifest.in_scenes
+    )
     label = str(manifest.made_by.get("generator", path.name))
     return _Work(label, surroundings, len(manifest.rows), batches, _folder(settings, configuration.digest(manifest.made_by)))
 

@@ -76,19 +76,19 @@ class Surroundings:
             raise NotMeasurable("no Re-ID network given (reid=CHECKPOINT, one of a benchmark's baselines/)")
         return self._reid
 
-    def truth(self, names: Sequence[tuple[str, str]]) -> TrueImages:
-        """Return the true images of (source, target pose) names; NotMeasurable where nobody knows them."""
+    def truth(self, names: Sequence[tuple[str, str]], in_scene: bool = False) -> TrueImages:
+        """Return the true images of (source, target) names, in the target's place if `in_scene`; NotMeasurable where nobody knows them."""
         if self.rendered is None:
             raise NotMeasurable("true images are known of rendered people only")
         if self.size != tuple(self.rendered.config.size):
             raise NotMeasurable(f"true images are of {tuple(self.rendered.config.size)}, these of {self.size}")
         rendered = self.rendered
         # Every generator of a benchmark is asked for the same pairs.
-        scenes = [self.once(("true", pair), lambda pair=pair: rendered.true_image(*pair)) for pair in names]
+        true = [self.once(("true", pair, in_scene), lambda pair=pair: rendered.true_image(*pair, in_scene)) for pair in names]
         return TrueImages(
-            torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2),
-            torch.from_numpy(np.stack([scene.body_mask for scene in scenes])),
-            torch.from_numpy(np.stack([scene.limb_masks for scene in scenes])),
+            torch.from_numpy(np.stack([person.image for person in true])).permute(0, 3, 1, 2),
+            torch.from_numpy(np.stack([person.body_mask for person in true])),
+            torch.from_numpy(np.stack([person.limb_masks for person in true])),
         )
 
     @cached_property

@@ -37,7 +37,7 @@ class AgainstTruth:
 
     def update(self, batch: Batch) -> None:
         """Compare a batch with the truth; NotMeasurable where nobody knows it."""
-        true = self.surroundings.truth(batch.names)
+        true = self.surroundings.truth(batch.names, batch.in_scene)
         regions = torch.cat((true.body[:, None], true.limbs), 1)
         generated = batch.generated.cpu()
         self.psnr.append(regional_psnr(generated, true.images, regions))

@@ -57,12 +57,16 @@ class RenderedSet:
         row = self._row(name)
         return with_truth(*row.shoot(self.config.size), self.config.size)
 
-    def true_image(self, source_name: str, target_name: str) -> Rendered:
-        """Render what a generator should: the source's person and place, in the target's pose, on the target's joints."""
+    def true_image(self, source_name: str, target_name: str, scene: bool = False) -> Rendered:
+        """Render what a generator should: the source's person and place, in the target's pose, on the target's joints.
+
+        With `scene`, place, camera and exposure are the target image's, as for a generator that takes scenes.
+        """
         source, target, size = self._row(source_name), self._row(target_name), self.config.size
         body, target_body = (posed(Identity.sample(row.identity), target.pose) for row in (source, target))
         frame = land(body, target_body, framing(target_body, CAMERAS[target.camera], size, target.seed))
-        return with_truth(*shoot(body, CAMERAS[source.camera], size, source.seed, frame), size)
+        place = target if scene else source
+        return with_truth(*shoot(body, CAMERAS[place.camera], size, place.seed, frame), size)
 
 
 # -------------------------------------------------------------------------------------------------------- writing

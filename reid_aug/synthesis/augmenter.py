@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
@@ -18,8 +19,10 @@ from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.people import PersonImage
 from reid_aug.device import torch_device
 from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.gates import pose_novelty
 from reid_aug.synthesis.manifest import SyntheticRow, package_version
-from reid_aug.synthesis.target_poses import cameras_digest, check_draw, drawing, hash64, poses_by_camera
+from reid_aug.synthesis.nearness import tolerance_of
+from reid_aug.synthesis.target_poses import cameras_digest, draw_for, drawing, hash64, poses_by_camera
 
 
 def plan(
@@ -28,9 +31,10 @@ def plan(
     """Decide what to render: for every usable training image, `per_image` target poses of the bank. Pure: the same everywhere.
 
     Which pose a row gets is a hash of (seed, source name, index), so neither order nor sharding changes it; `draw`
-    names the strategy (DRAWS; `target_poses.drawing` describes them), of which "missing-views" looks at all images of an
-    identity, so that shards must not part them. An image is usable when shoulders and hips are seen (the Deformable GAN
-    protocol); one outside train is refused: its identity would leak.
+    names the strategy (DRAWS; `target_poses.drawing` describes them), of which "missing-views" and "compatible" look at all
+    images of an identity, so that shards must not part them. An image is usable when shoulders and hips are seen (the
+    Deformable GAN protocol); one outside train is refused: its identity would leak. Rows of "compatible", which keeps near the
+    source, say how novel their pose is to the identity (`gates.pose_novelty`).
     """
     if per_image < 1:
         raise ValueError(f"per_image is at least 1, got {per_image}")
@@ -50,19 +54,24 @@ def plan(
                 raise ValueError(f"two training images are named {person.name}: synthetic images need names of their own")
             target = bank.names[choose(person, index, bits)]
             rows[path] = SyntheticRow(path, person.name, target, person.pid, person.camid, bits >> 32)
-    return list(rows.values())
+    planned = list(rows.values())
+    if tolerance_of(draw) is None:
+        return planned
+    return [replace(row, pose_novelty=float(n)) for row, n in zip(planned, pose_novelty(planned, people, bank), strict=True)]
 
 
-def render(generator: Generator, source: Tensor, source_pose: Pose, target_pose: Pose) -> Tensor:
+def render(generator: Generator, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> Tensor:
     """Make images: `source` (B, 3, H, W) in [−1, 1] in the target poses, float32, on the source's device.
 
     The one place of `reid_aug` that does: under bfloat16 autocast on a GPU, in float32 elsewhere. Poses (B, K) are of the generator's
-    size, on any skeleton and device that its own can be had from.
+    size, on any skeleton and device that its own can be had from. `scene` (B, 3, H, W) in [−1, 1] are the target images, for a
+    generator that takes them.
     """
     device = source.device
     poses = (convert(pose, generator.skeleton).to(device) for pose in (source_pose, target_pose))
+    scenes = () if scene is None else (scene.to(device),)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        return generator(source, *poses).float()
+        return generator(source, *poses, *scenes).float()
 
 
 def refuse_other_shape(generator: Generator, sizes: Sequence[tuple[int, int]], what: str) -> None:
@@ -78,8 +87,10 @@ def refuse_other_shape(generator: Generator, sizes: Sequence[tuple[int, int]], w
 class Augmenter:
     """A generator, a bank, how many poses per image, and a seed: what turns people into synthetic rows.
 
-    `draw` names how target poses are chosen: "whole" (uniformly), "missing-views", "canonical" or "camera-aware".
-    `device` is "auto" (a GPU when there is one), or any torch device.
+    `draw` names how target poses are chosen: "whole" (uniformly), "missing-views", "canonical", "camera-aware" or
+    "compatible"; None is the generator's own way, "compatible" where it has `near_views`, else "whole". A generator that
+    takes scenes is given the images that the target poses came from, where the bank knows them; else it renders in the
+    sources' places. `device` is "auto" (a GPU when there is one), or any torch device.
     """
 
     def __init__(
@@ -89,16 +100,18 @@ class Augmenter:
         per_image: int = 2,
         seed: int = 0,
         *,
-        draw: str = "whole",
+        draw: str | None = None,
         batch_size: int = 64,
         device: str | torch.device = "auto",
     ) -> None:
         if bank.pose.size != tuple(generator.size):
             raise ValueError(f"the generator renders images of {tuple(generator.size)}, the bank's poses are of {bank.pose.size}")
-        if check_draw(draw) == "camera-aware":
+        self.draw = draw_for(generator, draw)
+        if self.draw == "camera-aware":
             poses_by_camera(bank)  # refuses a bank without them now, not when it is asked for
-        self.generator, self.bank, self.per_image, self.seed, self.draw = generator, bank, per_image, seed, draw
+        self.generator, self.bank, self.per_image, self.seed = generator, bank, per_image, seed
         self.batch_size, self.device = batch_size, torch_device(device)
+        self.in_scenes = generator.takes_scene and bank.paths is not None
 
     @property
     def made_by(self) -> dict[str, Any]:
@@ -117,6 +130,7 @@ class Augmenter:
             "seed": self.seed,
             "size": list(self.generator.size),
             **self._drawn_how,
+            **self._scenes,
         }
 
     @property
@@ -124,6 +138,13 @@ class Augmenter:
         """Return how poses were drawn; empty for "whole", so that folders from before there was a choice keep their names."""
         how = {} if self.draw == "whole" else {"draw": self.draw}
         return how | ({"cameras_digest": cameras_digest(self.bank)} if self.draw == "camera-aware" else {})
+
+    @property
+    def _scenes(self) -> dict[str, str]:
+        """Return which scenes were rendered in; empty for a generator that takes none."""
+        if not self.generator.takes_scene:
+            return {}
+        return {"scenes_digest": self.bank.scenes_digest} if self.in_scenes else {"scenes": "none"}
 
     def plan(self, people: Iterable[PersonImage], folder: str = "") -> list[SyntheticRow]:
         """Plan with this bank and seed; ValueError when the generator was made for images of quite another shape."""
@@ -143,18 +164,24 @@ class Augmenter:
         self.generator.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         batches = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         with ThreadPoolExecutor(1) as ahead:  # decodes the next batch while this one is rendered
-            coming = ahead.submit(self._sources, batches[0], by_name)
+            coming = ahead.submit(self._inputs, batches[0], by_name, where)
             for number, batch in enumerate(batches):
-                sources, poses = coming.result()
+                sources, *poses, scenes = coming.result()
                 if number + 1 < len(batches):
-                    coming = ahead.submit(self._sources, batches[number + 1], by_name)
-                targets = self.bank.pose[torch.tensor([where[row.target] for row in batch])]
-                sources = images.to_float(sources.to(self.device, memory_format=torch.channels_last))
-                pixels = images.to_uint8(render(self.generator, sources, poses, targets)).permute(0, 2, 3, 1).cpu().numpy()
-                yield from zip(batch, pixels, strict=True)
+                    coming = ahead.submit(self._inputs, batches[number + 1], by_name, where)
+                rendered = render(self.generator, self._to_float(sources), *poses, None if scenes is None else self._to_float(scenes))
+                yield from zip(batch, images.to_uint8(rendered).permute(0, 2, 3, 1).cpu().numpy(), strict=True)
 
-    def _sources(self, rows: Sequence[SyntheticRow], by_name: dict[str, PersonImage]) -> tuple[Tensor, Pose]:
+    def _inputs(
+        self, rows: Sequence[SyntheticRow], by_name: dict[str, PersonImage], where: dict[str, int]
+    ) -> tuple[Tensor, Pose, Pose, Tensor | None]:
+        """Read sources, uint8 (B, 3, H, W), their poses, the target poses and, where there are any, the scenes, as the sources."""
         people = [by_name[row.source] for row in rows]
-        pixels = torch.from_numpy(np.stack([images.read(p.path, self.generator.size) for p in people]))
-        poses = [rescale(p.pose, self.generator.size) for p in people if p.pose is not None]
-        return pixels.permute(0, 3, 1, 2), Pose.stack(poses)
+        pixels = torch.from_numpy(np.stack([images.read(p.path, self.generator.size) for p in people])).permute(0, 3, 1, 2)
+        poses = Pose.stack([rescale(p.pose, self.generator.size) for p in people if p.pose is not None])
+        targets = [where[row.target] for row in rows]
+        scenes = self.bank.scenes(targets, self.generator.size) if self.in_scenes else None
+        return pixels, poses, self.bank.pose[torch.tensor(targets)], scenes
+
+    def _to_float(self, pixels: Tensor) -> Tensor:
+        return images.to_float(pixels.to(self.device, memory_format=torch.channels_last))

@@ -5,28 +5,39 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from generators import Pose, rescale
+from reid_aug import images
 from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.people import PersonImage
 
 
 @dataclass(frozen=True, eq=False)
 class PoseBank:
-    """N target poses (N, K, 2) of one size, the names of the images they came from and, if known, the cameras (from 0)."""
+    """N target poses (N, K, 2) of one size, the names of the images they came from and, if known, cameras (from 0) and files.
+
+    The images are the scenes for generators that take them; `replace(bank, paths=None)` is the bank without.
+    """
 
     names: tuple[str, ...]
     pose: Pose
     camids: tuple[int, ...] | None = None
+    paths: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.names or len(self.names) != len(self.pose):
             raise ValueError(f"a pose bank holds at least one pose and a name for each, got {len(self.names)} names")
         if self.camids is not None and len(self.camids) != len(self.names):
             raise ValueError(f"a pose bank has a camera for each of its {len(self.names)} poses or none, got {len(self.camids)}")
+        if self.paths is not None and len(self.paths) != len(self.names):
+            raise ValueError(f"a pose bank has an image for each of its {len(self.names)} poses or none, got {len(self.paths)}")
 
     @classmethod
     def collect(cls, people: Iterable[PersonImage], size: tuple[int, int]) -> PoseBank:
@@ -36,7 +47,7 @@ class PoseBank:
         if not usable:
             raise ValueError("no image has a pose with both shoulders and both hips: nothing to draw target poses from")
         poses = Pose.stack([rescale(p.pose, size) for p in usable])  # type: ignore[arg-type]
-        return cls(tuple(p.name for p in usable), poses, tuple(p.camid for p in usable))
+        return cls(tuple(p.name for p in usable), poses, tuple(p.camid for p in usable), tuple(p.path for p in usable))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,7 +55,8 @@ class PoseBank:
     def pick(self, indices: Sequence[int]) -> PoseBank:
         """Give the bank of these rows alone."""
         camids = None if self.camids is None else tuple(self.camids[i] for i in indices)
-        return PoseBank(tuple(self.names[i] for i in indices), self.pose[torch.as_tensor(list(indices))], camids)
+        paths = None if self.paths is None else tuple(self.paths[i] for i in indices)
+        return PoseBank(tuple(self.names[i] for i in indices), self.pose[torch.as_tensor(list(indices))], camids, paths)
 
     def sample(self, n: int, seed: int) -> np.ndarray:
         """Pick indices (n,) of poses at random, uniformly, with replacement."""
@@ -67,9 +79,28 @@ class PoseBank:
         distance = means.transform(points)
         return self.pick(sorted({int(distance[:, k].argmin()) for k in range(n)}))
 
+    def scenes(self, indices: Sequence[int], size: tuple[int, int]) -> Tensor:
+        """Read the images that poses came from, uint8 (B, 3, H, W) of `size` (H, W); ValueError when the bank knows none."""
+        paths = self._known_paths()
+        return images.read_many([paths[i] for i in indices], size)
+
+    @cached_property
+    def scenes_digest(self) -> str:
+        """Compute SHA-256 over the bytes of the images that poses came from, once; ValueError when the bank knows none."""
+        sha = hashlib.sha256()
+        for path in tqdm(self._known_paths(), "reading scenes", unit="image", delay=2, disable=None, leave=False):
+            sha.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        return sha.hexdigest()
+
+    def _known_paths(self) -> tuple[str, ...]:
+        if self.paths is None:
+            how = "PoseBank.collect(people, size), or PoseBank(names, pose, paths=…)"
+            raise ValueError(f"this pose bank does not know the images its {len(self)} poses came from: make it with {how}")
+        return self.paths
+
     @property
     def digest(self) -> str:
-        """Compute SHA-256 over names, joints, visibility, skeleton and size; cameras do not count, they change no pixel."""
+        """Compute SHA-256 over names, joints, visibility, skeleton and size; neither cameras nor images (`scenes_digest`) count."""
         sha = hashlib.sha256(f"{self.pose.skeleton.name} {self.pose.size} {self.names}".encode())
         sha.update(self.pose.xy.to(torch.float32).contiguous().numpy().tobytes())
         sha.update(self.pose.visible.contiguous().numpy().tobytes())

@@ -38,7 +38,8 @@ class DumpConfig(Config):
     data: DataConfig  # People to render, and their poses.
     out: str  # Folder to write to.
     per_image: PositiveInt = 2  # Number of synthetic images for each training image.
-    draw: Draw = "whole"  # Strategy by which target poses are drawn: whole, missing-views, canonical, camera-aware.
+    # Strategy by which target poses are drawn: whole, missing-views, canonical, camera-aware, compatible; None is the generator's own.
+    draw: Draw | None = None
     seed: int = 0  # Seed of everything random.
     batch_size: PositiveInt = 64  # Number of images rendered at a time.
     device: Device = "auto"  # Device that renders; "auto" is a GPU when there is one.

@@ -51,6 +51,11 @@ class Manifest:
     made_by: dict[str, Any]
     files: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def in_scenes(self) -> bool:
+        """Tell whether the images were rendered in the places of the target images."""
+        return bool(self.made_by.get("scenes_digest") or self.made_by.get("scene"))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to JSON Lines, atomically: the first line is `made_by`, then one row a line."""
         lines = [json.dumps({"format": FORMAT, **self.made_by}, sort_keys=True)]

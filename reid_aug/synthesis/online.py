@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators import Generator, Pose, convert, rescale
+from reid_aug.images import to_float
 from reid_aug.synthesis.augmenter import refuse_other_shape, render
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.online_draw import PoseDraw, PoseDrawer, probability
+from reid_aug.synthesis.target_poses import draw_for
 
 BEYOND = 0.25  # how far past [0, 1] a resize may overshoot; images of another convention lie further out
 
@@ -21,7 +24,8 @@ BEYOND = 0.25  # how far past [0, 1] a resize may overshoot; images of another c
 class PoseRenderer:
     """Renders what a PoseDraw says: the same again for the same arguments, on the generator's device.
 
-    `banks` hold names and poses, by identity or under None. With `mean` and `std`, images come and go normalised by them.
+    `banks` hold names and poses, by identity or under None. Where the generator takes scenes and the banks know their images,
+    these are kept on the device. With `mean` and `std`, images come and go normalised by them.
     """
 
     def __init__(
@@ -36,12 +40,24 @@ class PoseRenderer:
         self._range_seen = False  # whether the range of the images was looked at
         fitted = {id(bank): self._fit(bank.pose) for bank in banks.values()}  # identities may share a bank
         self.banks = {key: (bank.names, fitted[id(bank)]) for key, bank in banks.items()}
+        self.scenes: Tensor | None = None  # Images of all banks, uint8 (M, 3, H, W).
+        self.starts: dict[int | None, int] = {}  # Where a bank's images begin among them.
+        if generator.takes_scene and all(bank.paths is not None for bank in banks.values()):
+            self._read_scenes(banks)
+
+    def _read_scenes(self, banks: Mapping[int | None, PoseBank]) -> None:
+        distinct = {id(bank): bank for bank in banks.values()}
+        size = (int(self.generator.size[0]), int(self.generator.size[1]))
+        images = [bank.scenes(range(len(bank)), size) for bank in distinct.values()]
+        starts = dict(zip(distinct, accumulate(map(len, images), initial=0), strict=False))
+        self.scenes, self.starts = torch.cat(images).to(self.device), {key: starts[id(bank)] for key, bank in banks.items()}
 
     def to(self, device: torch.device) -> None:
         """Move the generator, which keeps its float32."""
         self.device = device
         self.generator.to(device)
         self.scales = tuple(values.to(device) for values in self.scales)
+        self.scenes = None if self.scenes is None else self.scenes.to(device)
 
     def render(self, images: Tensor, poses: Pose, draw: PoseDraw) -> Tensor:
         """Return a new batch (B, 3, H, W): rows that are not in `draw` are bit for bit those of `images`.
@@ -59,7 +75,8 @@ class PoseRenderer:
         rows = rows.to(images.device)
         with torch.no_grad():
             pixels = self._unscaled(images.index_select(0, rows).float())
-            pixels = self._render(pixels, source.to(images.device, torch.float32), target.to(images.device, torch.float32))
+            source, target = (pose.to(images.device, torch.float32) for pose in (source, target))
+            pixels = self._render(pixels, source, target, self._scenes(draw))
             pixels = torch.addcmul(self.scales[3], pixels, self.scales[2]).to(images.dtype)
         return images.clone().index_copy_(0, rows, pixels)  # the copying form would lose the layout
 
@@ -74,13 +91,13 @@ class PoseRenderer:
         if images.device != self.device:
             raise ValueError(f"the generator is on {self.device}, the images are on {images.device}: call .to({str(images.device)!r})")
 
-    def _render(self, pixels: Tensor, source: Pose, target: Pose) -> Tensor:
-        """Render (R, 3, H, W) in [−1, 1]: the same in the target poses, through the generator's size."""
+    def _render(self, pixels: Tensor, source: Pose, target: Pose, scene: Tensor | None) -> Tensor:
+        """Render (R, 3, H, W) in [−1, 1]: the same in the target poses and scenes, through the generator's size."""
         size, rendered_size = tuple(pixels.shape[-2:]), tuple(self.generator.size)
         fitting = pixels if size == rendered_size else F.interpolate(pixels, rendered_size, mode="bilinear", antialias=True)
         if self.generator.training:  # somebody trained it meanwhile; dropout would be noise, and batch statistics a leak
             self.generator.eval()
-        rendered = render(self.generator, fitting.contiguous(memory_format=torch.channels_last), source, target)
+        rendered = render(self.generator, fitting.contiguous(memory_format=torch.channels_last), source, target, scene)
         return (rendered if size == rendered_size else F.interpolate(rendered, size, mode="bilinear", antialias=True)).clamp(-1, 1)
 
     def _fit(self, pose: Pose) -> Pose:
@@ -100,6 +117,13 @@ class PoseRenderer:
             visible.append(pose.visible[index])
         return None if pose is None else replace(pose, xy=torch.stack(xy), visible=torch.stack(visible))
 
+    def _scenes(self, draw: PoseDraw) -> Tensor | None:
+        """Look up the images that the drawn poses came from, (R, 3, H, W) in [−1, 1]; None when there is none."""
+        if self.scenes is None:
+            return None
+        rows = [self.starts[key] + index for key, index in zip(draw.pids or [None] * len(draw.rows), draw.targets, strict=True)]
+        return to_float(self.scenes[torch.tensor(rows).to(self.device)]).contiguous(memory_format=torch.channels_last)
+
     def _unscaled(self, images: Tensor) -> Tensor:
         """Bring images from their convention to [−1, 1]; ValueError when the first batch shows that it is another one."""
         pixels = torch.addcmul(self.scales[1], images, self.scales[0])
@@ -114,9 +138,12 @@ class PoseRenderer:
 
 
 class PoseAugmentation(nn.Module):
-    """Renders each image of a batch anew, with probability `p`, in a pose drawn uniformly from `bank`.
+    """Renders each image of a batch anew, with probability `p`, in a pose drawn from `bank`.
 
-    `bank` is a PoseBank for all, or a mapping from pid to the identity's own; who has none stays as is. With `mean` and
+    `bank` is a PoseBank for all, or a mapping from pid to the identity's own; who has none stays as is. `draw` is "whole",
+    uniformly, or "compatible" ("compatible-0.3"), from near the source's view, as PoseDrawer has it; None is the generator's
+    own way. A generator that takes scenes is given the images that the poses came from, where the bank knows them: they stay
+    on its device, 3 H W bytes each; `replace(bank, paths=None)` leaves people in their own places. With `mean` and
     `std`, images come and go normalised by them, else in [0, 1]. Call it where training images pass: train() and eval()
     change nothing. The generator is put in eval mode and is no submodule: `parameters()` and `state_dict()` don't hold
     it, but `to(device)` moves it. It renders in float32, on a GPU under bfloat16 autocast; `generator.compile(dynamic=True)`
@@ -134,6 +161,7 @@ class PoseAugmentation(nn.Module):
         seed: int = 0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        draw: str | None = None,
     ) -> None:
         super().__init__()
         banks: Mapping[Any, PoseBank] = bank if isinstance(bank, Mapping) else {None: bank}
@@ -141,7 +169,7 @@ class PoseAugmentation(nn.Module):
             kinds = ", ".join(sorted({type(value).__name__ for value in banks.values()})) or "an empty mapping"
             raise ValueError(f"bank is a PoseBank, or a mapping from pid to PoseBank with at least one, got {kinds}")
         # Drawing and rendering are plain objects: an optimiser of `parameters()` and every checkpoint do without the generator.
-        self.drawer = PoseDrawer({key: value.names for key, value in banks.items()}, p, seed)
+        self.drawer = PoseDrawer(banks, p, seed, draw_for(generator, draw))
         self.renderer = PoseRenderer(generator, banks, mean, std)
         self.last: PoseDraw | None = None
 

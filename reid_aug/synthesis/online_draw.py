@@ -9,8 +9,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from torch import Tensor
 
-from generators import Pose
-from reid_aug.data.body import valid_for_pairs
+from generators import Pose, rescale
+from reid_aug.data.body import valid_for_pairs, view_descriptor
+from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.nearness import distances, near, tolerance_of, views_of
+from reid_aug.synthesis.target_poses import WHOLE
+
+ITSELF = 1e-4  # Distance in view within which a pose of the bank is taken for the source's own.
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,23 @@ class PoseDraw:
 class PoseDrawer:
     """Decides which images of a batch are rendered anew, and in which pose of the bank: recorded as a PoseDraw, nothing is rendered.
 
-    `names` are those of a bank's poses, by identity where each has its own, else under None.
+    `banks` are by identity where each has its own, else there is one under None. `strategy` is "whole", uniform over the
+    bank, or "compatible" ("compatible-0.3"), uniform over its poses near the source's in view, as in `target_poses.drawing`;
+    but of the identity's poses only the source's own is left out, and a bank that has no other is drawn from all the same.
     """
 
-    def __init__(self, names: Mapping[int | None, tuple[str, ...]], p: float, seed: int) -> None:
+    def __init__(self, banks: Mapping[int | None, PoseBank], p: float, seed: int, strategy: str = WHOLE) -> None:
         if not 0 <= seed < 2**64:
             raise ValueError(f"a seed is in 0..2**64 - 1, got {seed}")
-        self.names, self.p, self.seed, self.step = names, probability(p), int(seed), 0
-        self.by_identity = None not in names
+        self.tolerance = tolerance_of(strategy)
+        if strategy != WHOLE and self.tolerance is None:
+            raise ValueError(f"online, target poses are drawn by whole or compatible, got draw={strategy!r}")
+        self.names = {key: bank.names for key, bank in banks.items()}
+        self.p, self.seed, self.step = probability(p), int(seed), 0
+        self.by_identity = None not in banks
+        # Identities may share a bank.
+        views = {} if self.tolerance is None else {id(bank): (views_of(bank), bank.pose.size) for bank in banks.values()}
+        self.views = {key: views[id(bank)] for key, bank in banks.items()} if views else {}
 
     def draw(self, poses: Pose, pids: Sequence[int] | Tensor | None = None) -> PoseDraw:
         """Choose for the batch of this step, and count it: a function of (seed, step), the poses (B, K) and pids (B,) alone.
@@ -75,11 +89,27 @@ class PoseDrawer:
         # Raw bits, two to a row: they never change between numpy's versions, nor with the batch's length or its other rows.
         bits = np.random.Philox(key=np.array([self.seed, self.step], dtype=np.uint64)).random_raw((len(poses), 2)).tolist()
         rows = [i for i, key in enumerate(keys) if usable[i] and key in self.names and (bits[i][0] >> 11) * 2.0**-53 < self.p]
-        targets = [bits[i][1] % len(self.names[keys[i]]) for i in rows]
+        choices = self._choices(poses, rows, [keys[i] for i in rows])
+        targets = [int(choice[bits[i][1] % len(choice)]) for i, choice in zip(rows, choices, strict=True)]
         names = tuple(self.names[keys[i]][target] for i, target in zip(rows, targets, strict=True))
         pids_of_rows = tuple(keys[i] for i in rows) if self.by_identity else ()
         self.step += 1
         return PoseDraw(self.seed, self.step - 1, len(poses), tuple(rows), tuple(targets), names, pids_of_rows)  # type: ignore[arg-type]
+
+    def _choices(self, poses: Pose, rows: Sequence[int], keys: Sequence[int | None]) -> list[range | np.ndarray]:
+        """Say of which poses of its bank each of these rows gets one."""
+        choices: list[range | np.ndarray] = [range(len(self.names[key])) for key in keys]
+        if self.tolerance is None or not rows:
+            return choices
+        sources = poses[list(rows)].to("cpu")
+        described = {size: view_descriptor(rescale(sources, size)).numpy() for size in {size for _, size in self.views.values()}}
+        for i, key in enumerate(keys):
+            views, size = self.views[key]
+            distance = distances(described[size][i], views)
+            distance[distance <= ITSELF] = np.inf
+            rows_near = near(distance, self.tolerance)
+            choices[i] = rows_near if len(rows_near) else choices[i]
+        return choices
 
     def _keys(self, pids: Sequence[int] | Tensor | None, count: int) -> list[int | None]:
         """Say under what each row's bank is kept."""

@@ -6,18 +6,22 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
 import torch
 from pydantic import AfterValidator
+from torch import Tensor
 
-from generators import Pose, no_such, rescale
-from reid_aug.data.body import UNKNOWN, VIEWS, view
+from generators import Generator, Pose, no_such, rescale
+from reid_aug.data.body import UNKNOWN, VIEWS, view, view_descriptor
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.nearness import distances, near, tolerance_of, views_of
 
-DRAWS = ("whole", "missing-views", "canonical", "camera-aware")
+WHOLE, COMPATIBLE = "whole", "compatible"
+DRAWS = (WHOLE, "missing-views", "canonical", "camera-aware", COMPATIBLE)
 CANONICAL_POSES = 8  # as PN-GAN has
 _CANONICAL = re.compile(r"canonical-([1-9][0-9]{0,5})")  # of another number
 
@@ -27,12 +31,17 @@ Drawing = Callable[[PersonImage, int, int], int]
 
 def check_draw(draw: str) -> str:
     """Return `draw` when there is such a strategy; ValueError names those there are and the nearest."""
-    if draw not in DRAWS and not _CANONICAL.fullmatch(draw):
+    if draw not in DRAWS and not _CANONICAL.fullmatch(draw) and tolerance_of(draw) is None:
         raise ValueError(no_such("way of drawing poses", draw, DRAWS))
     return draw
 
 
 Draw = Annotated[str, AfterValidator(check_draw)]
+
+
+def draw_for(generator: Generator, draw: str | None) -> str:
+    """Return the strategy `draw`, or the generator's own where it is None: "compatible" with `near_views`, else "whole"."""
+    return check_draw((COMPATIBLE if generator.near_views else WHOLE) if draw is None else draw)
 
 
 def drawing(draw: str, people: Sequence[PersonImage], bank: PoseBank, seed: int) -> Drawing:
@@ -51,9 +60,16 @@ def drawing(draw: str, people: Sequence[PersonImage], bank: PoseBank, seed: int)
       (Zhong et al., "Camera style adaptation for person re-identification", CVPR 2018) does for the cameras' style,
       here for the viewpoints and gaits each camera sees.
 
-    Each depends on seed, source name and index, on the bank, and (missing-views) on the identity's images: not on order or machine.
+    * compatible: uniform over the poses near the source's in view (`data.body.view_descriptor`), free in arms, legs,
+      scene and camera: those within a distance of 0.5 ("compatible-0.3": of 0.3), or the eight nearest where fewer lie
+      within it. No pose of the source's own identity: images of it are those among `people`, as in missing-views.
+
+    Each depends on seed, source name and index, on the bank, and (missing-views, compatible) on the identity's images: not on
+    order or machine.
     """
     check_draw(draw)
+    if (tolerance := tolerance_of(draw)) is not None:
+        return _compatible(people, bank, tolerance)
     if draw == "missing-views":
         return _missing_views(people, bank)
     if draw.startswith("canonical"):
@@ -79,8 +95,8 @@ def _missing_views(people: Sequence[PersonImage], bank: PoseBank) -> Drawing:
         raise ValueError(f"missing-views tells views from shoulders and hips, which no pose of the bank ({bank.pose.skeleton.name}) shows")
     posed = [p for p in people if p.pose is not None]
     shown: dict[int, set[int]] = defaultdict(set)
-    for person, seen in zip(posed, _views([p.pose for p in posed if p.pose is not None], bank.pose.size), strict=True):
-        shown[person.pid].add(seen)
+    for person, seen in zip(posed, _described(view, posed, bank.pose.size), strict=True):
+        shown[person.pid].add(int(seen))
     choices: dict[frozenset[int], np.ndarray] = {}
 
     def draw(person: PersonImage, index: int, bits: int) -> int:
@@ -93,15 +109,40 @@ def _missing_views(people: Sequence[PersonImage], bank: PoseBank) -> Drawing:
     return draw
 
 
-def _views(poses: Sequence[Pose], size: tuple[int, int]) -> list[int]:
-    """Tell the view of each pose once its image has the bank's size: a squeezed body looks narrower."""
+def _described(describe: Callable[[Pose], Tensor], posed: Sequence[PersonImage], size: tuple[int, int]) -> np.ndarray:
+    """Describe each pose (N, …) once its image has the bank's size: a squeezed body looks narrower."""
+    poses = [person.pose for person in posed if person.pose is not None]
     alike: dict[Hashable, list[int]] = defaultdict(list)
     for i, pose in enumerate(poses):
         alike[pose.skeleton.name, pose.size].append(i)
-    views = np.full(len(poses), UNKNOWN)
-    for rows in alike.values():
-        views[rows] = view(rescale(Pose.stack([poses[i] for i in rows]), size)).numpy()
-    return views.tolist()
+    parts = [describe(rescale(Pose.stack([poses[i] for i in rows]), size)) for rows in alike.values()]
+    order = np.argsort([i for rows in alike.values() for i in rows])
+    return torch.cat(parts).numpy()[order] if parts else np.empty(0)
+
+
+def _compatible(people: Sequence[PersonImage], bank: PoseBank, tolerance: float) -> Drawing:
+    in_bank = views_of(bank)
+    posed = [p for p in people if p.pose is not None]
+    of_source = dict(zip((p.name for p in posed), _described(view_descriptor, posed, bank.pose.size), strict=True))
+    pids = {person.name: person.pid for person in people}
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row, name in enumerate(bank.names):
+        if name in pids:
+            rows_of[pids[name]].append(row)
+
+    @lru_cache(maxsize=1)  # the images of one source come one after another
+    def rows_near(name: str, pid: int) -> np.ndarray:
+        distance = distances(of_source[name], in_bank)
+        distance[rows_of[pid]] = np.inf
+        return near(distance, tolerance)
+
+    def draw(person: PersonImage, index: int, bits: int) -> int:
+        rows = rows_near(person.name, person.pid)
+        if not len(rows):
+            raise ValueError(f"compatible draws other people's poses, and the bank of {len(bank)} has none of them for {person.name}")
+        return int(rows[bits % len(rows)])
+
+    return draw
 
 
 def _canonical(bank: PoseBank, seed: int, poses: int) -> Drawing:

@@ -74,8 +74,9 @@ def narrow_vgg_weights(width: int = 2) -> dict[str, Tensor]:
 # --- looking into a model ---
 
 
-def rendered(model: Generator, pair: PosePair) -> Tensor:
-    return model(pair.source, pair.source_pose, pair.target_pose)
+def rendered(model: Generator, pair: PosePair, scene: bool = False) -> Tensor:
+    """Render a pair; with its target image as scene, where the model takes scenes, if `scene`."""
+    return model(*model.inputs_of(pair)) if scene else model(pair.source, pair.source_pose, pair.target_pose)
 
 
 def loss_of(model: Generator, player: str, pair: PosePair, step: int = 0) -> Tensor:
@@ -226,6 +227,30 @@ class Plain(Generator):
         # Both weights are in both terms: whoever moves, the other must not. Slopes of 1 and 2 add up to 3.
         both = self.first.weight.sum() + self.second.weight.sum()
         return {"one": both, "two": 2 * both}
+
+
+class CopiesScene(Generator):
+    """Gives back the scene, or the source where there is none: what reached it can be read off the image."""
+
+    takes_scene, near_views = True, True
+
+    @keeps_options
+    def __init__(self, size: tuple[int, int] = (32, 16)) -> None:
+        super().__init__()
+        self.size, self.weight = (int(size[0]), int(size[1])), nn.Parameter(torch.ones(1))
+
+    def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> Tensor:
+        self.check(source, source_pose, target_pose, scene)
+        return self.weight * (source if scene is None else scene)
+
+    def players(self) -> dict[str, nn.Module]:
+        return {"generator": self}
+
+    def turn(self, step: int) -> tuple[str, ...]:
+        return ("generator",)
+
+    def losses(self, player: str, pair: PosePair, step: int) -> dict[str, Tensor]:
+        return {"l1": (self(*self.inputs_of(pair)) - pair.target).abs().mean()}
 
 
 # A generator as a user's file defines it, noisy all over.

@@ -11,6 +11,7 @@ from generator_helpers import (
     MakePair,
     MakePose,
     count_parameters,
+    recorded_inputs,
 )
 from torch.nn import functional as F
 
@@ -248,14 +249,25 @@ def test_baseline_skips_see_no_parts(a_pair: MakePair) -> None:
 # --- background ---
 
 
-def test_a_background_can_be_given(a_pair: MakePair) -> None:
+def test_the_background_is_the_scenes_without_its_person(a_pair: MakePair) -> None:
     model, pair = small(background=True).eval(), a_pair(size=(64, 32))
     given = (pair.source, pair.source_pose, pair.target_pose)
-    image = model(*given)
-    assert torch.equal(image, model(*given, without_person(pair.source, pair.source_pose)))
-    assert (model(*given, -pair.target) - image).abs().max() > 1e-4
-    plain = small().eval()
-    assert torch.equal(plain(*given), plain(*given, pair.target)), "who was not made for one does not look at it"
+    assert model.generator.target is not None
+    seen = recorded_inputs(model.generator.target)  # heatmaps, then the background
+    image, in_scene = model(*given), model(*given, pair.target)
+    assert torch.equal(seen[0][:, -3:], without_person(pair.source, pair.source_pose)), "no scene given: the source's own place"
+    assert torch.equal(seen[1][:, -3:], without_person(pair.target, pair.target_pose))
+    assert (in_scene - image).abs().max() > 1e-4
+    seen.clear()
+    model.losses("generator", pair, 0)
+    assert torch.equal(seen[0][:, -3:], without_person(pair.target, pair.target_pose)), "it learns with the target's place"
+
+
+def test_only_with_a_background_are_scenes_taken(a_pair: MakePair) -> None:
+    model, plain, pair = small(background=True), small(), a_pair(size=(64, 32))
+    assert model.takes_scene and not plain.takes_scene
+    with pytest.raises(ValueError, match="DeformableGAN takes no scene: it never sees the target's image"):
+        plain(pair.source, pair.source_pose, pair.target_pose, pair.target)
 
 
 # --- options ---

@@ -36,15 +36,23 @@ SMALL: dict[str, dict[str, Any]] = {
     "pg2": {"size": (32, 16), "width": 4, "bottleneck": 4, "stage1_steps": 2, "stage2_steps": 2},
 }
 FALLBACK: dict[str, Any] = {"size": (64, 32), "width": 8}
+# With which options a generator takes scenes that otherwise takes none.
+WITH_SCENES: dict[str, dict[str, Any]] = {"deformable": {"background": True}}
 
 every_generator = pytest.mark.parametrize("name", generators.names())
 
 
-def small(name: str) -> Generator:
+def small(name: str, **more: Any) -> Generator:
     torch.manual_seed(0)
     parameters = inspect.signature(generator_class(name).__init__).parameters
     options = SMALL.get(name) or {k: v for k, v in FALLBACK.items() if k in parameters}
-    return generators.create(name, **options)
+    return generators.create(name, **options | more)
+
+
+def ways_to_render(name: str) -> list[tuple[Generator, bool]]:
+    """The generator, and whether it is to be given scenes: without any, and with, where it takes them."""
+    taker = small(name, **WITH_SCENES.get(name, {}))
+    return [(small(name), False), *([(taker, True)] if taker.takes_scene else [])]
 
 
 def pair_for(model: Generator, a_pair: MakePair, **choices: Any) -> PosePair:
@@ -58,10 +66,11 @@ def pair_for(model: Generator, a_pair: MakePair, **choices: Any) -> PosePair:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_an_image_of_the_sources_shape_and_type(name: str, batch: int, dtype: torch.dtype, a_pair: MakePair) -> None:
-    model = small(name).to(dtype).eval()
-    image = rendered(model, pair_for(model, a_pair, batch=batch, dtype=dtype))
-    assert image.shape == (batch, 3, *model.size) and image.dtype == dtype
-    assert image.isfinite().all() and image.std() > 0
+    for model, scene in ways_to_render(name):
+        model.to(dtype).eval()
+        image = rendered(model, pair_for(model, a_pair, batch=batch, dtype=dtype), scene)
+        assert image.shape == (batch, 3, *model.size) and image.dtype == dtype
+        assert image.isfinite().all() and image.std() > 0
 
 
 @every_generator
@@ -77,19 +86,21 @@ def test_images_stay_in_range_however_large_the_weights(name: str, a_pair: MakeP
 
 @every_generator
 def test_a_row_alone_is_the_row_in_a_batch(name: str, a_pair: MakePair) -> None:
-    model = small(name).eval()
-    pair = pair_for(model, a_pair, batch=4, missing=0.3)
-    together = rendered(model, pair)
-    for row in range(4):
-        assert torch.allclose(rendered(model, pair[row : row + 1])[0], together[row], atol=1e-5)
-    assert torch.allclose(rendered(model, pair[torch.tensor([2, 0, 3, 1])]), together[[2, 0, 3, 1]], atol=1e-5)
+    for model, scene in ways_to_render(name):
+        model.eval()
+        pair = pair_for(model, a_pair, batch=4, missing=0.3)
+        together = rendered(model, pair, scene)
+        for row in range(4):
+            assert torch.allclose(rendered(model, pair[row : row + 1], scene)[0], together[row], atol=1e-5)
+        assert torch.allclose(rendered(model, pair[torch.tensor([2, 0, 3, 1])], scene), together[[2, 0, 3, 1]], atol=1e-5)
 
 
 @every_generator
 def test_drawing_the_same_twice_gives_the_same(name: str, a_pair: MakePair) -> None:
-    model = small(name).eval()
-    pair = pair_for(model, a_pair)
-    assert torch.equal(rendered(model, pair), rendered(model, pair))
+    for model, scene in ways_to_render(name):
+        model.eval()
+        pair = pair_for(model, a_pair)
+        assert torch.equal(rendered(model, pair, scene), rendered(model, pair, scene))
 
 
 @every_generator
@@ -116,6 +127,22 @@ def test_images_and_poses_that_do_not_fit_are_refused(name: str, a_pair: MakePai
         model(pair.source, pair.source_pose, other.target_pose)
     with pytest.raises(ValueError, match="poses of size"):
         model(pair.source, other.source_pose, pair.target_pose)
+
+
+@every_generator
+def test_a_scene_is_followed_by_who_takes_it(name: str, a_pair: MakePair) -> None:
+    for model, scene in ways_to_render(name):
+        pair = pair_for(model.double().eval(), a_pair, batch=3, missing=0.0, dtype=torch.float64)
+        inputs = (pair.source, pair.source_pose, pair.target_pose)
+        assert len(model.inputs_of(pair)) == 3 + model.takes_scene
+        if scene:
+            place, other_place = model(*inputs, pair.target), model(*inputs, -pair.target)
+            assert (place - other_place).abs().amax((1, 2, 3)).min() > 1e-6, "every row changes"
+            with pytest.raises(ValueError, match=f"{type(model).__name__} takes a scene for each source"):
+                model(*inputs, pair.target[:2])
+        elif not model.takes_scene:
+            with pytest.raises(ValueError, match=rf"{type(model).__name__} takes no scene: .*got one \(3, 3, "):
+                model(*inputs, pair.target)
 
 
 # --- players, turns, losses ---
@@ -272,15 +299,15 @@ def test_a_deep_copy_is_equal_and_its_own(name: str, a_pair: MakePair) -> None:
 def test_bf16_autocast_draws_and_trains(name: str, a_pair: MakePair) -> None:
     model = small(name)
     pair = pair_for(model, a_pair)
-    model.eval()  # where there is noise, training draws it anew each time
-    with torch.no_grad():
-        exact = rendered(model, pair)
-        with torch.autocast("cpu", torch.bfloat16):
-            image = rendered(model, pair)
-    model.train()
-    with torch.autocast("cpu", torch.bfloat16):
+    for either, scene in ways_to_render(name):
+        either.eval()  # where there is noise, training draws it anew each time
+        with torch.no_grad():
+            exact = rendered(either, pair, scene)
+            with torch.autocast("cpu", torch.bfloat16):
+                image = rendered(either, pair, scene)
         assert image.isfinite().all() and image.min() >= -1 and image.max() <= 1
         assert (image.float() - exact).abs().max() < 0.1
+    with torch.autocast("cpu", torch.bfloat16):
         terms = [model.losses(player, pair, first_and_last_move(model, player)[1]) for player in model.players()]
         losses = [torch.stack([value.float() for value in values.values()]).sum() for values in terms]
     for loss in losses:
@@ -290,16 +317,18 @@ def test_bf16_autocast_draws_and_trains(name: str, a_pair: MakePair) -> None:
 
 @every_generator
 def test_drawing_compiles_without_a_graph_break(name: str, a_pair: MakePair) -> None:
-    model = small(name).eval()
-    pair = pair_for(model, a_pair)
-    torch._dynamo.reset()
-    explained = torch._dynamo.explain(model)(pair.source, pair.source_pose, pair.target_pose)
-    assert explained.graph_break_count == 0, explained.break_reasons
-    assert explained.graph_count == 1
-    torch._dynamo.reset()
-    whole = torch.compile(model, backend="eager", fullgraph=True)
-    assert torch.allclose(whole(pair.source, pair.source_pose, pair.target_pose), rendered(model, pair), atol=1e-6)
-    torch._dynamo.reset()
+    for model, scene in ways_to_render(name):
+        model.eval()
+        pair = pair_for(model, a_pair)
+        inputs = model.inputs_of(pair) if scene else (pair.source, pair.source_pose, pair.target_pose)
+        torch._dynamo.reset()
+        explained = torch._dynamo.explain(model)(*inputs)
+        assert explained.graph_break_count == 0, explained.break_reasons
+        assert explained.graph_count == 1
+        torch._dynamo.reset()
+        whole = torch.compile(model, backend="eager", fullgraph=True)
+        assert torch.allclose(whole(*inputs), rendered(model, pair, scene), atol=1e-6)
+        torch._dynamo.reset()
 
 
 # --- one file, one YAML ---

@@ -157,14 +157,14 @@ def test_an_image_stands_for_the_pose_found_in_it(a_pair: MakePair) -> None:
     source_pose, target_pose = model.detect(pair.source), model.detect(pair.target)
     assert torch.equal(target_pose.xy, maxima(model.detector(pair.target), -100.0, coco_17).xy) and target_pose.visible.all()
     expected = model(pair.source, source_pose, target_pose)
-    assert torch.equal(model(pair.source, None, pair.target), expected)
-    assert torch.equal(model(pair.source, source_pose, pair.target), expected)
+    assert torch.equal(model(pair.source, None, None, pair.target), expected)
+    assert torch.equal(model(pair.source, source_pose, None, pair.target), expected)
     assert torch.equal(model(pair.source, None, target_pose), expected)
-    assert not torch.equal(model(pair.source, None, pair.target.flip(-1)), expected)
+    assert not torch.equal(model(pair.source, None, None, pair.target.flip(-1)), expected)
     assert not torch.equal(rendered(model, pair), expected)
     torch._dynamo.reset()
     whole = torch.compile(model, backend="eager", fullgraph=True)
-    assert torch.allclose(whole(pair.source, None, pair.target), expected)
+    assert torch.allclose(whole(pair.source, None, None, pair.target), expected)
     torch._dynamo.reset()
 
 
@@ -172,11 +172,15 @@ def test_images_and_poses_that_do_not_fit_are_refused(a_pair: MakePair) -> None:
     model, pair = model_of(), pair_of(a_pair)
     large, elsewhere = pair_of(a_pair, size=(64, 32)), a_pair(batch=3, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"MOMINet takes images \(B, 3, 32, 16\), got \(3, 3, 64, 32\)"):
-        model(large.source, None, pair.target)
+        model(large.source, None, None, pair.target)
     with pytest.raises(ValueError, match=r"MOMINet takes images \(B, 3, 32, 16\), got \(3, 3, 64, 32\)"):
-        model(pair.source, None, large.target)
+        model(pair.source, None, None, large.target)
     with pytest.raises(ValueError, match="takes coco_17 poses, the target pose is openpose_18"):
         model(pair.source, None, elsewhere.target_pose)
+    with pytest.raises(ValueError, match="takes a target pose, or a scene to detect it in; got neither"):
+        model(pair.source, pair.source_pose, None)
+    with pytest.raises(ValueError, match="MOMINet takes no scene"):  # as a pipeline would give it, beside the target's pose
+        model(pair.source, pair.source_pose, pair.target_pose, pair.target)
 
 
 # --- x⁻ ---
@@ -436,8 +440,8 @@ def test_ablations_leave_their_terms_out(a_pair: MakePair) -> None:
 
 def test_what_the_discriminator_is_shown(a_pair: MakePair) -> None:
     model, pair = model_of(), pair_of(a_pair)
-    same = model(pair.source, None, pair.source)
-    plus = model(pair.source, None, pair.target)
+    same = model(pair.source, None, None, pair.source)
+    plus = model(pair.source, None, None, pair.target)
     seen = recorded_inputs(model.discriminator)
     model.losses("discriminator", pair, 0)
     assert torch.equal(seen[0], torch.cat([pair.source, pair.target], 1))

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from generator_helpers import (
+    CopiesScene,
     MakePair,
     Plain,
     assert_equal_weights,
@@ -87,6 +89,14 @@ def test_sample_sheets_are_written_on_time_and_in_size(stream: Callable[..., Ite
         with Image.open(sheet) as image:
             assert image.size == (4 * (16 + 4) + 4, 3 * (32 + 4) + 4), "four columns, a row a pair"
     assert sheets[0].read_bytes() != sheets[2].read_bytes()
+
+
+def test_sample_sheets_show_the_targets_scene_to_who_takes_it(stream: Callable[..., Iterator[PosePair]], tmp_path: Path) -> None:
+    run(CopiesScene((8, 4)), stream(size=(8, 4)), tmp_path, 1, samples=next(stream(50, size=(8, 4))))
+    with Image.open(tmp_path / "samples" / "0000001.png") as sheet:
+        source, _, result, truth = (sheet.crop((left, 4, left + 4, 12)) for left in range(4, 36, 8))
+    # Its one weight has moved by a step of Adam.
+    assert np.allclose(result, truth, atol=1) and not np.allclose(result, source, atol=50)
 
 
 def test_no_samples_no_sheets(stream: Callable[..., Iterator[PosePair]], tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from generator_helpers import CopiesScene
 from PIL import Image
 from torch import nn
 from torchreid import data as torchreid_data
@@ -116,6 +118,29 @@ class TestRows:
             market(root), generator=generators.load(checkpoint), poses=read_keypoints(keypoints, size=SIZE), cache_dir=cache, verbose=False
         )
         assert other.train == posed.train
+
+
+class TestScenes:
+    def test_a_generator_that_takes_scenes_has_those_of_the_training_images(self, root: Path, keypoints: Path, tmp_path: Path) -> None:
+        base = market(root)
+        posed = PoseAugmentedDataset(base, generator=CopiesScene(SIZE), poses=keypoints, cache_dir=tmp_path, per_image=1, verbose=False)
+        assert posed.manifest is not None and posed.manifest.in_scenes and posed.manifest.made_by["draw"] == "compatible"
+        of = {Path(row[0]).name: row for row in base.train}
+        for row in posed.manifest.rows[::5]:
+            assert of[row.target][1] != row.pid, "somebody else's place and pose"
+            apart = np.asarray(Image.open(posed.folder / row.path)).astype(int) - np.asarray(Image.open(of[row.target][0]))
+            assert abs(apart).mean() < 8, "but for the JPEG"
+
+    def test_another_photograph_makes_another_cache(self, root: Path, tmp_path: Path) -> None:
+        shutil.copytree(root, tmp_path / "data")
+        home = tmp_path / "data" / "market1501" / "Market-1501-v15.09.15"
+        options = {"poses": home / "annotation-train.csv", "cache_dir": tmp_path / "cache", "per_image": 1, "verbose": False}
+        before = PoseAugmentedDataset(market(tmp_path / "data"), generator=CopiesScene(SIZE), **options)
+        path = next((home / "bounding_box_train").iterdir())
+        content = path.read_bytes()
+        path.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])  # as long as before
+        after = PoseAugmentedDataset(market(tmp_path / "data"), generator=CopiesScene(SIZE), **options)
+        assert after.folder != before.folder
 
 
 class TestCache:

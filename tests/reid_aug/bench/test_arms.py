@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
 
-from reid_aug.bench.arms import origin_and_variants, training_set
+from reid_aug import PoseBank
+from reid_aug.bench.arms import Oracle, origin_and_variants, render_arm, training_set
 from reid_aug.data.people import PersonImage
+from reid_aug.rendered import RenderedSet
+from reid_aug.synthesis.augmenter import plan
 from reid_aug.synthesis.manifest import SyntheticRow
 
 
@@ -32,3 +39,14 @@ def test_separate_classes() -> None:
     assert data.labels.tolist() == [0, 0, 1, 2, 4, 3] and data.classes == 5
     assert data.source is not None and data.source.tolist() == [-1, -1, -1, -1, 2, 0]
     assert not training_set("copies", people, real, rows, None).synthetic.any(), "a copy is a real image"
+
+
+@pytest.mark.parametrize("scene", [False, True])
+def test_the_oracle_in_either_place(rendered: RenderedSet, people: list[PersonImage], tmp_path: Path, scene: bool) -> None:
+    train = [p for p in people if p.split == "train"]
+    bank = PoseBank.collect(train, (32, 16))
+    manifest = render_arm("oracle", train, bank, tmp_path, per_image=1, seed=0, rendered=rendered, scene=scene)
+    assert [row.target for row in manifest.rows] == [row.target for row in plan(train, bank, 1, 0)]
+    assert manifest.made_by.get("scene", False) == manifest.in_scenes == scene and ("scene" in manifest.made_by) == scene
+    for row, image in Oracle(rendered, bank, 1, 0, scene=scene).render(manifest.rows[::7], people):
+        assert np.array_equal(image, rendered.true_image(row.source, row.target, scene=scene).image)

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators import Pose, Skeleton, coco_17, convert, mirror, mpii_14, openpose_18, upper_7
+from generators import Pose, Skeleton, coco_17, convert, mirror, mpii_14, openpose_18, rescale, upper_7
+from generators.parts import torso_length
 from reid_aug.data import body
-from reid_aug.data.body import TORSO, UNKNOWN, VIEWS, valid_for_pairs, view
+from reid_aug.data.body import TORSO, UNKNOWN, VIEWS, valid_for_pairs, view, view_descriptor
 from reid_aug.data.loading import with_keypoints
 from reid_aug.data.market import read_market_folder
 from reid_aug.rendered import RenderedConfig, write_rendered
@@ -52,6 +53,41 @@ def test_valid_needs_both_shoulders_and_hips() -> None:
     batch = Pose(torch.ones(len(rows), 18, 2), visible, openpose_18, (16, 8))
     assert valid_for_pairs(batch).tolist() == [True, True, False, False, False, False]
     assert valid_for_pairs(batch[0]).shape == () and bool(valid_for_pairs(convert(batch[0], coco_17)))
+
+
+class TestDescriptor:
+    def test_by_hand(self) -> None:
+        """FRONT's sides are √(4² + 40²) px long; shoulders 24 px, hips 16 px across, the nose 3 px right of the middle."""
+        length = (4**2 + 40**2) ** 0.5
+        expected = [2 * 24 / length, 16 / length, 1.5 * 3 / length, np.log(length)]
+        assert view_descriptor(posed({**FRONT, "nose": (35, 8)})).tolist() == pytest.approx(expected)
+        assert view_descriptor(posed(FRONT)).tolist() == pytest.approx([*expected[:2], 0, expected[3]]), "no nose is seen"
+        assert view_descriptor(posed(turned(FRONT))).tolist() == pytest.approx([-expected[0], -expected[1], 0, expected[3]])
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_the_length_is_the_generators_and_batches_of_any_shape_go(self, dtype: torch.dtype) -> None:
+        xy = torch.rand(3, 2, 18, 2, generator=torch.Generator().manual_seed(0)).to(dtype) * 60
+        pose = Pose(xy, torch.ones(3, 2, 18, dtype=torch.bool), openpose_18, (128, 64))
+        views = view_descriptor(pose)
+        assert views.shape == (3, 2, 4) and views.dtype == torch.float64
+        torch.testing.assert_close(views[..., 3].exp(), torso_length(pose).double(), rtol=1e-6, atol=0)
+        assert torch.equal(view_descriptor(pose[1]), views[1])
+
+    def test_mirrored_and_enlarged(self) -> None:
+        """The other side's view is mirrored; twice as large is log 2 away."""
+        pose = posed({**FRONT, "nose": (35, 8)})
+        views, other, large = (view_descriptor(p) for p in (pose, mirror(pose), rescale(pose, (256, 128))))
+        torch.testing.assert_close(other, views * torch.tensor([1.0, 1.0, -1.0, 1.0]))
+        torch.testing.assert_close(large - views, torch.tensor([0.0, 0.0, 0.0, np.log(2)], dtype=torch.float64), rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize("joint", TORSO)
+    def test_without_a_torso_there_is_none(self, joint: str) -> None:
+        assert view_descriptor(posed({name: at for name, at in FRONT.items() if name != joint})).isnan().all()
+        upper = {name: at for name, at in FRONT.items() if name in upper_7.joints}
+        assert view_descriptor(posed(upper, upper_7)).isnan().all(), "no hips in the skeleton"
+
+    def test_a_torso_on_one_point_is_finite(self) -> None:
+        assert view_descriptor(posed(dict.fromkeys(TORSO, (5, 5)))).tolist() == [0, 0, 0, 0]
 
 
 class TestByHand:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from generator_helpers import CopiesScene
 
 import generators
 from generators import Pose, body_mask, openpose_18
@@ -79,6 +80,23 @@ class TestListedPairs:
         unseen = replace(source, pose=replace(source.pose, visible=~source.pose.visible))
         others = [[(replace(source, path=str(same)), target)], [(source, moved)], [(unseen, target)], [(target, source)]]
         assert len({first, *map(content_digest, others)}) == 5
+
+
+    def test_with_scenes_the_targets_images_count_too(self, people: list[PersonImage], tmp_path: Path) -> None:
+        ((source, target),) = pairs_to_measure(people, PairsConfig(count=1))
+        (tmp_path / target.name).write_bytes(Path(target.path).read_bytes() + b" ")
+        changed = replace(target, path=str(tmp_path / target.name))
+        assert content_digest([(source, changed)]) == content_digest([(source, target)])
+        assert len({content_digest([(source, t)], scenes) for t in (target, changed) for scenes in (False, True)}) == 3
+
+
+class TestScenes:
+    def test_who_takes_scenes_gets_the_targets(self, checkpoint: Path, people: list[PersonImage]) -> None:
+        pairs, cpu = pairs_to_measure(people, PairsConfig(count=5)), torch.device("cpu")
+        for batch in rendered_pairs(CopiesScene(SIZE), pairs, MaskConfig(), device=cpu, batch_size=3):
+            assert batch.in_scene and batch.target is not None and torch.equal(batch.generated, batch.target)
+        plain = next(iter(rendered_pairs(generators.load(checkpoint), pairs, MaskConfig(), device=cpu)))
+        assert not plain.in_scene
 
 
 class TestKeptImages:

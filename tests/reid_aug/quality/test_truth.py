@@ -10,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from generators import openpose_18
 from reid_aug.quality.ssim import regional_ssim
+from reid_aug.quality.surroundings import Surroundings
 from reid_aug.quality.truth import LIMBS, clothes, colour_error, regional_psnr
 from reid_aug.rendered import RenderedSet
 
@@ -62,3 +63,14 @@ class TestRegions:
             others = [np.nonzero(truth.limb_masks[i]) for i, n in enumerate(LIMBS) if n in ("torso",)]
             nearest = np.hypot(rows - y, columns - x).min()
             assert nearest <= min(np.hypot(r - y, c - x).min() for r, c in others)
+
+
+@pytest.mark.parametrize("in_scene", [False, True])
+def test_the_truth_is_in_the_place_it_is_asked_in(surroundings: Surroundings, rendered: RenderedSet, in_scene: bool) -> None:
+    names = list(rendered.rows)
+    pairs = list(zip(names[:3], names[9:12], strict=True))
+    for _ in range(2):  # rendered, then kept: neither place is taken for the other
+        true = {place: surroundings.truth(pairs, place).images for place in (in_scene, not in_scene)}
+    for image, other, pair in zip(true[in_scene], true[not in_scene], pairs, strict=True):
+        assert np.array_equal(image.permute(1, 2, 0), rendered.true_image(*pair, scene=in_scene).image)
+        assert not torch.equal(image, other)

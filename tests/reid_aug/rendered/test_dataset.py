@@ -147,6 +147,27 @@ def test_true_image_of_an_image_to_itself_is_that_image(small):
     assert np.allclose(itself.pose.xy, truth.pose.xy, atol=1e-3) and abs(itself.image.astype(int) - truth.image).mean() < 1
 
 
+def test_in_its_own_scene_too_an_image_is_itself(small):
+    for name in list(small.rows)[::9]:
+        itself, truth = small.true_image(name, name, scene=True), small.truth(name)
+        assert (itself.image == small.true_image(name, name).image).all() and abs(itself.image.astype(int) - truth.image).mean() < 1
+
+
+def test_in_the_targets_scene_everything_but_the_person_is_the_targets(small):
+    """Far from both bodies, and from the shadow at their feet, the target image's pixels: place, exposure, noise, JPEG and all."""
+    names, changed = list(small.rows), []
+    for source, target in zip(names[:20:3], names[7:27:3], strict=True):
+        here, there, goal = small.true_image(source, target), small.true_image(source, target, scene=True), small.truth(target)
+        assert (here.body_mask == there.body_mask).mean() > 0.99 and np.allclose(here.pose.xy, there.pose.xy), "the same body, as it stands"
+        near = cv2.dilate((there.body_mask | goal.body_mask).astype(np.uint8), np.ones((17, 17), np.uint8)).astype(bool)
+        far = ~near & (np.arange(near.shape[0]) < np.nonzero(near)[0].max() - 20)[:, None]
+        apart = abs(there.image.astype(int) - goal.image)[far]
+        # Blocks of a JPEG that the person reaches into differ a little.
+        assert far.sum() > 50 and apart.mean() < 1 and (apart == 0).mean() > 0.5, (source, target)
+        changed.append(abs(here.image.astype(int) - goal.image)[far].mean())
+    assert np.median(changed) > 10, "in the source's place they are others"
+
+
 def test_an_unknown_name_is_told_with_an_example(small):
     with pytest.raises(KeyError, match="0001_c"):
         small.truth("nobody.jpg")

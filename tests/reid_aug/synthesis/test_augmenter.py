@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from generator_helpers import CopiesScene
 
 import generators
 from reid_aug import Augmenter, PoseBank, images
 from reid_aug.data.people import PersonImage
-from reid_aug.synthesis.augmenter import plan
+from reid_aug.synthesis.augmenter import plan, render
 
 SIZE = (32, 16)
 
@@ -79,3 +80,32 @@ def test_options_that_are_no_weights_make_another_plan(people: list[PersonImage]
     one, other = (generators.create("pg2", size=SIZE, width=4, radius_px=radius) for radius in (4.0, 1.0))
     other.load_state_dict(one.state_dict())
     assert Augmenter(one, bank).made_by != Augmenter(other, bank).made_by
+
+
+class TestScenes:
+    def test_each_is_rendered_in_its_targets_scene(self, people: list[PersonImage]) -> None:
+        bank, of = PoseBank.collect(train(people), SIZE), {p.name: p.path for p in people}
+        augmenter = Augmenter(CopiesScene(SIZE), bank, 2, batch_size=5, device="cpu")
+        rows = augmenter.plan(train(people))
+        for row, image in augmenter.render(rows, people):
+            assert np.array_equal(image, images.read(of[row.target])), "to the last bit, through [−1, 1]"
+        plain = Augmenter(CopiesScene(SIZE), replace(bank, paths=None), 2, device="cpu")
+        assert plain.plan(train(people)) == rows
+        for row, image in plain.render(rows, people):
+            assert np.array_equal(image, images.read(of[row.source])), "the bank knows none"
+
+    def test_what_made_them_says_which_scenes(self, people: list[PersonImage], augmenter: Augmenter, tmp_path: Path) -> None:
+        bank = augmenter.bank
+        assert bank.paths is not None and not {"scenes", "scenes_digest"} & augmenter.made_by.keys(), "PG2 takes none"
+        made_by = Augmenter(CopiesScene(SIZE), bank).made_by
+        assert made_by["scenes_digest"] == bank.scenes_digest and "scenes" not in made_by
+        none = Augmenter(CopiesScene(SIZE), replace(bank, paths=None)).made_by
+        assert none["scenes"] == "none" and "scenes_digest" not in none
+        (tmp_path / "other.jpg").write_bytes(Path(bank.paths[0]).read_bytes() + b" ")
+        other = replace(bank, paths=(str(tmp_path / "other.jpg"), *bank.paths[1:]))
+        assert Augmenter(CopiesScene(SIZE), other).made_by != made_by and other.digest == bank.digest
+
+    def test_a_scene_for_who_takes_none_is_refused(self, people: list[PersonImage], augmenter: Augmenter) -> None:
+        source = torch.zeros(1, 3, *SIZE)
+        with pytest.raises(ValueError, match="PG2 takes no scene"):
+            render(augmenter.generator, source, augmenter.bank.pose[[0]], augmenter.bank.pose[[1]], source)

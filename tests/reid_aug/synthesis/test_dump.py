@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from generator_helpers import CopiesScene
 
 import generators
-from reid_aug import Augmenter, PoseBank, images
+from reid_aug import Augmenter, Manifest, PoseBank, images
 from reid_aug.data.keypoints import read_columns
 from reid_aug.data.loading import with_keypoints
 from reid_aug.data.market import read_market_folder
 from reid_aug.data.people import PersonImage, tell_apart
 from reid_aug.synthesis.dump import dump
+from reid_aug.synthesis.manifest import NAME
 
 SIZE = (32, 16)
 
@@ -100,3 +102,16 @@ def test_a_bad_image_stops_a_dump_before_it_begins(people: list[PersonImage], au
     with pytest.raises(images.ImageError, match="cut.jpg"):
         dump(spoilt, augmenter, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dump_in_scenes_says_so_and_has_them_by_default(people: list[PersonImage], tmp_path: Path) -> None:
+    bank, of = PoseBank.collect(train(people), SIZE), {p.name: p.path for p in people}
+    written = dump(people, Augmenter(CopiesScene(SIZE), bank, 1), tmp_path / "out")
+    assert written.in_scenes and written.made_by["scenes_digest"] == bank.scenes_digest and written.made_by["draw"] == "compatible"
+    for row in written.rows[::5]:
+        apart = images.read(tmp_path / "out" / row.path).astype(int) - images.read(of[row.target])
+        assert abs(apart).mean() < 8, "but for the JPEG"
+    again = Manifest.load(tmp_path / "out" / NAME)
+    assert again == written and all((row.pose_novelty or 0) > 0 for row in again.rows)
+    with pytest.raises(ValueError, match="another plan"):
+        dump(people, Augmenter(CopiesScene(SIZE), replace(bank, paths=None), 1), tmp_path / "out")

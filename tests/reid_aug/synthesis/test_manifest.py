@@ -20,6 +20,10 @@ class TestManifest:
         one.save(tmp_path / NAME)
         assert Manifest.load(tmp_path / NAME) == one
 
+    def test_whether_in_the_targets_scenes(self) -> None:
+        assert all(Manifest(self.ROWS, made_by).in_scenes for made_by in ({"scenes_digest": "ab"}, {"scene": True}))
+        assert not any(Manifest(self.ROWS, made_by).in_scenes for made_by in ({"scenes": "none"}, {"seed": 3}))
+
     def test_merge(self) -> None:
         first, second = Manifest(self.ROWS[:1], {"seed": 3}), Manifest(self.ROWS[1:], {"seed": 3})
         assert Manifest.merge([first, second]).rows == self.ROWS

@@ -1,0 +1,60 @@
+"""Which poses of a bank are near in view to a source's, with how near as a number: what drawing by "compatible" goes by."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from reid_aug.data.body import view_descriptor
+from reid_aug.synthesis.bank import PoseBank
+
+VIEW_TOLERANCE = 0.5  # Distance of two `view_descriptor`s up to which poses are near in view.
+FEWEST = 8  # Number of nearest poses that are drawn from where fewer lie within the tolerance.
+_COMPATIBLE = re.compile(r"compatible(?:-([0-9]{1,3}(?:\.[0-9]{1,6})?))?")
+
+
+def tolerance_of(draw: str) -> float | None:
+    """Return the tolerance that the name of a strategy sets, "compatible" or "compatible-0.3"; None where it is another one's.
+
+    >>> tolerance_of("compatible"), tolerance_of("compatible-0.3"), tolerance_of("whole")
+    (0.5, 0.3, None)
+    """
+    name = _COMPATIBLE.fullmatch(draw)
+    return None if name is None else float(name[1] or VIEW_TOLERANCE)
+
+
+def views_of(bank: PoseBank) -> np.ndarray:
+    """Describe a bank's poses, float64 (N, 4), NaN for one without shoulders and hips; ValueError when none shows them."""
+    views = view_descriptor(bank.pose).numpy()
+    if np.isnan(views).all():
+        raise ValueError(f"compatible goes by shoulders and hips, which no pose of the bank ({bank.pose.skeleton.name}) shows")
+    return np.asfortranarray(views)  # `distances` goes column by column
+
+
+def distances(view: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Measure the Euclidean distances (N,) of a descriptor (D,) to others (N, D).
+
+    >>> distances(np.zeros(2), np.array([[3.0, 4.0], [0.0, np.nan]]))
+    array([ 5., nan])
+    """
+    squares = np.zeros(len(others))
+    for value, column in zip(view, others.T, strict=True):
+        difference = column - value
+        squares += np.square(difference, out=difference)
+    return np.sqrt(squares, out=squares)
+
+
+def near(distance: np.ndarray, tolerance: float, fewest: int = FEWEST) -> np.ndarray:
+    """Return the rows whose `distance` (N,) is within the tolerance, ascending; where they are too few, the `fewest` nearest.
+
+    One that is infinite or NaN is never among them.
+
+    >>> near(np.array([0.7, 0.1, np.inf, 0.3, 0.9]), 0.5, fewest=2), near(np.array([0.7, 0.1, np.inf, 0.3, 0.9]), 0.5, fewest=3)
+    (array([1, 3]), array([0, 1, 3]))
+    """
+    rows = np.flatnonzero(distance <= tolerance)
+    if len(rows) >= fewest:
+        return rows
+    nearest = np.argsort(distance, kind="stable")[:fewest]
+    return np.sort(nearest[np.isfinite(distance[nearest])])
