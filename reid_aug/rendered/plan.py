@@ -22,7 +22,8 @@ class RenderedConfig:
     """How many people and images, and from where they are seen.
 
     Training and gallery images see a person within `sector_deg` of a home direction that differs from person to person.
-    Queries see it `query_offset_deg` (from, to) further round, so that from one side the other must be recognised.
+    Queries see it `query_offset_deg` (from, to) further round, so that from one side the other must be recognised. With `roads`
+    it is as where cameras hang: each sees people along its own road, who walk there one way or the other.
     """
 
     train_identities: int = 100  # Number of people in the training split.
@@ -35,6 +36,9 @@ class RenderedConfig:
     sector_deg: float = 25.0  # Largest angle from the home direction, to either side.
     query_offset_deg: tuple[float, float] = (90.0, 270.0)  # Angles from the home direction between which queries lie.
     gallery_any_view: float = 0.0  # Share of the gallery that is seen from anywhere.
+    # Whether each camera looks along a road of its own: views are within `sector_deg` of the road's two headings, whoever walks there.
+    roads: bool = False
+    train_cameras: int = 0  # Number of cameras that see a person of the training split; 0 is as many as there are images and cameras.
     seed: int = 0  # Seed of all that is picked at random, the people included.
 
     def __post_init__(self) -> None:
@@ -51,6 +55,8 @@ class RenderedConfig:
         outside = self.sector_deg < low <= high < 360 - self.sector_deg
         _require("query_offset_deg", outside, "is (from, to), both outside of ±sector_deg", self.query_offset_deg)
         _require("gallery_any_view", 0 <= self.gallery_any_view <= 1, "lies in [0, 1]", self.gallery_any_view)
+        _require("roads", not (self.roads and self.gallery_any_view), "leaves no gallery_any_view", self.gallery_any_view)
+        _require("train_cameras", 0 <= self.train_cameras <= self.cameras, f"lies in 0..{self.cameras}", self.train_cameras)
         _require("seed", self.seed >= 0, "is not negative", self.seed)
 
 
@@ -87,16 +93,20 @@ def plan(config: RenderedConfig) -> Iterator[RenderedRow]:
         cameras = rng.permutation(config.cameras)
         query_cameras = cameras[: max(1, config.cameras // 3)]  # they have none of the person's gallery images
         gallery_cameras = cameras[len(query_cameras) :]
-        folders = {TRAIN: (config.train_images, cameras)}
+        folders = {TRAIN: (config.train_images, cameras[: config.train_cameras or None])}
         if pid > config.train_identities:
             folders = {QUERY: (config.query_images, query_cameras), GALLERY: (config.gallery_images, gallery_cameras)}
+        ways = rng.integers(2, size=config.cameras) * 180.0 if config.roads else None
         serial = 0
         for folder, (count, choice) in folders.items():
             for i in range(count):
                 serial += 1
                 camera = int(choice[i % len(choice)])
-                yaw = home + rng.uniform(-config.sector_deg, config.sector_deg)
-                if folder == QUERY:
+                heading = home if ways is None else CAMERAS[camera].road_deg + ways[camera]
+                yaw = heading + rng.uniform(-config.sector_deg, config.sector_deg)
+                if ways is not None:
+                    yaw %= 360
+                elif folder == QUERY:
                     yaw = home + rng.uniform(*config.query_offset_deg)
                 elif folder == GALLERY and rng.random() < config.gallery_any_view:
                     yaw = rng.uniform(0, 360)
