@@ -146,6 +146,25 @@ def close(mask: Tensor, side_px: int) -> Tensor:
     return (-F.max_pool2d(-grown, side_px, stride=1, padding=pad)).reshape(mask.shape)
 
 
+def fill_holes(image: Tensor, keep: Tensor) -> Tensor:
+    """Fill what is not to `keep (B, 1, H, W)`, of 0 to 1, of images (B, C, H, W) from around it: push and pull (Gortler et al. 1996).
+
+    Means are pushed to coarser and coarser grids, each weighted by what is known, and pulled back where nothing is.
+
+    >>> fill_holes(torch.tensor([[[[1.0, 9.0, 5.0, 5.0]]]]), keep=torch.tensor([[[[1.0, 0.0, 1.0, 1.0]]]]))[0, 0, 0, [0, 2, 3]]
+    tensor([1., 5., 5.])
+    """
+    levels = [(image * keep, keep)]
+    while max(levels[-1][0].shape[-2:]) > 1:
+        levels.append(tuple(F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False) for x in levels[-1]))  # type: ignore[arg-type]
+    known, weight = levels.pop()
+    filled = known / weight.clamp(min=1e-6)
+    for known, weight in reversed(levels):
+        coarse = F.interpolate(filled, size=known.shape[-2:], mode="bilinear", align_corners=False)
+        filled = known + coarse * (1 - weight)
+    return filled
+
+
 def limb_masks(pose: Pose, radius_px: float = 4.0) -> Tensor:
     """Rasterise every limb of the skeleton, (*B, L, H, W) of 0 and 1: the convex hull of its joints grown by `radius_px`.
 

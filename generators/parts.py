@@ -37,7 +37,7 @@ _OTHER_START, _OTHER_END = (tuple(openpose_18.mirror[j] for j in side) for side 
 _KEPT: dict[tuple[tuple[float, ...], torch.device, torch.dtype], Tensor] = {}
 
 
-def _on(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+def on_device(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
     """Return numbers as a tensor on a device, made once: copied each time they would make a GPU wait."""
     if torch.compiler.is_compiling():  # a constant of what is compiled
         return torch.tensor(numbers, dtype=dtype, device=device)
@@ -48,9 +48,9 @@ def _on(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = t
     return _KEPT[key]
 
 
-def _joints(values: Tensor, which: tuple[int, ...]) -> Tensor:
+def joints(values: Tensor, which: tuple[int, ...]) -> Tensor:
     """Pick joints of xy (B, K, 2) or visible (B, K)."""
-    return values.index_select(1, _on(which, values.device))
+    return values.index_select(1, on_device(which, values.device))
 
 
 def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor, Tensor]:
@@ -69,18 +69,18 @@ def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor,
     scale, target_scale = (
         torch.where(a > 0, a, torch.where(b > 0, b, unknown)) for a, b in ((scale, target_scale), (target_scale, scale))
     )
-    in_target = _joints(target.visible, _START) & _joints(target.visible, _END)  # (B, 8)
-    in_source = _joints(source.visible, _START) & _joints(source.visible, _END)
-    mirrored = _joints(source.visible, _OTHER_START) & _joints(source.visible, _OTHER_END)
-    start = torch.where(in_source[..., None], _joints(source.xy, _START), _joints(source.xy, _OTHER_START))
-    end = torch.where(in_source[..., None], _joints(source.xy, _END), _joints(source.xy, _OTHER_END))
+    in_target = joints(target.visible, _START) & joints(target.visible, _END)  # (B, 8)
+    in_source = joints(source.visible, _START) & joints(source.visible, _END)
+    mirrored = joints(source.visible, _OTHER_START) & joints(source.visible, _OTHER_END)
+    start = torch.where(in_source[..., None], joints(source.xy, _START), joints(source.xy, _OTHER_START))
+    end = torch.where(in_source[..., None], joints(source.xy, _END), joints(source.xy, _OTHER_END))
     both = source.visible & target.visible
     # One fit for all: torso and limbs have four points, the head seven; those that a part lacks weigh nothing.
-    points = _points(target.xy, _corners(_joints(target.xy, _START), _joints(target.xy, _END), HALF_WIDTH * target_scale))
+    points = _points(target.xy, _corners(joints(target.xy, _START), joints(target.xy, _END), HALF_WIDTH * target_scale))
     source_points = _points(source.xy, _corners(start, end, HALF_WIDTH * scale))
-    torso, head = F.pad(_joints(both, _TORSO).to(scale.dtype), (0, 3)), _joints(both, _HEAD).to(scale.dtype)
+    torso, head = F.pad(joints(both, _TORSO).to(scale.dtype), (0, 3)), joints(both, _HEAD).to(scale.dtype)
     fitted, ok = fit_affine(points, source_points, torch.cat((torso[:, None], head[:, None], _four(scale)), dim=1), total)
-    face = _joints(both, _FACE).any(-1, keepdim=True)
+    face = joints(both, _FACE).any(-1, keepdim=True)
     moves = torch.cat((ok[:, :1], ok[:, 1:2] & face, ok[:, 2:] & in_target & (in_source | mirrored)), dim=1)
     # The torso stays where it can't be fitted, everything else is nowhere.
     otherwise = no_point(fitted).repeat(10, 1, 1)
@@ -90,7 +90,7 @@ def body_parts(source: Pose, target: Pose, total: bool = False) -> tuple[Tensor,
 
 def _points(xy: Tensor, corners: Tensor) -> Tensor:
     """Return the points that each part is fitted on, (B, 10, 7, 2)."""
-    return torch.cat((F.pad(_joints(xy, _TORSO), (0, 0, 0, 3))[:, None], _joints(xy, _HEAD)[:, None], F.pad(corners, (0, 0, 0, 3))), dim=1)
+    return torch.cat((F.pad(joints(xy, _TORSO), (0, 0, 0, 3))[:, None], joints(xy, _HEAD)[:, None], F.pad(corners, (0, 0, 0, 3))), dim=1)
 
 
 def _four(like: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def _corners(start: Tensor, end: Tensor, half_width: Tensor) -> Tensor:
     along = end - start
     length = along.square().sum(-1, keepdim=True).clamp(min=1e-12).sqrt()
     across = torch.stack((-along[..., 1], along[..., 0]), dim=-1) / length * half_width[:, None, None]
-    after = _on(_AFTER, along.device, along.dtype)[:, None]
+    after = on_device(_AFTER, along.device, along.dtype)[:, None]
     first, last = start - BEFORE * along, end + after * along
     return torch.stack((first - across, first + across, last + across, last - across), dim=-2)
 
@@ -141,8 +141,8 @@ def _masks(pose: Pose, seen: Tensor, torso: Tensor) -> Tensor:
 
 def _head(pose: Pose, rows: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     """Return the ends (B, 1, H) of the square around the middle of what is seen of the face; it has none when nothing is."""
-    seen = _joints(pose.visible, _FACE)
-    middle = _joints(pose.xy, _FACE).sum(-2) / seen.sum(-1, keepdim=True).clamp(min=1)  # invisible joints are 0
+    seen = joints(pose.visible, _FACE)
+    middle = joints(pose.xy, _FACE).sum(-2) / seen.sum(-1, keepdim=True).clamp(min=1)  # invisible joints are 0
     inside = ((rows - middle[:, 1:]).abs() <= half[:, None]) & seen.any(-1, keepdim=True)
     x = middle[:, :1]
     return (x - half[:, None]).expand_as(inside)[:, None], torch.where(inside, x + half[:, None], -torch.inf)[:, None]
@@ -150,10 +150,10 @@ def _head(pose: Pose, rows: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rectangles(pose: Pose, rows: Tensor, seen: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     """Return the ends (B, 8, H) of the limbs' rectangles; none where a limb is not `seen (B, 8)` or has no length."""
-    start, along = _joints(pose.xy, _START), _joints(pose.xy, _END) - _joints(pose.xy, _START)
+    start, along = joints(pose.xy, _START), joints(pose.xy, _END) - joints(pose.xy, _START)
     length = along.square().sum(-1, keepdim=True).sqrt()
     ux, uy = (along / length.clamp(min=1e-6)).split(1, dim=-1)  # (B, 8, 1)
-    y, after = rows - start[..., 1:], _on(_AFTER, rows.device, rows.dtype)[:, None]
+    y, after = rows - start[..., 1:], on_device(_AFTER, rows.device, rows.dtype)[:, None]
     side = half[:, None, None].expand_as(length)
     # Along the limb ux·x + uy·y, across it −uy·x + ux·y, both within bounds.
     least, most = torch.stack((-BEFORE * length, -side)), torch.stack(((1 + after) * length, side))

@@ -148,7 +148,15 @@ def warp_images(
     if padding not in ("zeros", "border"):
         raise ValueError(f"warp_images pads with zeros or border, got {padding!r}")
     size = size or (image.shape[-2], image.shape[-1])
-    x, y = _places(transform, size)
+    return look_up(image, *_places(transform, size), padding, mask)
+
+
+def look_up(image: Tensor, x: Tensor, y: Tensor, padding: str = "zeros", mask: Tensor | None = None) -> Tensor:
+    """Look pixels of `image (B, C, H, W)` up at places x and y (B, H', W'), bilinearly: (B, C, H', W'), as `warp_images` does.
+
+    >>> look_up(torch.tensor([[[[1.0, 2.0, 3.0]]]]), torch.tensor([[[0.5, 2.0]]]), torch.tensor([[[0.0, 0.0]]]))
+    tensor([[[[1.5000, 3.0000]]]])
+    """
     return (_gather if image.device.type == "cpu" else _sample)(image, x, y, padding, mask)
 
 
