@@ -43,13 +43,14 @@ class Ranking:
 def rank_gallery(
     query_features: Array, gallery_features: Array,
     query_pids: Labels, gallery_pids: Labels, query_camids: Labels, gallery_camids: Labels,
-    metric: str = "euclidean", max_rank: int = 50,
+    metric: str = "euclidean", max_rank: int = 50, *, scene_camids: Labels | None = None,
 ) -> Ranking:  # fmt: skip
     """Rank (G, D) gallery features for (Q, D) query features by "euclidean" or "cosine" distance, in float32.
 
     Equal distances keep the gallery's order, and gallery rows that are equal bit for bit are always at equal
-    distance. Junk (the query's pid and camid) is left out. ValueError: shapes or lengths that do not fit, features
-    that are not finite, an unknown metric, no valid query. Definitions: torchreid (CMC, mAP), fast-reid (mINP).
+    distance. Junk (the query's pid and camid) is left out, and so is, of queries rendered in the place that another
+    camera sees (`scene_camids`, one each), what that one has of the person. ValueError: shapes or lengths that do not
+    fit, features that are not finite, an unknown metric, no valid query. Definitions: torchreid (CMC, mAP), fast-reid (mINP).
 
     >>> query, gallery = torch.tensor([[0.0]]), torch.tensor([[1.0], [2.0], [3.0]])
     >>> rank_gallery(query, gallery, [7], [8, 7, 7], [0], [1, 0, 1]).cmc.tolist()  # a stranger, junk, the match
@@ -58,7 +59,7 @@ def rank_gallery(
     with torch.inference_mode():
         blocks = distance_blocks(query_features, gallery_features, metric)
         shape = len(query_features), len(gallery_features)
-        matches = _Matches.between(query_pids, gallery_pids, query_camids, gallery_camids, shape)
+        matches = _Matches.between(query_pids, gallery_pids, query_camids, gallery_camids, shape, scene_camids)
         return _rank((block.cpu().numpy().T for block in blocks), matches, max_rank)
 
 
@@ -149,15 +150,18 @@ class _Matches:
     end: np.ndarray  # (Q,)
     query_camids: np.ndarray  # (Q,)
     gallery_camids: np.ndarray  # (G,)
+    scene_camids: np.ndarray  # (Q,) the query's own where it has no scene
 
     @classmethod
-    def between(cls, q_pids: Labels, g_pids: Labels, q_camids: Labels, g_camids: Labels, shape: tuple[int, ...]) -> _Matches:
+    def between(
+        cls, q_pids: Labels, g_pids: Labels, q_camids: Labels, g_camids: Labels, shape: tuple[int, ...], scenes: Labels | None = None
+    ) -> _Matches:
         """Match queries with a gallery by their labels; `shape` is (Q, G)."""
         queries, gallery = _labels(q_pids, "query_pids", shape[0]), _labels(g_pids, "gallery_pids", shape[1])
         members = np.argsort(gallery, kind="stable")
         start, end = (np.searchsorted(gallery[members], queries, side) for side in ("left", "right"))
         cameras = _labels(q_camids, "query_camids", shape[0]), _labels(g_camids, "gallery_camids", shape[1])
-        return cls(members, start, end, *cameras)
+        return cls(members, start, end, *cameras, cameras[0] if scenes is None else _labels(scenes, "scene_camids", shape[0]))
 
     def rows(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Find gallery indices (B, P) with the query's pid for queries first..stop, which are positives, which are junk.
@@ -168,7 +172,8 @@ class _Matches:
         place = start + np.arange(max(1, int((end - start).max())))
         same_pid = place < end
         index = self.members[np.minimum(place, len(self.members) - 1)]
-        same_camera = self.gallery_camids[index] == self.query_camids[first:stop, None]
+        cameras = self.gallery_camids[index]
+        same_camera = (cameras == self.query_camids[first:stop, None]) | (cameras == self.scene_camids[first:stop, None])
         return index, same_pid & ~same_camera, same_pid & same_camera
 
 

@@ -22,17 +22,18 @@ from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.manifest import Manifest, SyntheticRow, package_version
 from reid_aug.synthesis.store import Renderer, fill
 
-NONE, COPIES, ORACLE, ERASING = "none", "copies", "oracle", "erasing"
+NONE, COPIES, ORACLE, ERASING, GREY_PATCH = "none", "copies", "oracle", "erasing", "grey-patch"
+OF_REAL_IMAGES = (ERASING, GREY_PATCH)  # variants that are arms, too: of real images alone
 
 
 def origin_and_variants(arm: str) -> tuple[str, list[str]]:
     """Split an arm's name into where its added images come from (`none`, `copies`, `oracle`, a generator) and its variants' names.
 
-    >>> origin_and_variants("pg2+lsro"), origin_and_variants("erasing")
-    (('pg2', ['lsro']), ('none', ['erasing']))
+    >>> origin_and_variants("pg2+lsro"), origin_and_variants("grey-patch")
+    (('pg2', ['lsro']), ('none', ['grey-patch']))
     """
     origin, *variants = arm.split("+")
-    return (NONE, [ERASING, *variants]) if origin == ERASING else (origin, variants)
+    return (NONE, [origin, *variants]) if origin in OF_REAL_IMAGES else (origin, variants)
 
 
 @dataclass(frozen=True)

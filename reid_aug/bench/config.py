@@ -9,15 +9,16 @@ from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_serializer, model_validator
 
 from generators import create, folders, nearest, no_such, read_header
 from generators import names as generator_names
 from reid_aug import config as configuration
 from reid_aug.baselines import network
+from reid_aug.baselines.mixing import Mixing, idle
 from reid_aug.baselines.recipes import BaselineConfig, with_recipe
 from reid_aug.bench import variants
-from reid_aug.bench.arms import COPIES, ERASING, NONE, ORACLE, origin_and_variants
+from reid_aug.bench.arms import COPIES, NONE, OF_REAL_IMAGES, ORACLE, origin_and_variants
 from reid_aug.bench.variants import Variant, combined
 from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig
@@ -75,6 +76,8 @@ class BenchConfig(Config):
     synthesis_seed: NonNegativeInt = 0  # Seed of the generators' trainings, of the target poses and of shares.
     generators: dict[str, GeneratorArm] = Field(default_factory=dict)  # Generators by the name that arms call them.
     variants: dict[str, Variant] = Field(default_factory=dict)  # Variants beside the shipped ones, by name.
+    mixing: Mixing = Mixing()  # How synthetic images enter every arm that has some on disk, where the arm's variants say nothing.
+    oracle_of: str | None = None  # Generator whose target poses and scenes the oracle has; None is the first among the arms.
     baseline: BaselineConfig = BaselineConfig()  # Baseline, or what several `baselines` have in common.
     baselines: dict[str, BaselineConfig] = Field(default_factory=dict)  # Several baselines by name.
     rerank: bool = False  # Whether k-reciprocal re-ranking (Zhong et al. 2017) is scored, too.
@@ -113,8 +116,12 @@ class BenchConfig(Config):
         if self.test is not None and self.test_rendered is not None:
             raise ValueError("a benchmark is tested on either `test_rendered` or `test`")
         for name in self.generators:
-            if name in (NONE, COPIES, ORACLE, ERASING) or "+" in name or "/" in name:
-                raise ValueError(f"generators are not called none, copies, oracle or erasing, and have no + or / in the name, got {name!r}")
+            if name in (NONE, COPIES, ORACLE, *OF_REAL_IMAGES) or "+" in name or "/" in name:
+                taken = "none, copies, oracle, erasing or grey-patch"
+                raise ValueError(f"generators are not called {taken}, and have no + or / in the name, got {name!r}")
+        if self.oracle_of is not None and self.oracle_of not in self.generators:
+            raise ValueError(f"oracle_of: {no_such('generator of the benchmark', self.oracle_of, list(self.generators) or [NONE])}")
+        self._check_mixing()
         for arm in self.arms:
             self._check_arm(arm)
         if NONE not in self.arms or len(set(self.arms)) != len(self.arms) or not self.seeds:
@@ -123,21 +130,37 @@ class BenchConfig(Config):
             raise ValueError("seeds are different, and so are shares")
         return self
 
+    def _check_mixing(self) -> None:
+        if complaint := idle(self.mixing):
+            raise ValueError(f"mixing: {complaint}")
+        for key in ("erasing", "grey_patch"):
+            if (value := getattr(self.mixing, key)) is not None:
+                raise ValueError(f"mixing says how synthetic images enter; {key} changes real ones, too: set baseline.{key}, got {value:g}")
+
     def _check_arm(self, arm: str) -> None:
-        origin, names = origin_and_variants(arm)
+        origin, _ = origin_and_variants(arm)
         origins = [NONE, COPIES, *self.generators, *([ORACLE] if self.rendered is not None else [])]
         if origin not in origins:
-            origins += [ERASING, *(name for name in generator_names() if name not in origins)]
+            origins += [*OF_REAL_IMAGES, *(name for name in generator_names() if name not in origins)]
             raise ValueError(f"no arm named {arm!r}; there are {', '.join(origins)}, and variants of them{nearest(arm, origins)}")
-        variant = combined(names, self.variants)
-        if origin in (NONE, COPIES) and not variant.model_fields_set <= {"erasing"}:
-            raise ValueError(f"arm {arm!r}: {origin!r} has no synthetic images that a variant other than erasing could speak of")
+        variant = self.variant(arm)
+        if origin in (NONE, COPIES) and not variant.model_fields_set <= {"erasing", "grey_patch"}:
+            rule = "has no synthetic images that a variant other than erasing and grey-patch could speak of"
+            raise ValueError(f"arm {arm!r}: {origin!r} {rule}")
         if variant.online is not None and origin == ORACLE:
             raise ValueError(f"arm {arm!r}: online images are a generator's")
 
     def variant(self, arm: str) -> Variant:
-        """Combine the variants that an arm names."""
-        return combined(origin_and_variants(arm)[1], self.variants)
+        """Combine the variants that an arm names and, where it has synthetic images on disk, the benchmark's mixing."""
+        origin, names = origin_and_variants(arm)
+        return combined(names, self.variants, None if origin in (NONE, COPIES) else self.mixing)
+
+    @field_serializer("variants", "mixing")
+    def _as_given(self, tables: Any) -> Any:
+        """Write the keys that were given alone: one that is written stands over the mixing's, the default's value or not."""
+        if isinstance(tables, Mixing):
+            return tables.model_dump(mode="json", exclude_unset=True)
+        return {name: table.model_dump(mode="json", exclude_unset=True) for name, table in tables.items()}
 
     @property
     def baselines_by_name(self) -> dict[str, BaselineConfig]:
@@ -149,6 +172,12 @@ class BenchConfig(Config):
         """Name the generators whose images some arm trains on."""
         origins = {origin_and_variants(arm)[0] for arm in self.arms}
         return [name for name in self.generators if name in origins]
+
+    @property
+    def beside_oracle(self) -> str | None:
+        """Name the generator whose target poses and scenes the oracle has; None where no arm is a generator's."""
+        origins = (origin_and_variants(arm)[0] for arm in self.arms)
+        return self.oracle_of or next((origin for origin in origins if origin in self.generators), None)
 
     @property
     def wants_pairs(self) -> bool:

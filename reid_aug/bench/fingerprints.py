@@ -11,10 +11,11 @@ from typing import Any
 
 from generators import read_header, tensors_digest
 from reid_aug import config as configuration
-from reid_aug.baselines.network import initial_weights
-from reid_aug.bench.arms import NONE, origin_and_variants
+from reid_aug.baselines.initial import initial_weights
+from reid_aug.bench.arms import NONE, ORACLE, origin_and_variants
 from reid_aug.bench.config import BASELINE, BenchConfig
 from reid_aug.bench.data import content_digest
+from reid_aug.bench.targets import Targets, targets_of
 
 # Keys of generators that came later count only where they are set, so that digests of earlier runs stay what they were.
 LATER_KEYS = ("jitter", "min_gap")
@@ -37,6 +38,7 @@ class Fingerprints:
         self.root = Path(config.out) / f"{config.name}-{configuration.digest(self.common)}"
         self.folder = self.root if share is None else self.root / f"share-{share:g}"
         self.common["share"] = share
+        self._targets: dict[str, Targets | None] = {}  # by arm
         if share is not None:  # which images are in a part depends on it, for every arm
             self.common["pairs"] = config.wants_pairs
         self._refuse_twins()
@@ -57,9 +59,27 @@ class Fingerprints:
         judged = variant.gate is not None and variant.gate.identity is not None
         return configuration.digest({
             **self.common, "source": origin, "generator": self._generator(origin),
-            "variant": variant.model_dump(mode="json", exclude_defaults=True),
+            "variant": {**variant.model_dump(mode="json", exclude_defaults=True, exclude={"draw"}), **self._unusual(arm)},
             "judge": self.baseline(self.judge) if judged else None, "baseline": self.baseline(baseline),
         })  # fmt: skip
+
+    def targets(self, arm: str) -> Targets | None:
+        """Say what an arm's synthetic images are to show; None where it has none."""
+        if arm not in self._targets:
+            self._targets[arm] = targets_of(self.config, arm)
+        return self._targets[arm]
+
+    def _unusual(self, arm: str) -> dict[str, Any]:
+        """List what is unlike `draw: whole` in the sources' places, as all arms were once; that generators take scenes is their own."""
+        shown = self.targets(arm) or Targets()
+        in_scenes = shown.scene and origin_and_variants(arm)[0] == ORACLE
+        return {**({} if shown.draw == Targets().draw else {"draw": shown.draw}), **({"scene": True} if in_scenes else {})}
+
+    def images_place(self, arm: str) -> Path:
+        """Name the folder of an arm's images; arms that differ in what enters training alone have one together."""
+        shown = self.targets(arm)
+        assert shown is not None
+        return self.place("images", origin_and_variants(arm)[0], **{"draw": shown.draw, **self._unusual(arm)})
 
     def place(self, kind: str, origin: str, **more: Any) -> Path:
         """Name the place of what is made for an origin of images: its generator, its images, their quality (`kind`)."""
@@ -80,7 +100,7 @@ class Fingerprints:
     def baseline(self, name: str) -> dict[str, Any]:
         """List what decides how a baseline trains, the weights it starts from included."""
         config = self.config.baselines_by_name[name]
-        return {**config.model_dump(mode="json", exclude={"recipe", "download", "compile", "weights"}), "start": self.starts[name][1]}
+        return {**config.values("recipe", "download", "compile", "weights"), "start": self.starts[name][1]}
 
     @cached_property
     def starts(self) -> dict[str, tuple[str, str | None]]:

@@ -20,12 +20,13 @@ from reid_aug.baselines.network import features_of, load_baseline, load_reid, sa
 from reid_aug.baselines.ranking import rank_distances, rank_gallery
 from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.baselines.training import OnlineAugmentation, TrainingSet, train_baseline
-from reid_aug.bench.arms import COPIES, NONE, origin_and_variants, training_set
+from reid_aug.bench.arms import NONE, training_set
 from reid_aug.bench.config import BenchConfig
 from reid_aug.bench.data import BenchmarkData
 from reid_aug.bench.fingerprints import Fingerprints
 from reid_aug.bench.results import RESULTS, append, cmc_at, device_name, read_results, save_scores, scores_file, versions
 from reid_aug.bench.synthetic import SyntheticImages
+from reid_aug.bench.targets import notes
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.held_out import pairs_to_measure, rendered_pairs
 from reid_aug.quality.measure import Quality, measure
@@ -35,12 +36,16 @@ from reid_aug.quality.surroundings import Surroundings
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A finished benchmark: its folder, its lines, and by generator image quality and what a perceptual loss compared on."""
+    """A finished benchmark: its folder, its lines, and by generator image quality and what a perceptual loss compared on.
+
+    `notes` are what a report says of its arms.
+    """
 
     folder: Path
     lines: list[dict[str, Any]]
     quality: dict[str, Quality]
     perceptual: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def run(config: BenchConfig) -> Result:
@@ -88,7 +93,9 @@ class Benchmark:
             if (baseline, arm, seed) not in done:
                 append(self.folder / RESULTS, self._line(baseline, arm, seed))
         done = self.lines()
-        return Result(self.folder, [done[training] for training in trainings], quality, self._perceptual())
+        targets = {arm: shown for arm in self.config.arms if (shown := self.fingerprints.targets(arm))}
+        about_arms = tuple(notes(self.config, targets, self.share))
+        return Result(self.folder, [done[training] for training in trainings], quality, self._perceptual(), about_arms)
 
     def lines(self) -> dict[tuple[str, str, int], dict[str, Any]]:
         """Read the finished lines of this configuration, by (baseline, arm, seed)."""
@@ -105,8 +112,8 @@ class Benchmark:
                 if not len(self.data.real(split, config.size)):  # every image decoded
                     raise ValueError(f"a benchmark needs {split} images, and there are none")
         for arm in self.config.arms:
-            if origin_and_variants(arm)[0] not in (NONE, COPIES):
-                self.data.rows(self.config.variant(arm).draw)
+            if shown := self.fingerprints.targets(arm):
+                self.data.rows(shown.draw)
         self.synthetic.check_weights()
         if self.config.quality.pairs and self.config.generators_used:
             assert self.quality.pairs
@@ -116,7 +123,8 @@ class Benchmark:
         config = self.config.baselines_by_name[baseline]
         data = self.synthetic.training_set(arm, config.size)
         model, seconds = self.baselines.train(baseline, arm, seed, data, self.synthetic.online(arm, seed))
-        query, gallery = (features_of(model, self.data.real(split, config.size)) for split in ("query", "gallery"))
+        tested = (self.data.real(split, config.size) for split in ("query", "gallery"))
+        query, gallery = (features_of(model, pixels, flip_test=config.flip_test) for pixels in tested)
         ranking = rank_gallery(query, gallery, *self.data.identities_and_cameras(), metric=config.metric)
         digest = self.fingerprints.digest(baseline, arm)
         save_scores(scores_file(self.folder, arm, digest, seed), ranking)

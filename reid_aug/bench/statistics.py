@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -82,29 +83,73 @@ def over_seeds(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> SeedT
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is between 0 and 1, got {confidence}")
-    first, second = np.atleast_2d(np.asarray(a, dtype=np.float64)), np.atleast_2d(np.asarray(b, dtype=np.float64))
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or not first.size:
-        raise ValueError(f"a and b are (S, Q) and (T, Q), and not empty, got {first.shape} and {second.shape}")
-    if min(len(first), len(second)) < 2:
+    rows = _valid_rows(a, b)
+    if rows is None:
         return None
-    differences = _differences(first.mean(0), second.mean(0), 1)
-    if len(differences) < 2:
-        return None
-    valid = ~np.isnan(first[0])
-    parts = np.array([
-        differences.var(ddof=1) / len(differences),
-        *(rows[:, valid].mean(1).var(ddof=1) / len(rows) for rows in (first, second)),
-    ])  # fmt: skip
-    freedom = np.array([len(differences) - 1, len(first) - 1, len(second) - 1])
-    mean, variance = float(differences.mean()), float(parts.sum())
-    if variance == 0:
-        return SeedTest(Interval(mean, mean, mean), 1.0 if mean == 0 else 0.0, float(freedom.sum()))
+    contrast = _contrast((1, -1), rows)
+    mean, error, degrees = contrast.mean, contrast.variance**0.5, contrast.degrees
+    if error == 0:
+        return SeedTest(Interval(mean, mean, mean), 1.0 if mean == 0 else 0.0, degrees)
     from scipy import stats  # half a second that a bootstrap need not wait for
 
-    degrees = variance**2 / float((parts**2 / freedom).sum())
-    half = float(stats.t.ppf(0.5 + confidence / 2, degrees)) * variance**0.5
-    p_value = 2 * float(stats.t.sf(abs(mean) / variance**0.5, degrees))
-    return SeedTest(Interval(mean, mean - half, mean + half), p_value, degrees)
+    half = float(stats.t.ppf(0.5 + confidence / 2, degrees)) * error
+    return SeedTest(Interval(mean, mean - half, mean + half), 2 * float(stats.t.sf(abs(mean) / error, degrees)), degrees)
+
+
+def share_of_gain(arm: ArrayLike, oracle: ArrayLike, none: ArrayLike, *, confidence: float = 0.95) -> Interval | None:
+    """Give the share that mean(arm − none) is of mean(oracle − none), with its interval over queries and trainings.
+
+    Each is (S, Q) with seeds of its own, as in `over_seeds`. The interval is Fieller's (1954): those shares ρ for which
+    arm − ρ · oracle − (1 − ρ) · none is not told from 0, by Student's t with Welch's degrees of freedom at the share itself.
+    None for a single seed, and where the oracle's own gain is not told from 0: any share might be.
+
+    >>> share_of_gain([[0.5, 0.5], [0.5, 0.5]], [[0.75, 0.75], [0.75, 0.75]], [[0.25, 0.25], [0.25, 0.25]])  # no luck anywhere
+    Interval(mean=0.5, low=0.5, high=0.5)
+    """
+    rows, of_oracle = _valid_rows(arm, oracle, none), over_seeds(oracle, none, confidence=confidence)
+    if rows is None or of_oracle is None or of_oracle.interval.low <= 0:
+        return None
+    first, second, apart = (_contrast(weights, rows) for weights in ((1, 0, -1), (0, 1, -1), (1, -1, 0)))
+    share = first.mean / second.mean
+    at_share = _contrast((1, -share, share - 1), rows)
+    if at_share.variance == 0:
+        return Interval(share, share, share)
+    from scipy import stats
+
+    t_squared = float(stats.t.ppf(0.5 + confidence / 2, at_share.degrees)) ** 2
+    covariance = (first.variance + second.variance - apart.variance) / 2  # of both gains, which have `none` in common
+    # The ends are where (first − ρ · second)² is t² times its variance: those of a parabola in ρ.
+    square = second.mean**2 - t_squared * second.variance
+    linear = first.mean * second.mean - t_squared * covariance
+    constant = first.mean**2 - t_squared * first.variance
+    if square <= 0:
+        return None
+    half = max(0.0, linear**2 - square * constant) ** 0.5
+    return Interval(share, (linear - half) / square, (linear + half) / square)
+
+
+def resolvable(a: ArrayLike, b: ArrayLike, *, power: float = 0.8, confidence: float = 0.95) -> float | None:
+    """Give the true gain that `over_seeds` would find to be above 0 with probability `power`; None for a single seed.
+
+    Scores are as in `over_seeds`, and so are variance and degrees of freedom: what these queries and trainings showed. t is
+    then noncentral, by gain / standard error. ValueError for a power that luck alone has.
+
+    >>> resolvable([[0.5, 0.5], [0.5, 0.5]], [[0.25, 0.25], [0.25, 0.25]])  # no luck anywhere
+    0.0
+    """
+    if not 0 < 1 - confidence < power < 1:
+        raise ValueError(f"power is above 1 - confidence, and both are between 0 and 1, got {power} and {confidence}")
+    rows = _valid_rows(a, b)
+    if rows is None:
+        return None
+    contrast = _contrast((1, -1), rows)
+    if contrast.variance == 0:
+        return 0.0
+    from scipy import optimize, stats
+
+    bar = float(stats.t.ppf(0.5 + confidence / 2, contrast.degrees))
+    shift: Any = optimize.brentq(lambda by: power - float(stats.nct.sf(bar, contrast.degrees, by)), 0.0, 10 * (bar + 1))
+    return float(shift) * contrast.variance**0.5
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
@@ -134,6 +179,48 @@ def mean_std(values: ArrayLike) -> tuple[float, float]:
         raise ValueError(f"values are a list of one number at least, got shape {array.shape}")
     # One run says nothing of the spread; a 0 would print as a certainty.
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else float("nan")
+
+
+class _Contrast(NamedTuple):
+    """A weighted sum of arms' means, and what its variance is made of: queries, then each arm's trainings."""
+
+    mean: float
+    variances: np.ndarray  # (1 + A,)
+    freedom: np.ndarray  # (1 + A,) degrees of freedom of each
+
+    @property
+    def variance(self) -> float:
+        return float(self.variances.sum())
+
+    @property
+    def degrees(self) -> float:
+        """Give Welch's degrees of freedom; without any variance, all there are."""
+        if self.variance == 0:
+            return float(self.freedom.sum())
+        return self.variance**2 / float((self.variances**2 / self.freedom).sum())
+
+
+def _contrast(weights: Sequence[float], rows: Sequence[np.ndarray]) -> _Contrast:
+    """Weigh the scores (S, Q) of arms that have their queries in common, and each its own trainings."""
+    # An arm without weight has no luck that counts, and no degree of freedom.
+    arms = [(weight, scores) for weight, scores in zip(weights, rows, strict=True) if weight]
+    per_query = np.sum([weight * scores.mean(0) for weight, scores in arms], axis=0)
+    of_arms = [weight**2 * scores.mean(1).var(ddof=1) / len(scores) for weight, scores in arms]
+    variances = np.array([per_query.var(ddof=1) / len(per_query), *of_arms])
+    return _Contrast(float(per_query.mean()), variances, np.array([len(per_query), *(len(scores) for _, scores in arms)]) - 1)
+
+
+def _valid_rows(*scores: ArrayLike) -> list[np.ndarray] | None:
+    """Give each arm's scores (S, Q) of the valid queries; None where one has a single seed, or there is a single query."""
+    rows = [np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in scores]
+    if any(part.ndim != 2 or part.shape[1] != rows[0].shape[1] or not part.size for part in rows):
+        raise ValueError(f"scores of arms are (S, Q) and (T, Q), and not empty, got {' and '.join(str(part.shape) for part in rows)}")
+    if min(map(len, rows)) < 2:
+        return None
+    for other in rows[1:]:
+        _differences(rows[0].mean(0), other.mean(0), 1)  # refuses queries that are valid in some only
+    valid = ~np.isnan(rows[0][0])
+    return [part[:, valid] for part in rows] if valid.sum() > 1 else None
 
 
 def _differences(a: ArrayLike, b: ArrayLike, samples: int) -> np.ndarray:

@@ -7,10 +7,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reid_aug.bench.arms import COPIES, ERASING, NONE, origin_and_variants
+from reid_aug.bench.arms import COPIES, NONE, OF_REAL_IMAGES, ORACLE, origin_and_variants
 from reid_aug.bench.results import scores_file
 from reid_aug.bench.run import Result
-from reid_aug.bench.statistics import Interval, SeedTest, holm, mean_std, over_seeds, paired_bootstrap, sign_flip_test
+from reid_aug.bench.statistics import (
+    Interval,
+    SeedTest,
+    holm,
+    mean_std,
+    over_seeds,
+    paired_bootstrap,
+    resolvable,
+    share_of_gain,
+    sign_flip_test,
+)
 
 SCORES = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "map": "mAP", "minp": "mINP"}
 RERANKED = {"reranked_rank1": "re-ranked rank-1", "reranked_map": "re-ranked mAP"}
@@ -55,6 +65,9 @@ class ArmSummary:
     seconds: float
     train_images: int
     cmc: np.ndarray  # mean over seeds
+    oracle: str | None  # the oracle that stands beside a generator's arm
+    oracle_share: Interval | None  # of its gain in mAP; None where that is not told from 0
+    resolvable: float | None  # gain in mAP that these trainings would find in four of five benchmarks; None with a single seed
 
     @property
     def key(self) -> tuple[str, str]:
@@ -82,7 +95,7 @@ def _summary(result: Result, key: tuple[str, str], per_query: Mapping[tuple[str,
     baseline, arm = key
     lines = [line for line in result.lines if (line["baseline"], line["arm"]) == key]
     arms = {name: scores for (under, name), scores in per_query.items() if under == baseline}
-    alone, control = compared_with(arm, list(arms))
+    (alone, control), oracle = compared_with(arm, list(arms)), oracle_beside(arm, list(arms))
 
     def gains(other: str | None) -> dict[str, Gain]:
         return {} if other in (None, arm) else {score: _gain(arms[arm][score], arms[other][score]) for score in TESTED}
@@ -92,6 +105,8 @@ def _summary(result: Result, key: tuple[str, str], per_query: Mapping[tuple[str,
         baseline, arm, len(lines), {score: mean_std([line[score] for line in lines]) for score in scored},
         gains(NONE), alone, gains(alone), control, None if control is None else _interval(arms[arm]["map"], arms[control]["map"]),
         lines[0]["steps"], float(np.mean([line["seconds"] for line in lines])), lines[0]["train_images"], arms[arm]["cmc"].mean(0),
+        oracle, None if oracle is None else share_of_gain(*(arms[name]["map"] for name in (arm, oracle, alone or NONE))),
+        None if arm == NONE else resolvable(arms[arm]["map"], arms[NONE]["map"]),
     )  # fmt: skip
 
 
@@ -115,6 +130,26 @@ def compared_with(arm: str, arms: Sequence[str]) -> tuple[str | None, str | None
         return None, None
     alone = None if origin == NONE else most_alike(NONE)
     return alone, most_alike(COPIES) or (COPIES if COPIES in arms and alone is None else None)
+
+
+def oracle_beside(arm: str, arms: Sequence[str]) -> str | None:
+    """Choose the oracle of whose gain a generator's arm has a share: one with the same variants, else `oracle` without any.
+
+    Of an arm with erasing or a grey patch that share is none of the generator's, unless both are compared with what that gains alone.
+
+    >>> oracle_beside("pg2+lsro", ["none", "oracle"]), oracle_beside("pg2+erasing", ["none", "erasing", "oracle", "oracle+erasing"])
+    ('oracle', 'oracle+erasing')
+    >>> oracle_beside("pg2+erasing", ["none", "erasing", "oracle"]) is oracle_beside("pg2+erasing", ["none", "oracle+erasing"]) is None
+    True
+    """
+    origin, variants = origin_and_variants(arm)
+    if origin in (NONE, COPIES, ORACLE):
+        return None
+    alone, of_real = compared_with(arm, arms)[0], set(variants) & set(OF_REAL_IMAGES)
+    if not of_real <= set(origin_and_variants(alone or NONE)[1]):
+        return None
+    oracles = {frozenset(names): other for other in arms for origin, names in [origin_and_variants(other)] if origin == ORACLE}
+    return oracles.get(frozenset(variants), None if alone else oracles.get(frozenset()))
 
 
 def _gain(scores: np.ndarray, others: np.ndarray) -> Gain:
@@ -168,8 +203,8 @@ def _verdict(summary: ArmSummary, opening: str) -> str:
     over = "queries, of these trainings alone" if single else "queries and trainings"
     against = f"; against `{summary.control}` {points(summary.map_gain_over_control)} over queries{'' if single else ' and trainings'}"
     origin, variants = origin_and_variants(summary.arm)
-    mixed = ERASING in variants and origin != NONE and not summary.alone
-    unknown = f"; how much of it is erasing's own, an arm `{ERASING}` would tell" if mixed else ""
+    of_real = [name for name in variants if name in OF_REAL_IMAGES] if origin != NONE and not summary.alone else []
+    unknown = f"; how much of it is {of_real[0]}'s own, an arm `{of_real[0]}` would tell" if of_real else ""
     sentence = f"{effect}{beyond}: mAP {points(gain)} points over {over} (Holm's p {_equals(p_value)})"
     return f"{opening}`{summary.arm}` {sentence}{against if summary.control else ''}{unknown}."
 
@@ -195,6 +230,15 @@ def points(gain: Interval | None) -> str:
     '+1.2 [-0.5, +3.0]'
     """
     return "" if gain is None else f"{100 * gain.mean:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+
+
+def share_text(share: Interval | None) -> str:
+    """Write a share with its interval; empty where there is none.
+
+    >>> share_text(Interval(mean=0.614, low=0.38, high=1.02))
+    '61 % [38, 102]'
+    """
+    return "" if share is None else f"{100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]"
 
 
 def p_text(value: float | None) -> str:

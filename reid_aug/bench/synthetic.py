@@ -40,7 +40,7 @@ class SyntheticImages:
 
     def __init__(self, fingerprints: Fingerprints, data: BenchmarkData, judge_file: Callable[[], Path]) -> None:
         self.config, self.fingerprints, self.data, self.judge_file = fingerprints.config, fingerprints, data, judge_file
-        self._rendered: dict[tuple[str, str], tuple[Manifest, Path]] = {}  # by origin and way to draw poses
+        self._rendered: dict[Path, Manifest] = {}  # by folder
         self._kept: dict[str, Tensor] = {}  # by arm
 
     def training_set(self, arm: str, size: tuple[int, int]) -> TrainingSet:
@@ -68,28 +68,27 @@ class SyntheticImages:
     def gated(self, arm: str) -> GatedImages:
         """Render an arm's images and put them through its gate, each once."""
         variant = self.config.variant(arm)
-        key = origin_and_variants(arm)[0], variant.draw
-        if key not in self._rendered:
-            self._rendered[key] = self._render(*key)
-        manifest, folder = self._rendered[key]
+        folder = self.fingerprints.images_place(arm)
+        if folder not in self._rendered:
+            self._rendered[folder] = self._render(arm, folder)
+        manifest = self._rendered[folder]
         if arm not in self._kept:
             kept = range(len(manifest.rows))
             if variant.gate is not None:
-                manifest = self._scored(manifest, folder, variant.gate)
-                self._rendered[key] = manifest, folder
+                self._rendered[folder] = manifest = self._scored(manifest, folder, variant.gate)
                 kept = gates.keep(manifest.rows, variant.gate).nonzero()[0]
             self._kept[arm] = torch.as_tensor(kept)
         return GatedImages(manifest, folder, self._kept[arm])
 
-    def _render(self, origin: str, draw: str) -> tuple[Manifest, Path]:
-        """Render the images of a generator, or of the oracle, in the folder that their digest names."""
-        folder = self.fingerprints.place("images", origin, draw=draw)
+    def _render(self, arm: str, folder: Path) -> Manifest:
+        """Render the images of a generator, or of the oracle."""
+        origin, shown = origin_and_variants(arm)[0], self.fingerprints.targets(arm)
+        assert shown is not None
         checkpoint = self.checkpoint(origin) if origin in self.config.generators else None
-        manifest = render_arm(
+        return render_arm(
             origin, self.data.of_split("train"), self.data.bank, folder, per_image=self.config.per_image, seed=self.config.synthesis_seed,
-            draw=draw, checkpoint=checkpoint, rendered=self.data.rendered,
+            draw=shown.draw, checkpoint=checkpoint, rendered=self.data.rendered, scene=shown.scene,
         )  # fmt: skip
-        return manifest, folder
 
     def _scored(self, manifest: Manifest, folder: Path, gate: gates.GateConfig) -> Manifest:
         """Add the scores that a gate goes by; they are kept on disk, so that another gate scores nothing again."""
@@ -121,7 +120,8 @@ class SyntheticImages:
 
     def online(self, arm: str, seed: int) -> PoseAugmentation | None:
         """Give what renders an arm's images batch by batch; None for arms whose images are on disk."""
-        p = self.config.variant(arm).online
-        if p is None:
+        variant = self.config.variant(arm)
+        if variant.online is None:
             return None
-        return PoseAugmentation(load(self.checkpoint(origin_and_variants(arm)[0])), self.data.bank, p, seed=seed)
+        model = load(self.checkpoint(origin_and_variants(arm)[0]))
+        return PoseAugmentation(model, self.data.bank, variant.online, seed=seed, draw=variant.draw)

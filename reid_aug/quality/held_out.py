@@ -128,7 +128,8 @@ def rendered_pairs(
         yield Batch(
             generated, images.to_uint8(batch.source), images.to_uint8(batch.target) if paired else None, batch.target_pose,
             protocol_mask(batch.target_pose, mask),
-            [(s.name, t.name) for s, t in part], [s.pid for s in sources], [s.camid for s in sources], names, model.takes_scene,
+            [(s.name, t.name) for s, t in part], [s.pid for s in sources], [s.camid for s in sources], names,
+            [t.camid for t in targets] if model.takes_scene else None,
         )  # fmt: skip
 
 
@@ -172,7 +173,7 @@ def dump_batches(
             generated if jpeg is None else reencode(generated, jpeg),
             images.read_many([s.path for s in sources], size, progress=False), None, pose, protocol_mask(pose, mask),
             [(row.source, row.target) for row in part], [row.pid for row in part], [row.camid for row in part],
-            [Path(row.path).name for row in part], in_scene,
+            [Path(row.path).name for row in part], [t.camid for t in targets] if in_scene else None,
         )  # fmt: skip
 
 

@@ -23,8 +23,9 @@ from reid_aug.quality.surroundings import RealSplit, Surroundings
 class IdentityPreservation(Metric):
     """Is the person found again? rank-1 of generated images as queries among real ones, and ID².
 
-    A query has the source's camera, so that real images of that camera, the source among them, do not count. ID² is the
-    mean squared distance of unit features to the mean of the identity's real ones.
+    A query has the source's camera, so that real images of the person by that camera, the source among them, do not count. One in a
+    target image's place has that image's camera, too: a network that knows the place again has not found the person. ID² is
+    the mean squared distance of unit features to the mean of the identity's real ones.
     """
 
     kind: Literal["identity"]
@@ -42,12 +43,14 @@ class Preserved:
         self.features: list[Tensor] = []
         self.pids: list[int] = []
         self.camids: list[int] = []
+        self.scene_camids: list[int] = []  # The source's where the place is the source's.
 
     def update(self, batch: Batch) -> None:
         """Keep a batch's features and labels."""
         self.features.append(_features(batch, self.network))
         self.pids += batch.pids
         self.camids += batch.camids
+        self.scene_camids += batch.camids if batch.scene_camids is None else batch.scene_camids
 
     def compute(self) -> Measured:
         """Return both values, rank-1 only where some query has a right answer; ValueError for features that are not finite."""
@@ -56,22 +59,25 @@ class Preserved:
         pids, camids = self.surroundings.who(split)
         values, missing = {}, {}
         if self._some_by_another_camera(pids, camids):
-            ranking = rank_gallery(generated, real, self.pids, pids, self.camids, camids)
-            how = f"{network.name}; gallery of {len(real):,} real images"
+            ranking = rank_gallery(generated, real, self.pids, pids, self.camids, camids, scene_camids=self.scene_camids)
+            scenes = "" if self.scene_camids == self.camids else ", without the person's by the source's or the scene's camera"
+            how = f"{network.name}; gallery of {len(real):,} real images{scenes}"
             values[rank1] = Value(float(ranking.cmc[0]), int(ranking.valid.sum()), how)
         else:
-            missing[rank1] = "nobody shown has a real image of another camera"
+            scenes = "" if self.scene_camids == self.camids else " than the source's and the scene's"
+            missing[rank1] = f"nobody shown has a real image of another camera{scenes}"
         distance, of_real = identity_distance(generated, self.pids, real, pids), identity_distance(real, pids, real, pids)
         how = f"{network.name}; {float(of_real.mean()):.3f} for the real images themselves"
         values["ID²"] = Value(float(distance.mean()), len(distance), how)
         return Measured(values, missing)
 
     def _some_by_another_camera(self, pids: Sequence[int], camids: Sequence[int]) -> bool:
-        """Tell whether anybody shown has a real image of another camera than the source's: else no query has a right answer."""
+        """Tell whether anybody shown has a real image of another camera than the query's: else no query has a right answer."""
         cameras: dict[int, set[int]] = {}
         for pid, camid in zip(pids, camids, strict=True):
             cameras.setdefault(pid, set()).add(camid)
-        return any(cameras.get(pid, set()) - {camid} for pid, camid in zip(self.pids, self.camids, strict=True))
+        queries = zip(self.pids, self.camids, self.scene_camids, strict=True)
+        return any(cameras.get(pid, set()) - {camid, scene} for pid, camid, scene in queries)
 
 
 def identity_distance(features: Tensor, pids: Sequence[int], real: Tensor, real_pids: Sequence[int]) -> Tensor:

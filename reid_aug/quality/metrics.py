@@ -34,7 +34,7 @@ class Batch:
     pids: Sequence[int]  # The source's identity.
     camids: Sequence[int]  # The source's camera.
     files: Sequence[str]  # What each generated image's file is called, where it has one.
-    in_scene: bool = False  # Whether the images are to be in the target image's place, before its camera; else in the source's.
+    scene_camids: Sequence[int] | None = None  # Cameras of the target images in whose places these are to be; None: in the sources'.
     cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # What `once` has made.
 
     def __post_init__(self) -> None:
@@ -51,9 +51,10 @@ class Batch:
         if tuple(pose.batch_shape) != (count,) or tuple(pose.size) != (height, width):
             rule = f"{count} of images of {(height, width)}, as the generated images are"
             raise ValueError(f"a batch's target_pose is {rule}; got {tuple(pose.batch_shape)} of {tuple(pose.size)}")
-        for name in ("names", "pids", "camids", "files"):
-            if len(getattr(self, name)) != count:
-                raise ValueError(f"a batch's {name} are {count}, one for each generated image, got {len(getattr(self, name))}")
+        for name in ("names", "pids", "camids", "files", "scene_camids"):
+            part = getattr(self, name)
+            if part is not None and len(part) != count:
+                raise ValueError(f"a batch's {name} are {count}, one for each generated image, got {len(part)}")
 
     def _refuse_other(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         """Raise ValueError for a part that is not of this shape and type."""
@@ -61,6 +62,11 @@ class Batch:
         if tuple(part.shape) != shape or part.dtype != dtype:
             rule = f"{str(dtype).removeprefix('torch.')} {shape}, as the generated images are {tuple(self.generated.shape)}"
             raise ValueError(f"a batch's {name} is {rule}; got {str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}")
+
+    @property
+    def in_scene(self) -> bool:
+        """Tell whether the images are to be in the target images' places, before their cameras."""
+        return self.scene_camids is not None
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what `make` gives, made once: metrics share a network's answers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -110,37 +110,49 @@ def _nearest(targets: Tensor, others: Tensor) -> np.ndarray:
 
 
 def identity_scores(
-    synthetic: Tensor, pids: Sequence[int], real: Tensor, real_pids: Sequence[int], source: Sequence[int] | None = None
-) -> np.ndarray:
+    synthetic: Tensor, pids: Sequence[int], real: Tensor, real_pids: Sequence[int], source: Sequence[int] | None = None,
+    scene: Sequence[int] | None = None,
+) -> np.ndarray:  # fmt: skip
     """Score whether the person is found again: best cosine with the own identity's real images − best with anybody else's; float64 (N,).
 
     `synthetic` (N, D) and `real` (M, D) are features by a Re-ID network that was trained on the real images alone;
     `source` (N,) are rows of `real` that the images were rendered from: a source does not count, where its identity has
-    other images, or a generator that merely copies would pass. Above 0 the nearest real image is of the right person.
-    ValueError where an identity has no real image, there is no other, or features are not finite.
+    other images, or a generator that merely copies would pass. `scene` (N,) are the rows in whose places the images were
+    rendered, -1 for none: such an image has the same background, and counts neither for its person nor for anybody, where they
+    have others. Above 0 the nearest real image is of the right person. ValueError where an identity has no real image, there
+    is no other, or features are not finite.
     """
     identity, real_identity = (torch.as_tensor(np.asarray(numbers, dtype=np.int64)) for numbers in (pids, real_pids))
     _check_features(synthetic, identity, real, real_identity)
-    skip = None
-    if source is not None:
-        skip = torch.as_tensor(np.asarray(source, dtype=np.int64))
-        if len(skip) != len(identity):
-            raise ValueError(f"sources are as many as synthetic images, got {len(skip)} and {len(identity)}")
-        if not torch.equal(real_identity[skip], identity):
-            wrong = int((real_identity[skip] != identity).nonzero()[0])
-            raise ValueError(f"row {wrong} is of identity {identity[wrong]}, its source of identity {real_identity[skip[wrong]]}")
-        count = Counter(real_identity.tolist())
-        skip = torch.where(torch.tensor([count[pid] > 1 for pid in identity.tolist()], dtype=torch.bool), skip, -1)
+    sources, scenes = (_rows_of_real(rows, len(identity), what) for rows, what in ((source, "sources"), (scene, "scenes")))
+    if source is not None and not torch.equal(real_identity[sources], identity):
+        wrong = int((real_identity[sources] != identity).nonzero()[0])
+        raise ValueError(f"row {wrong} is of identity {identity[wrong]}, its source of identity {real_identity[sources[wrong]]}")
     synthetic, real = F.normalize(synthetic.float(), dim=1), F.normalize(real.float(), dim=1)
     columns, out, block = torch.arange(len(real)), [], max(1, BLOCK_ELEMENTS // len(real))
     for start in tqdm(range(0, len(synthetic), block), "identity scores", unit="block", disable=None, delay=2, leave=False):
         part = slice(start, start + block)
         cosine = (synthetic[part] @ real.T).cpu()  # (b, M)
-        same = identity[part, None] == real_identity
-        counted = same if skip is None else same & (columns != skip[part, None])
-        best_same, best_other = (cosine.masked_fill(~mask, -torch.inf).amax(1) for mask in (counted, ~same))
+        same, place = identity[part, None] == real_identity, columns == scenes[part, None]
+        counted = _without(columns == sources[part, None], _without(place, same))
+        best_same, best_other = (cosine.masked_fill(~mask, -torch.inf).amax(1) for mask in (counted, _without(place, ~same)))
         out.append(best_same.double() - best_other.double())
     return torch.cat(out).numpy() if out else np.zeros(0)
+
+
+def _rows_of_real(rows: Sequence[int] | None, count: int, what: str) -> Tensor:
+    """Give rows (N,) of the real images, -1 where there is none; ValueError for another number of them."""
+    if rows is None:
+        return torch.full((count,), -1)
+    if len(rows) != count:
+        raise ValueError(f"{what} are as many as synthetic images, got {len(rows)} and {count}")
+    return torch.as_tensor(np.asarray(rows, dtype=np.int64))
+
+
+def _without(left_out: Tensor, mask: Tensor) -> Tensor:
+    """Leave marked images out of those that count, both (b, M) bool, where others count too."""
+    rest = mask & ~left_out
+    return torch.where(rest.any(1, keepdim=True), rest, mask)
 
 
 def _check_features(synthetic: Tensor, pids: Tensor, real: Tensor, real_pids: Tensor) -> None:
@@ -246,7 +258,7 @@ def score(
     if reid is not None:
         known = [row.identity_score if manifest.made_by.get(SCORED_BY) == reid.name else None for row in rows]
         if unscored := [row for row, score in zip(rows, known, strict=True) if score is None]:
-            identity = _filled(known, _identity(Path(folder), unscored, people, reid))
+            identity = _filled(known, _identity(Path(folder), unscored, people, reid, manifest.in_scenes))
     return record_scores(folder, manifest, novelty=novelty, identity=identity, scored_by=reid and reid.name)
 
 
@@ -257,14 +269,15 @@ def _filled(known: Sequence[float | None], new: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _identity(folder: Path, rows: Sequence[SyntheticRow], people: Sequence[PersonImage], reid: ReidNetwork) -> np.ndarray:
+def _identity(folder: Path, rows: Sequence[SyntheticRow], people: Sequence[PersonImage], reid: ReidNetwork, in_scenes: bool) -> np.ndarray:
     train = [p for p in people if p.split == "train"]
     where = {person.name: i for i, person in enumerate(train)}
     if lost := [row for row in rows if row.source not in where]:
         raise ValueError(f"{lost[0].path}: its source {lost[0].source} is not among the {len(train)} training images given")
     real = torch.cat(list(_features([p.path for p in train], reid, "features of real images")))
     synthetic = torch.cat(list(_features([folder / row.path for row in rows], reid, "features of synthetic images")))
-    return identity_scores(synthetic, [r.pid for r in rows], real, [p.pid for p in train], [where[r.source] for r in rows])
+    sources, scenes = [where[row.source] for row in rows], [where.get(row.target, -1) for row in rows] if in_scenes else None
+    return identity_scores(synthetic, [row.pid for row in rows], real, [p.pid for p in train], sources, scenes)
 
 
 def _features(paths: Sequence[str | Path], reid: ReidNetwork, title: str) -> Iterator[Tensor]:

@@ -126,6 +126,37 @@ def test_a_case_worked_by_hand():
     assert (result.map, result.minp) == (0.5, 0.5)
 
 
+class TestScenes:
+    """Queries rendered in the place that another camera sees."""
+
+    def test_by_hand(self):
+        # Pid 7 by camera 0 in camera 1's place. Nearest first: the person by camera 1, which is left out, a stranger by it, the person.
+        gallery, who = [[1.0], [2.0], [3.0]], ([7], [7, 8, 7], [0], [1, 1, 2])
+        assert rank_gallery([[0.0]], gallery, *who).first_rank.tolist() == [0]
+        assert rank_gallery([[0.0]], gallery, *who, scene_camids=[1]).first_rank.tolist() == [1]
+        assert rank_gallery([[0.0]], gallery, *who, scene_camids=[0]).first_rank.tolist() == [0], "the source's own place"
+        with pytest.raises(ValueError, match="none of 1 queries"):
+            rank_gallery([[0.0]], gallery[:2], [7], [7, 8], [0], [1, 1], scene_camids=[1])
+        with pytest.raises(ValueError, match="scene_camids are 1 integers"):
+            rank_gallery([[0.0]], gallery, *who, scene_camids=[1, 2])
+
+    def test_it_is_a_gallery_without_those_images(self):
+        rng = np.random.default_rng(3)
+        q_pids, g_pids, q_camids, g_camids = labels(rng, 30, 60)
+        query, gallery, scenes = rng.standard_normal((30, 8)), rng.standard_normal((60, 8)), rng.integers(0, g_camids.max() + 1, 30)
+        result = rank_gallery(query, gallery, q_pids, g_pids, q_camids, g_camids, scene_camids=scenes)
+        assert 5 < result.valid.sum() < 30
+        for i in range(30):
+            keep = (g_pids != q_pids[i]) | (g_camids != scenes[i])
+            who = q_pids[i : i + 1], g_pids[keep], q_camids[i : i + 1], g_camids[keep]
+            if not result.valid[i]:
+                with pytest.raises(ValueError, match="none of 1 queries"):
+                    rank_gallery(query[i : i + 1], gallery[keep], *who)
+                continue
+            alone = rank_gallery(query[i : i + 1], gallery[keep], *who)
+            assert (result.ap[i], result.first_rank[i]) == (alone.ap[0], alone.first_rank[0])
+
+
 def test_ties_keep_gallery_order_and_junk_among_them_does_not_count():
     # All equal. Gallery order: junk, stranger, match, junk, stranger, match: matches at 1 and 3 of four.
     result = rank_gallery(np.ones((1, 2)), np.ones((6, 2)), [1], [1, 2, 1, 1, 2, 1], [0], [0, 0, 1, 0, 0, 1])

@@ -18,6 +18,7 @@ from reid_aug.synthesis.manifest import SyntheticRow
 
 def test_an_arms_name_says_its_variants() -> None:
     assert origin_and_variants("pg2+gated+erasing") == ("pg2", ["gated", "erasing"])
+    assert origin_and_variants("grey-patch+erasing") == ("none", ["grey-patch", "erasing"])
     assert origin_and_variants("erasing") == ("none", ["erasing"]) and origin_and_variants("none") == ("none", [])
 
 

@@ -32,8 +32,18 @@ QUICK = ["quality.pairs=0", "seeds=[0]", "per_image=2", "baseline.steps=2", "bas
         (["data.root=here"], "either `rendered` or `data`"),
         (["baseline.setps=3"], "unknown key 'baseline.setps'.*did you mean 'steps'"),
         (["arms=[none,pg2+lrso]"], "no variant named 'lrso'.*did you mean 'lsro'"),
-        (["arms=[none,copies+lsro]"], "'copies' has no synthetic images that a variant other than erasing"),
+        (["arms=[none,copies+lsro]"], "'copies' has no synthetic images that a variant other than erasing and grey-patch"),
+        (["arms=[none,grey-patch+whole]"], "'none' has no synthetic images that a variant other than erasing and grey-patch"),
         (["arms=[none,oracle+online]"], "online images are a generator's"),
+        (["arms=[none,pg2+online+canonical]"], "online, target poses are drawn by whole or compatible, got draw 'canonical'"),
+        (["oracle_of=pg3"], "oracle_of: no generator of the benchmark named 'pg3'; there are pg2 .did you mean 'pg2'"),
+        (["mixing={probability: 0.3}"], "mixing: probability is of `enter: replace`, got enter 'add'"),
+        (["mixing={entr: replace}"], "unknown key 'mixing.entr'.*did you mean 'enter'"),
+        (["mixing={erasing: 0.5}"], "synthetic images enter; erasing changes real ones, too: set baseline.erasing, got 0.5"),
+        (["mixing={grey_patch: 0.4}"], "set baseline.grey_patch, got 0.4"),
+        (["mixing={share: 0.2}"], "arm 'pg2' under baseline .*share of synthetic images .* got 0.2"),
+        (["mixing={enter: replace}", "arms=[none,pg2+capped]"], "variants capped with the mixing of all: share caps .* got share 0.5"),
+        (["mixing={enter: replace}", "arms=[none,pg2+replace]"], "variants replace with the mixing of all: they change nothing"),
         (["arms=[none,pg2+odd]", "variants.odd={draw: canonicle}"], "odd.draw: .* named 'canonicle'.*did you mean 'canonical'"),
         (["baselines={strong: {recipe: stong}}"], "no recipe named 'stong'"),
         (["baselines={strong: {setps: 3}}"], "unknown key 'baselines.strong.setps'"),
@@ -42,7 +52,7 @@ QUICK = ["quality.pairs=0", "seeds=[0]", "per_image=2", "baseline.steps=2", "bas
         (["shares=[0]"], "greater than 0, got 0"),
         (["test_rendered={sice: 3}"], "test_rendered: .*sice"),
         (["test_rendered={}", "test.root=x"], "either `test_rendered` or `test`"),
-        (["arms=[none,pg3]"], "named 'pg3'; there are none, copies, pg2, oracle, erasing, deformable, momi, posewarp, vdg, and .*'pg2'"),
+        (["arms=[none,pg3]"], "named 'pg3'; there are none, copies, pg2, oracle, erasing, grey-patch, deformable, momi, .*, and .*'pg2'"),
         (["seeds=[-1]"], "seeds.0: .*greater than or equal to 0, got -1"),
         (["synthesis_seed=-1"], "synthesis_seed: .*greater than or equal to 0, got -1"),
         (["baseline.crop_px=-1"], "baseline.crop_px: .*greater than or equal to 0, got -1"),
@@ -53,8 +63,10 @@ QUICK = ["quality.pairs=0", "seeds=[0]", "per_image=2", "baseline.steps=2", "bas
         (["baseline.model=hacnn", "baseline.size=[160,64]"], "hacnn at 160 × 64 can't be trained .* logits and features"),
         (["baselines={a: {}, b: {model: inceptionv4}}"], "baseline 'b': inceptionv4 at 32 × 16 can't be trained"),
         (["arms=[none,erasing]", "baseline.erasing=0.5"], "arm 'erasing' under baseline 'osnet_x0_25': .*erases with probability 0.5"),
+        (["arms=[none,grey-patch]", "baseline.grey_patch=0.4"], "arm 'grey-patch' under baseline .* grey patches with probability 0.4"),
         (["arms=[none,pg2+camstyle]"], "arm 'pg2.camstyle' under baseline .*share of synthetic images .* got 0.25"),
-        (["generators.oracle.batch_size=4"], "generators are not called none, copies, oracle or erasing.* got 'oracle'"),
+        (["generators.oracle.batch_size=4"], "generators are not called none, copies, oracle, erasing or grey-patch.* got 'oracle'"),
+        (["generators.grey-patch.batch_size=4"], "generators are not called .* got 'grey-patch'"),
         (["generators.a+b={batch_size: 4}"], "no . or / in the name, got 'a.b'"),
         (["generators.vdg.bach_size=4"], "unknown key 'generators.vdg.bach_size'.*did you mean 'batch_size'"),
     ],
@@ -128,3 +140,28 @@ def test_a_baselines_recipe_stands_over_what_is_said_of_all(configure: Callable[
     baselines = configure(tmp_path, *QUICK, *settings).baselines
     assert (baselines["plain"].learning_rate, baselines["plain"].size) == (0.5, (32, 16))
     assert (baselines["strong"].learning_rate, baselines["strong"].size, baselines["strong"].steps) == (3.5e-4, (256, 128), 7)
+
+
+class TestMixing:
+    """How synthetic images enter where an arm's variants say nothing."""
+
+    REPLACE = "mixing={enter: replace, probability: 0.25}"
+
+    def test_every_arm_with_images_on_disk_has_it(self, configure: Callable[..., BenchConfig], tmp_path: Path) -> None:
+        arms = "arms=[none,copies,erasing,pg2,pg2+erasing,pg2+lsro,pg2+often,pg2+beside,pg2+online,oracle]"
+        variants = ["variants.often={probability: 0.75}", "variants.beside={enter: add, probability: 0.5}"]
+        config = configure(tmp_path, *QUICK, arms, *variants, self.REPLACE)
+        entering = {arm: (config.variant(arm).enter, config.variant(arm).probability) for arm in config.arms}
+        assert {arm for arm, how in entering.items() if how == ("replace", 0.25)} == {"pg2", "pg2+erasing", "pg2+lsro", "oracle"}
+        assert entering["pg2+often"] == ("replace", 0.75)
+        assert {entering[arm] for arm in ("none", "copies", "erasing", "pg2+online", "pg2+beside")} == {("add", 0.5)}
+        assert config.variant("pg2+lsro").label == "uniform" and config.variant("pg2+erasing").erasing == 0.5
+        assert config.variant("pg2+online").online == 0.5
+
+    def test_it_is_read_again_as_it_was_written(self, configure: Callable[..., BenchConfig], tmp_path: Path) -> None:
+        """A variant that asks for a default stands over the mixing, one that says nothing does not: neither is so by being recorded."""
+        settings = ["arms=[none,pg2+gated,pg2+beside]", "variants.beside={enter: add}", "variants.gated={gate: {identity: 0.5}}"]
+        config = configure(tmp_path, *QUICK, *settings, "mixing={enter: replace}")
+        again = BenchConfig.model_validate(config.model_dump(mode="json"))
+        assert again == config and again.variant("pg2+gated").enter == "replace" and again.variant("pg2+beside").enter == "add"
+        assert again.variant("pg2+gated") == config.variant("pg2+gated")

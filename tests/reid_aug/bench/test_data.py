@@ -30,6 +30,9 @@ class TestLowData:
         assert [line["arm"] for line in results[0.5].lines] == ["none", "pg2"] and results[0.5].folder != results[1.0].folder
         path = report.write_shares(results, config, "command")
         text = path.read_text()
+        assert "`pg2` learnt from the same part of the training images as the baselines." in text
+        half = (results[0.5].folder / "report.md").read_text()
+        assert "`pg2` learnt from the same 50 % of the training images as the baselines." in half
         assert "| arm | 50 % (10) | 100 % (20) |" in text and (path.parent / "shares.png").stat().st_size > 1000
         record = json.loads((tmp_path / "r.json").read_text())
         assert record["shares"]["0.5"]["baselines"]["osnet_x0_25"]["pg2"]["train_images"] == 30

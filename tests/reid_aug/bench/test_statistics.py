@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reid_aug.bench.statistics import holm, mean_std, over_seeds, paired_bootstrap, sign_flip_test
+from reid_aug.bench.statistics import holm, mean_std, over_seeds, paired_bootstrap, resolvable, share_of_gain, sign_flip_test
 
 
 def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
@@ -209,3 +209,99 @@ def test_what_seeds_can_and_can_not_say():
         over_seeds(a, a[:, :5])
     with pytest.raises(ValueError, match="valid in every arm"):
         over_seeds(holes, a)
+
+
+def two_seeds(first, second):
+    """Scores of two trainings that are the same for each of two queries: only trainings have luck."""
+    return [[first, first], [second, second]]
+
+
+class TestShareOfGain:
+    """The part that one arm's gain is of another's."""
+
+    def test_where_the_arm_alone_has_luck_it_is_students_interval_over_the_oracles_gain(self):
+        """0.1 ± 0.01 of 0.2, one degree of freedom: t is 12.706."""
+        result = share_of_gain(two_seeds(0.29, 0.31), two_seeds(0.4, 0.4), two_seeds(0.2, 0.2))
+        half = stats.t.ppf(0.975, 1) * 0.01 / 0.2
+        assert half == pytest.approx(0.6353, abs=1e-4) and result == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+
+    def test_where_the_oracle_alone_has_luck_the_gain_is_divided_by_the_ends_of_its_interval(self):
+        """0.1 of 0.2 ± 0.01: from 0.1 / 0.327 to 0.1 / 0.073. That the delta method would call ± 0.318."""
+        result = share_of_gain(two_seeds(0.3, 0.3), two_seeds(0.39, 0.41), two_seeds(0.2, 0.2))
+        assert result == pytest.approx((0.5, 0.1 / 0.3270620, 0.1 / 0.0729380), abs=1e-5)
+
+    def test_luck_of_none_counts_in_both_gains(self):
+        """None at 0.2 ± 0.01: gains 0.1 and 0.2 rise and fall together, and ρ with them by (1 − ρ) 0.01 / 0.2."""
+        result = share_of_gain(two_seeds(0.3, 0.3), two_seeds(0.4, 0.4), two_seeds(0.19, 0.21))
+        shift = stats.t.ppf(0.975, 1) * 0.01
+        ends = [(0.1 - way) / (0.2 - way) for way in (shift, -shift)]
+        assert result == pytest.approx((0.5, *ends))
+
+    def test_the_whole_gain_is_the_whole_share(self):
+        rng = np.random.default_rng(5)
+        none = rng.random((4, 50))
+        result = share_of_gain(none + 0.2, none + 0.2, none)
+        assert result.mean == pytest.approx(1) and result.low < 1 < result.high
+
+    def test_it_covers_the_true_share_about_as_often_as_it_says(self):
+        rng = np.random.default_rng(6)
+        covered, told, truth = 0, 0, 0.6
+        for _ in range(600):
+            hardness = rng.random(120)
+            spreads = ((0.015, (4, 1)), (0.2, (1, 120)), (0.05, (4, 120)))  # of trainings, of queries, of both
+            luck = [sum(spread * rng.standard_normal(shape) for spread, shape in spreads) for _ in range(3)]
+            arm, oracle, none = (hardness + gain + part for gain, part in zip((0.1 * truth, 0.1, 0.0), luck, strict=True))
+            result = share_of_gain(arm, oracle, none)
+            told += result is not None
+            covered += result is not None and result.low <= truth <= result.high
+        assert told > 450 and 0.92 <= covered / told <= 0.98  # four standard errors are 0.03
+
+    def test_no_share_of_a_gain_that_may_be_none(self):
+        few = two_seeds(0.3, 0.3)
+        assert share_of_gain(few, two_seeds(0.3, 0.5), two_seeds(0.2, 0.2)) is None
+        assert share_of_gain(few, two_seeds(0.1, 0.1), two_seeds(0.2, 0.2)) is None
+        assert share_of_gain(few[:1], [[0.4, 0.4]], [[0.2, 0.2]]) is None
+        with pytest.raises(ValueError, match=r"\(S, Q\) and \(T, Q\).*\(2, 2\) and \(2, 1\) and \(2, 2\)"):
+            share_of_gain(few, [[0.4], [0.4]], few)
+
+
+def standard(n, queries=5):
+    """Scores of n trainings with a standard deviation of 1, the same on every query."""
+    values = np.arange(n) - (n - 1) / 2
+    return np.repeat((values / values.std(ddof=1))[:, None], queries, 1)
+
+
+class TestResolvable:
+    """The gain that so many queries and trainings tell from luck."""
+
+    @pytest.mark.parametrize(("effect", "trainings"), [(1.0, 17), (0.8, 26), (0.5, 64)])
+    def test_it_is_cohens_table(self, effect, trainings):
+        """Cohen (1988, table 2.4.1): so many in each group find an effect of that many deviations with power 80 % at 5 %, two-sided."""
+        assert resolvable(standard(trainings), standard(trainings)) <= effect < resolvable(standard(trainings - 1), standard(trainings - 1))
+
+    def test_many_queries_and_no_luck_of_trainings(self):
+        """A normal distribution's (1.960 + 0.842) standard errors."""
+        rng = np.random.default_rng(7)
+        luck = rng.standard_normal(40_000)
+        luck = (luck - luck.mean()) / luck.std(ddof=1)
+        assert resolvable(np.stack((luck, luck)), np.zeros((2, 40_000))) == pytest.approx(2.8016 / 200, rel=1e-3)
+
+    def test_that_gain_is_found_in_four_of_five(self):
+        rng = np.random.default_rng(8)
+        error, trials = (2 / 4) ** 0.5, 1500
+        # Of true deviations, not of observed ones: four trainings, six degrees of freedom.
+        gain = resolvable(standard(4), standard(4))
+        assert gain > 2.8 * error, "few degrees of freedom cost power"
+        found = 0
+        for _ in range(trials):
+            a, b = (np.repeat(rng.standard_normal((4, 1)), 5, 1) for _ in range(2))
+            found += stats.ttest_ind(a[:, 0] + gain, b[:, 0]).pvalue < 0.05
+        assert found / trials == pytest.approx(0.8, abs=4 * (0.16 / trials) ** 0.5)
+
+    def test_it_falls_with_more_trainings_and_rises_with_power(self):
+        gains = [resolvable(standard(n), standard(n)) for n in (2, 3, 5, 10)]
+        assert gains == sorted(gains, reverse=True)
+        assert resolvable(standard(4), standard(4), power=0.9) > resolvable(standard(4), standard(4))
+        assert resolvable(standard(4)[:1], standard(4)) is None
+        with pytest.raises(ValueError, match="power is above 1 - confidence.*got 0.04 and 0.95"):
+            resolvable(standard(4), standard(4), power=0.04)

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from reid_aug.baselines.ranking import Ranking
+from reid_aug.bench import report
 from reid_aug.bench.results import save_scores, scores_file
 from reid_aug.bench.run import Result
-from reid_aug.bench.statistics import over_seeds, paired_bootstrap
-from reid_aug.bench.summary import summarise, verdicts
+from reid_aug.bench.statistics import over_seeds, paired_bootstrap, resolvable, share_of_gain
+from reid_aug.bench.summary import oracle_beside, summarise, verdicts
 
 
-class TestVerdicts:
-    """What is said of arms whose scores are made up here, with a truth that is known."""
+class Simulated:
+    """Arms whose scores are made up here, with a truth that is known."""
 
     def simulated(self, folder: Path, gains: dict[str, float], luck: float, seed: int, seeds: int = 3) -> Result:
         rng = np.random.default_rng(seed)
@@ -32,6 +33,13 @@ class TestVerdicts:
                 about = {"baseline": "quick", "arm": arm, "seed": number, "config": "x", "steps": 1, "seconds": 1.0, "train_images": 9}
                 lines.append({**about, **scores})
         return Result(folder, lines, {}, {})
+
+    def ap(self, folder: Path, arm: str) -> np.ndarray:
+        return np.stack([np.load(scores_file(folder, arm, "x", seed))["ap"] for seed in range(3)])
+
+
+class TestVerdicts(Simulated):
+    """What is said of them."""
 
     def test_a_planted_gain_is_found_and_equal_arms_are_not_told_apart(self, tmp_path: Path) -> None:
         right = {"planted": 0, "equal": 0, "harmful": 0}
@@ -84,6 +92,8 @@ class TestVerdicts:
             ("pg2+erasing", ("none", "copies", "copies+erasing", "erasing", "vdg+erasing"), "erasing", "copies+erasing"),
             ("pg2+more", ("none", "none+more", "erasing"), "none+more", None),
             ("copies+erasing", ("none", "copies", "erasing"), "erasing", None),
+            ("pg2+grey-patch", ("none", "copies", "grey-patch", "erasing"), "grey-patch", None),
+            ("pg2+grey-patch", ("none", "copies"), None, "copies"),
         ],
     )
     def test_what_an_arm_is_compared_with(
@@ -93,7 +103,9 @@ class TestVerdicts:
         assert (summary.arm, summary.alone, summary.control) == (arm, alone, control)
         assert bool(summary.gains_beyond) == (alone is not None) and (summary.map_gain_over_control is None) == (control is None)
         (sentence,) = verdicts([summary])
-        assert ("an arm `erasing` would tell" in sentence) == (arm == "pg2+erasing" and alone is None)
+        for name in ("erasing", "grey-patch"):
+            unknown = f"how much of it is {name}'s own, an arm `{name}` would tell" in sentence
+            assert unknown == (arm == f"pg2+{name}" and alone is None)
 
     def test_equal_arms_are_not_told_from_copies_by_the_luck_of_their_trainings(self, tmp_path: Path) -> None:
         """An interval over queries alone leaves out 0 in many a comparison of equal arms, so it does not stand there with many seeds."""
@@ -128,3 +140,79 @@ class TestVerdicts:
 
     def test_none_alone_has_no_verdict(self, tmp_path: Path) -> None:
         assert verdicts(summarise(self.simulated(tmp_path, {"none": 0.0}, luck=0.02, seed=0))) == []
+
+
+class TestOracle(Simulated):
+    """How much of the gain of true images an arm has."""
+
+    GAINS = {"none": 0.0, "pg2": 0.06, "pg2+erasing": 0.16, "erasing": 0.1, "oracle": 0.12, "oracle+erasing": 0.22}
+
+    def test_shares_are_of_the_gains_over_the_same_arm(self, tmp_path: Path) -> None:
+        summaries = {summary.arm: summary for summary in summarise(self.simulated(tmp_path, self.GAINS, luck=0.005, seed=0))}
+        shares = {arm: (summary.oracle, summary.oracle_share) for arm, summary in summaries.items() if summary.oracle}
+        for arm, oracle, base in (("pg2", "oracle", "none"), ("pg2+erasing", "oracle+erasing", "erasing")):
+            expected = share_of_gain(*(self.ap(tmp_path, name) for name in (arm, oracle, base)))
+            assert expected is not None and shares.pop(arm) == (oracle, expected)
+            means = {name: summaries[name].scores["map"][0] for name in (arm, oracle, base)}
+            assert expected.mean == pytest.approx((means[arm] - means[base]) / (means[oracle] - means[base]))
+        assert not shares and summaries["oracle"].oracle_share is summaries["erasing"].oracle_share is None
+
+    def test_a_gain_that_may_be_none_has_no_parts(self, tmp_path: Path) -> None:
+        result = self.simulated(tmp_path, {"none": 0.0, "pg2": 0.05, "oracle": 0.0}, luck=0.02, seed=0)
+        (_, pg2, _) = summaries = summarise(result)
+        assert pg2.oracle == "oracle" and pg2.oracle_share is None
+        assert "share of the oracle's gain" not in report.gains_table(summaries)
+
+    @pytest.mark.parametrize(
+        ("arm", "others", "oracle"),
+        [
+            ("pg2", ("none",), None),
+            ("pg2", ("none", "oracle+whole"), None),
+            ("pg2", ("none", "oracle+whole", "oracle"), "oracle"),
+            ("pg2+whole", ("none", "oracle+whole", "oracle"), "oracle+whole"),
+            ("pg2+online", ("none", "oracle"), "oracle"),
+            ("pg2+gated+lsro", ("none", "oracle", "oracle+lsro+gated"), "oracle+lsro+gated"),
+            ("pg2+grey-patch", ("none", "oracle", "oracle+grey-patch"), None),
+            ("pg2+grey-patch", ("none", "grey-patch", "oracle"), None),
+            ("pg2+grey-patch", ("none", "grey-patch", "oracle+grey-patch"), "oracle+grey-patch"),
+            ("pg2+grey-patch+erasing", ("none", "erasing", "oracle+erasing+grey-patch"), None),
+            ("copies", ("none", "oracle"), None),
+            ("erasing", ("none", "oracle", "oracle+erasing"), None),
+            ("oracle+whole", ("none", "oracle"), None),
+        ],
+    )
+    def test_which_oracle_stands_beside_an_arm(self, arm: str, others: tuple[str, ...], oracle: str | None) -> None:
+        assert oracle_beside(arm, (*others, arm)) == oracle
+
+    def test_tables_and_record_have_it(self, tmp_path: Path) -> None:
+        gains = {"none": 0.0, "pg2": 0.06, "pg2+whole": 0.06, "oracle": 0.12, "oracle+whole": 0.12}
+        result = self.simulated(tmp_path, gains, luck=0.005, seed=0)
+        summaries = summarise(result)
+        rows = {line.split(" | ")[0].strip("| "): line.rstrip(" |").split(" | ")[-1] for line in report.gains_table(summaries).splitlines()}
+        assert rows["arm"] == "share of the oracle's gain"
+        for arm, oracle in (("pg2", "oracle"), ("pg2+whole", "oracle+whole")):
+            share = share_of_gain(*(self.ap(tmp_path, name) for name in (arm, oracle, "none")))
+            assert share is not None
+            of = "" if oracle == "oracle" else " of `oracle+whole`"
+            assert rows[arm] == f"{100 * share.mean:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]{of}"
+            assert report._recorded(result, summaries)["baselines"]["quick"][arm]["share of"] == {oracle: share._asdict()}
+        assert "%" not in rows["oracle"] and "share of" not in report._recorded(result, summaries)["baselines"]["quick"]["oracle"]
+
+
+class TestResolvable(Simulated):
+    """What gain these trainings can find."""
+
+    def test_it_is_that_of_the_scores(self, tmp_path: Path) -> None:
+        summaries = summarise(self.simulated(tmp_path, {"none": 0.0, "pg2": 0.0, "vdg": 0.0}, luck=0.02, seed=0))
+        none = self.ap(tmp_path, "none")
+        gains = {arm: resolvable(self.ap(tmp_path, arm), none) for arm in ("pg2", "vdg")}
+        assert {summary.arm: summary.resolvable for summary in summaries} == {"none": None, **gains}
+        (low, first), (high, last) = sorted((gain, arm) for arm, gain in gains.items() if gain is not None)
+        text = report._resolvable(summaries)
+        span = f"{100 * low:.1f} (`{first}`) to {100 * high:.1f} (`{last}`)"
+        assert text.startswith(f"With 3 seeds, a true gain over `none` of {span} points of mAP is found in four of five such benchmarks")
+        assert f"gain over `none` of {100 * (gains['pg2'] or 0):.1f} points" in report._resolvable(summaries[:2])
+
+    def test_one_training_says_nothing_of_others(self, tmp_path: Path) -> None:
+        summaries = summarise(self.simulated(tmp_path, {"none": 0.0, "pg2": 0.0}, luck=0.02, seed=0, seeds=1))
+        assert summaries[1].resolvable is None and report._resolvable(summaries) == ""

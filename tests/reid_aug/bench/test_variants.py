@@ -24,6 +24,11 @@ class TestCombining:
         both = combined(["gated", "lsro", "erasing"], {})
         assert both == Variant(gate=GateConfig(identity="found"), label="uniform", erasing=0.5)
 
+    def test_ways_to_draw_and_grey_patches_go_with_online_images(self) -> None:
+        for draw in ("whole", "compatible"):
+            assert combined(["online", draw, "grey-patch"], {}) == Variant(online=0.5, draw=draw, grey_patch=0.4)
+        assert combined(["online", "near"], {"near": Variant(draw="compatible-0.3")}).draw == "compatible-0.3"
+
     def test_a_benchmarks_own_take_the_place_of_shipped_ones(self) -> None:
         assert combined(["gated"], {"gated": Variant(gate=GateConfig(novelty=0.2))}).gate == GateConfig(novelty=0.2)
 
@@ -33,6 +38,7 @@ class TestCombining:
             (["lrso"], "no variant named 'lrso'; .*did you mean 'lsro'"),
             (["lsro", "separate"], "lsro\\+separate: label is both uniform and separate"),
             (["online", "lsro"], "online\\+lsro: online images are rendered in the batch, so there is no label"),
+            (["online", "camera-aware"], "online, target poses are drawn by whole or compatible, got draw 'camera-aware'"),
             (["replace", "capped"], "replace\\+capped: share caps synthetic images beside real ones.*got share 0.5"),
             (["likely"], "likely: probability is of `enter: replace`, got enter 'add'"),
             (["softer"], "softer: smoothing is of `label: smoothed`, got label 'same'"),
@@ -79,6 +85,7 @@ class TestCheck:
             (Variant(probability=0.9), QUICK, "probability is of `enter: replace`"),
             (Variant(smoothing=0.3), QUICK, "smoothing is of `label: smoothed`"),
             (Variant(erasing=0.5), BaselineConfig(recipe="strong"), "itself erases with probability 0.5, so erasing in an arm"),
+            (Variant(grey_patch=0.4), BaselineConfig(grey_patch=0.4), "itself has grey patches with probability 0.4, so in an arm"),
             (Variant(label="smoothed"), QUICK, "real_smoothing\\), got 0.1 for both"),
             (Variant(label="smoothed", smoothing=0.0), BaselineConfig(recipe="ide"), "got 0 for both"),
         ],
@@ -97,6 +104,7 @@ class TestCheck:
             (Variant(share=0.04), BaselineConfig(recipe="ide")),
             (Variant(erasing=0.3), BaselineConfig(recipe="strong")),
             (Variant(erasing=0.5), BaselineConfig(recipe="strong", erasing=0.0)),
+            (Variant(grey_patch=0.4), BaselineConfig(grey_patch=0.2)),
             (Variant(label="smoothed"), BaselineConfig(recipe="ide")),
         ],
     )
@@ -104,12 +112,16 @@ class TestCheck:
         check(variant, baseline)
 
 
+# PG2 draws from the whole bank anyway: `pg2+whole` is `pg2`, and refused beside it (test_targets).
+OTHERS = {name: variant for name, variant in SHIPPED.items() if name != "whole"}
+
+
 @pytest.fixture(scope="module")
 def small_bench(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
     """Every shipped variant of a PG2 that nobody trained."""
     world = "{train_identities: 6, test_identities: 4, train_images: 4, gallery_images: 4, size: [32, 16]}"
     small = "{size: [32, 16], steps: 2, identities: 3, instances: 4, crop_px: 2}"
-    arms = ",".join(["none", "pg2", *(f"pg2+{name}" for name in SHIPPED)])
+    arms = ",".join(["none", "pg2", *(f"pg2+{name}" for name in OTHERS)])
     settings = [
         f"rendered={world}", f"baseline={small}", f"arms=[{arms}]", "seeds=[0]", "per_image=2", "quality.pairs=0",
         f"generators.pg2={{generator: {{name: pg2, size: [32, 16]}}, checkpoint: {checkpoint}}}",
@@ -136,12 +148,12 @@ class TestShipped:
         ]
         return [data.images, data.labels, *training._per_image(recipe, variant, data), *map(torch.from_numpy, batches), *inputs]
 
-    @pytest.mark.parametrize("name", ["ide", "osnet_x0_25", "osnet_x1_0", "quick", "strong"])
+    @pytest.mark.parametrize("name", ["ide", "lite0", "osnet_x0_25", "osnet_x1_0", "quick", "small", "strong"])
     def test_every_one_changes_something(self, name: str, small_bench: Benchmark) -> None:
         recipe = BaselineConfig(recipe=name, size=(32, 16), steps=2)
         plain = self.learnt_from(Variant(), recipe, small_bench.synthetic.training_set("pg2", (32, 16)))
         refused = []
-        for called, variant in SHIPPED.items():
+        for called, variant in OTHERS.items():
             data = small_bench.synthetic.training_set(f"pg2+{called}", (32, 16))
             try:
                 check(variant, recipe)
@@ -158,4 +170,4 @@ class TestShipped:
 
     def test_recipes_are_all_tried(self) -> None:
         recipes = {path.stem for path in shipped("baselines").glob("*.yaml")}
-        assert recipes == {"ide", "osnet_x0_25", "osnet_x1_0", "quick", "strong"}
+        assert recipes == {"ide", "lite0", "osnet_x0_25", "osnet_x1_0", "quick", "small", "strong"}

@@ -146,14 +146,14 @@ def noise_around() -> type[Noise]:
 def batch_of() -> Callable[..., Batch]:
     """A batch of given images, with everything else made up."""
 
-    def batch(generated: Tensor, pids: Sequence[int] | None = None) -> Batch:
+    def batch(generated: Tensor, pids: Sequence[int] | None = None, scene_camids: Sequence[int] | None = None) -> Batch:
         count = len(generated)
         joints = torch.rand(count, 17, 2, generator=torch.Generator().manual_seed(0)) * 16
         pose = Pose(joints, torch.ones(count, 17, dtype=torch.bool), coco_17, SIZE)
         return Batch(
             generated, noise(count, 1), noise(count, 2), pose, torch.ones(count, 1, *SIZE, dtype=torch.bool),
             [(f"{i}.png", f"{i}t.png") for i in range(count)], list(range(count)) if pids is None else pids, [0] * count,
-            [f"{i}g.png" for i in range(count)],
+            [f"{i}g.png" for i in range(count)], scene_camids,
         )  # fmt: skip
 
     return batch

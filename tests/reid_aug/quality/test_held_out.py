@@ -15,9 +15,10 @@ from generators import Pose, body_mask, openpose_18
 from reid_aug import images
 from reid_aug.data.pairs import pairs_from_keypoints, unpaired, write_pairs
 from reid_aug.data.people import PersonImage
-from reid_aug.quality.held_out import content_digest, pairs_to_measure, protocol_mask, reencode, rendered_pairs
+from reid_aug.quality.held_out import content_digest, dump_batches, pairs_to_measure, protocol_mask, reencode, rendered_pairs
 from reid_aug.quality.protocols import MaskConfig, PairsConfig
 from reid_aug.rendered import RenderedSet
+from reid_aug.synthesis.manifest import SyntheticRow
 
 SIZE = (32, 16)
 
@@ -95,8 +96,18 @@ class TestScenes:
         pairs, cpu = pairs_to_measure(people, PairsConfig(count=5)), torch.device("cpu")
         for batch in rendered_pairs(CopiesScene(SIZE), pairs, MaskConfig(), device=cpu, batch_size=3):
             assert batch.in_scene and batch.target is not None and torch.equal(batch.generated, batch.target)
+            camids = {p.name: p.camid for p in people if p.split != "train"}
+            assert batch.scene_camids == [camids[target] for _, target in batch.names] != batch.camids
         plain = next(iter(rendered_pairs(generators.load(checkpoint), pairs, MaskConfig(), device=cpu)))
-        assert not plain.in_scene
+        assert not plain.in_scene and plain.scene_camids is None
+
+    @pytest.mark.parametrize("in_scene", [False, True])
+    def test_rows_of_a_dump_have_their_targets_cameras(self, people: list[PersonImage], in_scene: bool) -> None:
+        train = [p for p in people if p.split == "train"]
+        rows = [SyntheticRow(p.name, p.name, q.name, p.pid, p.camid, 0) for p, q in zip(train, train[5:], strict=False)]
+        (batch,) = dump_batches(Path(train[0].path).parent, rows, people, SIZE, MaskConfig(), in_scene=in_scene)
+        assert batch.camids == [p.camid for p in train[: len(rows)]] and batch.in_scene == in_scene
+        assert batch.scene_camids == ([q.camid for q in train[5:]] if in_scene else None)
 
 
 class TestKeptImages:

@@ -28,10 +28,10 @@ def test_identity_distance_by_hand() -> None:
 class TestIdentity:
     @pytest.fixture
     def measured(self, batch_of: Callable[..., Batch]) -> Callable[..., Measured]:
-        def measure(surroundings: Surroundings, pids: Sequence[int]) -> Measured:
+        def measure(surroundings: Surroundings, pids: Sequence[int], scene_camids: Sequence[int] | None = None) -> Measured:
             measurement = IdentityPreservation(kind="identity").start("identity", surroundings)
             generated = torch.randint(256, (len(pids), 3, *SIZE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-            measurement.update(batch_of(generated, pids))
+            measurement.update(batch_of(generated, pids, scene_camids))
             return measurement.compute()
 
         return measure
@@ -53,6 +53,49 @@ class TestIdentity:
         monkeypatch.setattr(surroundings.module, "forward", lambda self, images: images.mean((2, 3)) * float("nan"))
         with pytest.raises(ValueError, match="finite"):
             measured(surroundings, [1, 2])
+
+
+class TestScenes:
+    """A person in a target image's place: that camera's images of them show the place, too, and do not count."""
+
+    # Person 1 by three cameras and a stranger; the network sees an image's grey level alone.
+    LEVELS, PIDS, CAMIDS = (10, 100, 200, 150), [1, 1, 1, 2], [0, 1, 2, 1]
+
+    @pytest.fixture
+    def rank1(self, batch_of: Callable[..., Batch], noise_around: type) -> Callable[..., Measured]:
+        def measure(level: int, scene_camids: Sequence[int] | None) -> Measured:
+            surroundings = noise_around(4, self.PIDS, self.CAMIDS)
+            surroundings.images = torch.tensor(self.LEVELS, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, *SIZE)
+            measurement = IdentityPreservation(kind="identity").start("identity", surroundings)
+            measurement.update(batch_of(torch.full((1, 3, *SIZE), level, dtype=torch.uint8), [1], scene_camids))
+            return measurement.compute()
+
+        return measure
+
+    @pytest.mark.parametrize(
+        ("level", "scene", "found"),
+        [
+            (105, None, 1.0),  # nearest: 100, the person by camera 1
+            (105, [1], 0.0),  # that is the scene's camera: 150, the stranger, is nearer than 200 and counts, whatever camera saw them
+            (105, [2], 1.0),  # 200 is left out, 100 stays
+            (105, [0], 1.0),  # the source's own place
+            (190, [1], 1.0),  # 200, by camera 2, which had no part in it
+            (190, [2], 0.0),
+        ],
+    )
+    def test_ranks_by_hand(self, level: int, scene: list[int] | None, found: float, rank1: Callable[..., Measured]) -> None:
+        result = rank1(level, scene)
+        assert result.values["identity rank-1"].value == found
+        left_out = ", without the person's by the source's or the scene's camera" if scene in ([1], [2]) else ""
+        assert result.values["identity rank-1"].how.endswith(f"gallery of 4 real images{left_out}")
+
+    def test_nobody_by_a_third_camera(self, batch_of: Callable[..., Batch], noise_around: type) -> None:
+        surroundings = noise_around(4, [1, 1, 2, 2], [0, 1, 0, 1])
+        measurement = IdentityPreservation(kind="identity").start("identity", surroundings)
+        measurement.update(batch_of(torch.zeros(2, 3, *SIZE, dtype=torch.uint8), [1, 2], [1, 1]))
+        result = measurement.compute()
+        assert result.missing == {"identity rank-1": "nobody shown has a real image of another camera than the source's and the scene's"}
+        assert list(result.values) == ["ID²"]
 
 
 def test_a_network_is_given_images_of_the_size_it_was_trained_on(reid: Path, tmp_path: Path) -> None:

@@ -85,7 +85,10 @@ class TestMeasure:
 
     @pytest.mark.parametrize("in_scene", [False, True])
     def test_the_truth_itself_is_perfect(self, batches: list[Batch], surroundings: Surroundings, in_scene: bool) -> None:
-        true = [replace(b, generated=surroundings.truth(b.names, in_scene).images, in_scene=in_scene, cache={}) for b in batches]
+        true = [
+            replace(b, generated=surroundings.truth(b.names, in_scene).images, scene_camids=b.camids if in_scene else None, cache={})
+            for b in batches
+        ]
         values = measure(true, EVERYTHING, surroundings).values
         assert values["truth PSNR"].value == pytest.approx(10 * math.log10(255**2 * 12))
         assert values["truth SSIM"].value == pytest.approx(1.0) and values["ΔE upper"].value == values["ΔE lower"].value == 0.0

@@ -49,6 +49,7 @@ class TestBatch:
             ("pids", [1, 2, 3], "pids are 4, one for each generated image, got 3"),
             ("camids", [1] * 5, "camids are 4, one for each generated image, got 5"),
             ("files", [], "files are 4, one for each generated image, got 0"),
+            ("scene_camids", [2], "scene_camids are 4, one for each generated image, got 1"),
             ("generated", pixels(4)[:, :1], r"generated images are \(B, 3, H, W\).* got \(4, 1, 32, 16\)"),
             ("generated", pixels(0), r"generated images are .* with B of 1 at least, got \(0, 3, 32, 16\)"),
             ("generated", pixels(4).float(), "generated is uint8 .*; got float32"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,6 +176,28 @@ class TestIdentityScores:
     def test_an_only_image_counts_though_it_is_the_source(self) -> None:
         assert identity_scores(at(45), [3], at(*self.REAL), self.PIDS, [2])[0] == pytest.approx(1 - cos(45), abs=1e-6)
 
+    def test_a_scene_does_not_count_whoever_stands_there(self) -> None:
+        """At 40° in the place of image 2, at 45°: of the others image 3 is nearest, at 200°."""
+        whole = (at(40), [7], at(*self.REAL), self.PIDS)
+        assert identity_scores(*whole)[0] == pytest.approx(cos(40) - cos(5), abs=1e-6)
+        assert identity_scores(*whole, scene=[2])[0] == pytest.approx(cos(40) - cos(160), abs=1e-6)
+        assert identity_scores(*whole, [0], [2])[0] == pytest.approx(cos(50) - cos(160), abs=1e-6)
+        assert identity_scores(*whole, scene=[-1])[0] == identity_scores(*whole)[0], "a place of no image that is known"
+
+    def test_the_persons_own_image_is_no_proof_in_its_own_place(self) -> None:
+        """Images of 7 are at 0°, 90° and 120°: at 95° in the place of the second, rendered from the first, the third is left."""
+        real, pids = at(0, 90, 120, 45), [7, 7, 7, 3]
+        assert identity_scores(at(95), [7], real, pids, [0], [1])[0] == pytest.approx(cos(25) - cos(50), abs=1e-6)
+        assert identity_scores(at(95), [7], real, pids, [1], [1])[0] == pytest.approx(cos(25) - cos(50), abs=1e-6), "its own pose"
+
+    def test_of_a_persons_two_images_the_scene_is_left_out_first(self) -> None:
+        """Source and scene are all there is of 7: the source counts, as an only image does."""
+        assert identity_scores(at(80), [7], at(*self.REAL), self.PIDS, [0], [1])[0] == pytest.approx(cos(80) - cos(35), abs=1e-6)
+        assert identity_scores(at(40), [3], at(*self.REAL), self.PIDS, [2], [2])[0] == pytest.approx(cos(5) - cos(40), abs=1e-6)
+
+    def test_an_only_stranger_counts_though_it_is_the_scene(self) -> None:
+        assert identity_scores(at(30), [7], at(0, 45), [7, 3], scene=[1])[0] == pytest.approx(cos(30) - cos(15), abs=1e-6)
+
     def test_a_tie_is_not_found(self) -> None:
         assert identity_scores(at(45), [7], at(0, 90), [7, 3])[0] == pytest.approx(0, abs=1e-6)
 
@@ -191,6 +212,7 @@ class TestIdentityScores:
             ({"real_pids": [7, 7, 7, 7]}, "two identities or more among the real images, got 1"),
             ({"source": [2]}, "row 0 is of identity 7, its source of identity 3"),
             ({"source": [0, 1]}, "sources are as many as synthetic images, got 2 and 1"),
+            ({"scene": [0, 1]}, "scenes are as many as synthetic images, got 2 and 1"),
             ({"synthetic": torch.full((1, 2), torch.nan)}, "features are finite"),
         ],
     )
@@ -201,22 +223,26 @@ class TestIdentityScores:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31 - 1), st.booleans(), st.integers(1, 60))
-def test_found_is_the_nearest_neighbours_identity_whatever_the_block(seed: int, from_source: bool, block: int) -> None:
+@given(st.integers(0, 2**31 - 1), st.booleans(), st.booleans(), st.integers(1, 60))
+def test_found_is_the_nearest_neighbours_identity_whatever_the_block(seed: int, from_source: bool, in_scene: bool, block: int) -> None:
     rng = np.random.default_rng(seed)
     real_pids = np.concatenate([[0, 1], rng.integers(0, 4, 10)]) * 11
     real, synthetic = (torch.from_numpy(rng.normal(size=(n, 5))) for n in (12, 9))
-    source = rng.integers(0, 12, 9)
+    source, scene = rng.integers(0, 12, 9), rng.integers(-1, 12, 9)
     pids = real_pids[source]
     before, gates.BLOCK_ELEMENTS = gates.BLOCK_ELEMENTS, block
     try:
-        found = identity_scores(synthetic, pids, real, real_pids, source if from_source else None)
+        found = identity_scores(synthetic, pids, real, real_pids, source if from_source else None, scene if in_scene else None)
     finally:
         gates.BLOCK_ELEMENTS = before
     for i in range(9):
         cosines = F.cosine_similarity(synthetic[i][None], real).numpy()
-        others = Counter(real_pids.tolist())[int(pids[i])] > 1
-        gallery = [j for j in range(12) if not (from_source and others and j == source[i])]
+        own, strangers = ({j for j in range(12) if (real_pids[j] == pids[i]) == same} for same in (True, False))
+        if in_scene:
+            own, strangers = (part - {scene[i]} or part for part in (own, strangers))
+        if from_source:
+            own = own - {source[i]} or own
+        gallery = sorted(own | strangers)
         nearest = max(gallery, key=lambda j: cosines[j])
         assert (found[i] > 0) == (real_pids[nearest] == pids[i])
         own, other = (max(cosines[j] for j in gallery if (real_pids[j] == pids[i]) == same) for same in (True, False))
@@ -378,6 +404,18 @@ class TestScore:
         other = score(folder, first, train, augmenter.bank, ReidNetwork(lambda pixels: asked(pixels).flip(0), SIZE, "two"))
         assert asked.images == 2 * (len(train) + len(manifest.rows)) and other.made_by["identity_scored_by"] == "two"
         assert [r.identity_score for r in other.rows] != [r.identity_score for r in first.rows]
+
+    def test_images_in_scenes_are_judged_without_them(self, cache, train: list[PersonImage], augmenter: Augmenter) -> None:
+        folder, manifest = cache
+        in_scenes = replace(manifest, made_by={**manifest.made_by, "scenes_digest": "of the bank"})
+        synthetic, real = (colours(read_many(paths, SIZE)) for paths in ([folder / r.path for r in manifest.rows], [p.path for p in train]))
+        where = {person.name: i for i, person in enumerate(train)}
+        given = (synthetic, [r.pid for r in manifest.rows], real, [p.pid for p in train], [where[r.source] for r in manifest.rows])
+        for kept in (manifest, in_scenes):
+            scenes = [where[row.target] for row in kept.rows] if kept.in_scenes else None
+            scored_rows = score(folder, kept, train, augmenter.bank, ReidNetwork(colours, SIZE, "colours")).rows
+            np.testing.assert_allclose([row.identity_score for row in scored_rows], identity_scores(*given, scenes), atol=1e-6)
+        assert not np.allclose(identity_scores(*given), identity_scores(*given, [where[row.target] for row in manifest.rows]))
 
     def test_novelty_alone_takes_no_network(self, cache, train: list[PersonImage], augmenter: Augmenter) -> None:
         folder, manifest = cache
