@@ -8,8 +8,9 @@ found is cut out and laid into the scene (`generators.composite`), and a small U
   is the scene with its person filled in, or the source's own where there is no scene.
 * Weights: a softmax that starts at what geometry and colours know, so that an untrained network draws the plain composite. A
   correction starts at zero and stays small where the source's pixels cover.
-* Light: a gain per channel, told from both places and the person. A regression's offset would draw all colours towards the mean,
-  and an identity is what differs from it: with an offset colours err less and fewer people are recognised.
+* Light: a gain and an offset per channel, told from both places and the person. A mere regression draws all colours towards the
+  mean, and an identity is what differs from it: colours err less, and fewer people are recognised. So the way there and back has
+  to end where it began (the cycle of CycleGAN, Zhu et al. 2017), which no shrinking map does.
 * Learning: the pairs seen from about one side as they are; of the others the target alone, bent, to be straightened. The place is
   given, so that only the person has to be explained. Pixels decide where the person ends, and not which candidate shows: pixel
   by pixel a flat colour is nearer to any target than texture that is off by two pixels. A late patch discriminator sharpens outlines.
@@ -17,8 +18,7 @@ found is cut out and laid into the scene (`generators.composite`), and a small U
 Related: part warps of Deformable GAN (Siarohin et al. 2018), layers of posewarp (Balakrishnan et al. 2018), candidates and softmax
 weights as in view synthesis by appearance flow (Zhou et al. 2016), the adversary of pix2pix (Isola et al. 2017).
 
-Differs from the paper:
-* There is none. What was tried and what it gave: benchmarks/README.md.
+Differs from the paper: there is none. What was tried and what it gave: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from torch.nn import functional as F
 
 from generators import skinning
 from generators.base import Generator, PosePair, keeps_options
+from generators.bending import bend
 from generators.composite import CANDIDATES, CORE, MARGIN, Composite, Looks, body, colour_error, compose, filled, looks, part_colours, up
 from generators.losses import fake_loss, real_loss
 from generators.perceptual import Features, compare
 from generators.pose import Pose
-from generators.warp import look_up
 
 INPUTS = 4 * 3 * CANDIDATES + 3 + len(skinning.PARTS)  # what the network sees of two by two pixels, in channels
 BEND = 0.03  # deviation of the waves that bend an image, in its heights
@@ -109,16 +109,17 @@ class Blender(nn.Module):
 
 
 class Light(nn.Module):
-    """A gain per channel that brings a person into a place's light, told from both places and the person."""
+    """Gain and offset per channel that bring a person into a place's light, told from both places and the person."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(18, width), nn.SiLU(), _zero(nn.Linear(width, 3)))
+        self.layers = nn.Sequential(nn.Linear(18, width), nn.SiLU(), _zero(nn.Linear(width, 6)))
 
     def forward(self, colours: Tensor, look: Looks, place: Tensor) -> Tensor:
         """Bring colours (B, 3, …) in [−1, 1] of the people of `look` into the light of a `place` (B, 6)."""
-        gain = self.layers(torch.cat((place, look.place, look.person), 1)).exp().to(colours.dtype)
-        return (colours + 1) * gain.view(len(gain), 3, *[1] * (colours.ndim - 2)) - 1
+        gain, offset = self.layers(torch.cat((place, look.place, look.person), 1)).to(colours.dtype).split(3, 1)
+        gain, offset = (v.view(len(v), 3, *[1] * (colours.ndim - 2)) for v in (gain.exp(), offset))
+        return (colours + 1) * gain - 1 + offset
 
 
 class WarpBlend(Generator):
@@ -139,6 +140,7 @@ class WarpBlend(Generator):
         gradient_weight: float = 1.0,  # Weight of the difference of neighbouring pixels' differences: edges.
         feature_weight: float = 0.2,  # Weight of the difference on a network's features, where there is one.
         colour_weight: float = 1.0,  # Weight of how far each part's mean colour is from the source's in the scene's light.
+        cycle_weight: float = 1.0,  # Weight of how far colours are from themselves once they were in another's light and back.
         entropy_weight: float = 0.05,  # Weight of the entropy of the candidates' weights: a mixture of pixels is a blur.
         adversarial_weight: float = 0.03,  # Weight of the patch discriminator; without it there is none.
         adversarial_from: float = 0.2,  # Share of all steps before the discriminator begins.
@@ -153,7 +155,7 @@ class WarpBlend(Generator):
         self.size, self.keeps_pose, self.view_tolerance = (h, w), keeps_pose, view_tolerance
         self.steps, self.rate, self.light_rate = steps, learning_rate, light_rate
         self.l1_weight, self.gradient_weight, self.feature_weight = l1_weight, gradient_weight, feature_weight
-        self.colour_weight, self.entropy_weight = colour_weight, entropy_weight
+        self.colour_weight, self.cycle_weight, self.entropy_weight = colour_weight, cycle_weight, entropy_weight
         self.adversarial_weight, self.adversarial_from = adversarial_weight, adversarial_from
         self.blender, self.light = Blender(width), Light()
         self.discriminator = _patch_discriminator(width) if adversarial_weight else None
@@ -209,7 +211,7 @@ class WarpBlend(Generator):
             fake = self.share("image", lambda: self._exercise(pair)[0].image).detach()
             return {"real": real_loss(self.discriminator(pair.target)), "fake": fake_loss(self.discriminator(fake))}
         if player == "light":
-            return {"colour": self._on_light(pair)}
+            return self._on_light(pair)
         blend, composite = self._exercise(pair)
         terms = self._on_pixels(blend, pair.target, composite) | self._on_colours(blend.whole, composite)
         terms["entropy"] = -self.entropy_weight * (blend.weights * (blend.weights + 1e-6).log()).sum(1).mean()
@@ -233,7 +235,7 @@ class WarpBlend(Generator):
         """Replace the source of each pair whose views differ by its target, bent: what was bent can be learnt back."""
         far = skinning.view_gap(pair.source_pose, pair.target_pose) > self.view_tolerance
         with torch.autocast(pair.target.device.type, enabled=False):  # bfloat16 counts pixels by eighths at best
-            bent, pose = _bent(pair.target, pair.target_pose, BEND if self.training else 0.0)
+            bent, pose = bend(pair.target, pair.target_pose, BEND if self.training else 0.0)
         xy = torch.where(far[:, None, None], pose.xy, pair.source_pose.xy)
         source_pose = replace(pose, xy=xy, visible=torch.where(far[:, None], pose.visible, pair.source_pose.visible))
         return replace(pair, source=torch.where(far[:, None, None, None], bent, pair.source), source_pose=source_pose)
@@ -255,38 +257,17 @@ class WarpBlend(Generator):
         drawn = part_colours(F.avg_pool2d(image, 2), core)
         return {"colour": self.colour_weight * colour_error(drawn, held, core.sum((2, 3)))}
 
-    def _on_light(self, pair: PosePair) -> Tensor:
-        """Compare the parts' mean colours of both images of a pair, each brought into the other's light."""
+    def _on_light(self, pair: PosePair) -> dict[str, Tensor]:
+        """Compare the part colours of a pair's images, each brought into the other's light; and with themselves, brought back."""
         with torch.no_grad():
             both = [looks(image, pose) for image, pose in ((pair.source, pair.source_pose), (pair.target, pair.target_pose))]
         area = torch.minimum(both[0].area, both[1].area)
-        errors = [colour_error(self.light(a.colours.mT, a, b.place).mT, b.colours, area) for a, b in (both, both[::-1])]
-        return torch.stack(errors).mean()
-
-
-def _bent(image: Tensor, pose: Pose, bend: float) -> tuple[Tensor, Pose]:
-    """Bend images (B, 3, H, W) and their poses by random waves, scales and shifts of `bend` heights, as if through bad glass."""
-    b, (h, w) = len(image), pose.size
-    make = {"dtype": pose.xy.dtype, "device": pose.xy.device}
-    # Per image and axis: three waves of up to one period over the image, and a linear part.
-    frequency, phase = 2 * torch.pi / h * torch.rand(b, 2, 3, 2, **make), 2 * torch.pi * torch.rand(b, 2, 3, **make)
-    amplitude = bend * h * torch.randn(b, 2, 3, **make) / 3**0.5
-    linear, shift = 2.5 * bend * torch.randn(b, 2, 2, **make), bend * h * torch.randn(b, 2, **make)
-    middle = torch.tensor([(w - 1) / 2, (h - 1) / 2], **make)
-
-    def moved(at: Tensor) -> Tensor:  # (B, N, 2) pixels of the bent image → what they show
-        angle = torch.einsum("bnd,bakd->bnak", at, frequency) + phase[:, None]
-        return at + (amplitude[:, None] * angle.sin()).sum(-1) + (at - middle) @ linear.mT + shift[:, None]
-
-    rows, columns = torch.arange(h, **make), torch.arange(w, **make)
-    grid = torch.stack((columns.expand(h, w), rows[:, None].expand(h, w)), -1).view(1, -1, 2).expand(b, -1, -1)
-    x, y = moved(grid).view(b, h, w, 2).unbind(-1)
-    xy = pose.xy
-    for _ in range(8):  # where a joint went: the place that shows it, by fixed-point iteration
-        xy = xy - (moved(xy) - pose.xy)
-    edge = torch.tensor([w, h], **make) - 0.5
-    inside = ((xy > -0.5) & (xy < edge)).all(-1)
-    return look_up(image, x, y, "border"), replace(pose, xy=xy, visible=pose.visible & inside)
+        errors, returns = [], []
+        for a, b in (both, both[::-1]):
+            there = self.light(a.colours.mT, a, b.place)
+            errors.append(colour_error(there.mT, b.colours, area))
+            returns.append((self.light(there, b, a.place) - a.colours.mT).abs().mean())
+        return {"colour": torch.stack(errors).mean(), "cycle": self.cycle_weight * torch.stack(returns).mean()}
 
 
 def _patch_discriminator(width: int) -> nn.Module:
