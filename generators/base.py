@@ -17,6 +17,7 @@ from generators.perceptual import Features, Perceptual
 from generators.pose import Pose, Skeleton, convert, mirror, openpose_18
 
 Constructor = TypeVar("Constructor", bound=Callable[..., None])
+Shared = TypeVar("Shared")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +136,7 @@ class Generator(nn.Module, ABC):
     rate: float = 2e-4  # Learning rate of `optimizer`.
     perceptual: Perceptual | None = None  # the frozen network of `features`; None where its terms are off
     _options: dict[str, Any] | None = None
-    _shared: tuple[dict[str, Tensor], tuple[nn.Module, ...]] | None = None  # of the turn under way: what was computed, who moves
+    _shared: tuple[dict[str, Any], tuple[nn.Module, ...]] | None = None  # of the turn under way: what was computed, who moves
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.outside:  # past nn.Module, which would make a network assigned to it a submodule
@@ -205,7 +206,7 @@ class Generator(nn.Module, ABC):
         finally:
             self._shared = None
 
-    def share(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    def share(self, name: str, compute: Callable[[], Shared]) -> Shared:
         """Return `compute()`, or what it gave to the player before; the player who is not to learn from it detaches it."""
         if self._shared is None:
             return compute()

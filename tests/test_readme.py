@@ -26,12 +26,13 @@ def blocks(language: str, *pages: str) -> list[str]:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's folder: Market-1501 as torchreid wants it (rendered people in it), its keypoints, a trained PG2."""
+    """A user's folder: Market-1501 as torchreid wants it (rendered people in it), its keypoints, a trained generator."""
     market = tmp_path / "reid-data" / "market1501" / "Market-1501-v15.09.15"
     # torchreid's own loops assert a gallery of twenty and a full batch of 32.
     write_rendered(market, RenderedConfig(train_identities=6, test_identities=5, train_images=4, gallery_images=6, size=(128, 64)))
     for split in ("train", "test"):
         shutil.copy(market / f"annotation-{split}.csv", tmp_path / f"market-annotation-{split}.csv")
+    generators.save(generators.create("warpblend", width=8), tmp_path / "warpblend.safetensors")
     generators.save(generators.create("pg2", width=4), tmp_path / "pg2.safetensors")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
@@ -50,7 +51,7 @@ def test_shell_commands_of_the_package_run(world: Path, capsys: pytest.CaptureFi
     lines = [line for block in blocks("sh", "README.md", "benchmarks/README.md") for line in block.replace("\\\n", " ").splitlines()]
     commands = [line for line in lines if line.startswith("reid-aug ")]
     assert {shlex.split(c)[1] for c in commands} >= {"train", "dump", "check", "gate", "pairs", "rendered", "quality", "user-study"}
-    small = {"train": ["generator.width=4", "generator.stage1_steps=2", "generator.stage2_steps=1", "batch_size=2", "samples=1"],
+    small = {"train": ["generator.width=8", "generator.steps=2", "batch_size=2", "samples=1"],
              "rendered": ["train_identities=2", "test_identities=2", "train_images=3"],
              "quality": ["pairs.count=12", "download=false"], "user-study": ["--count", "10"]}  # fmt: skip
     for command in commands:

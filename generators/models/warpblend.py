@@ -138,7 +138,7 @@ class WarpBlend(Generator):
         view_tolerance: float = 0.5,  # Distance of views up to which a pair is learnt as it is.
         l1_weight: float = 1.0,  # Weight of the difference of pixels, twice as much on the body.
         gradient_weight: float = 1.0,  # Weight of the difference of neighbouring pixels' differences: edges.
-        feature_weight: float = 0.2,  # Weight of the difference on a network's features, where there is one.
+        feature_weight: float = 0.0,  # Weight of the difference on a network's features; 0 needs no such network.
         colour_weight: float = 1.0,  # Weight of how far each part's mean colour is from the source's in the scene's light.
         cycle_weight: float = 1.0,  # Weight of how far colours are from themselves once they were in another's light and back.
         entropy_weight: float = 0.05,  # Weight of the entropy of the candidates' weights: a mixture of pixels is a blur.
@@ -171,7 +171,8 @@ class WarpBlend(Generator):
         """Put the candidates together."""
         candidates = composite.candidates
         if lit:
-            person = self.light(candidates[:, :-1].transpose(1, 2), composite.source, composite.place).transpose(1, 2)
+            with torch.no_grad():  # the light learns from colours alone
+                person = self.light(candidates[:, :-1].transpose(1, 2), composite.source, composite.place).transpose(1, 2)
             candidates = torch.cat((person, candidates[:, -1:]), 1)
         pixels = F.pixel_unshuffle(candidates.flatten(1, 2), 2)
         known = torch.cat((pixels, composite.near, composite.trust, composite.shares), 1)
@@ -189,7 +190,7 @@ class WarpBlend(Generator):
 
     def turn(self, step: int) -> tuple[str, ...]:
         late = self.discriminator is not None and step >= self.adversarial_from * self.steps
-        return ("discriminator", "light", "generator") if late else ("light", "generator")
+        return ("discriminator", "generator", "light") if late else ("generator", "light")
 
     def schedule_steps(self) -> int:
         return self.steps
@@ -208,11 +209,11 @@ class WarpBlend(Generator):
     def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
         if player == "discriminator":
             assert self.discriminator is not None
-            fake = self.share("image", lambda: self._exercise(pair)[0].image).detach()
+            fake = self.share("exercise", lambda: self._exercise(pair))[0].image.detach()
             return {"real": real_loss(self.discriminator(pair.target)), "fake": fake_loss(self.discriminator(fake))}
         if player == "light":
             return self._on_light(pair)
-        blend, composite = self._exercise(pair)
+        blend, composite = self.share("exercise", lambda: self._exercise(pair))
         terms = self._on_pixels(blend, pair.target, composite) | self._on_colours(blend.whole, composite)
         terms["entropy"] = -self.entropy_weight * (blend.weights * (blend.weights + 1e-6).log()).sum(1).mean()
         if self.perceptual is not None and self.feature_weight:

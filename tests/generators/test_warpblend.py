@@ -103,7 +103,7 @@ def test_pairs_seen_from_one_side_are_learnt_as_they_are_and_others_from_the_tar
 def test_a_few_steps_bring_it_nearer_to_the_truth() -> None:
     torch.manual_seed(0)
     pair = a_figure_pair(radius=0.25)  # clothes wider than any outline
-    model = a_model(adversarial_weight=0.0, width=8, feature_weight=0.0)
+    model = a_model(adversarial_weight=0.0, width=8)
     before = (model.eval()(*model.inputs_of(pair)) - pair.target).abs().mean()
     model.train()
     players = [torch.optim.Adam(model.light.parameters(), 1e-2), torch.optim.Adam(model.blender.parameters(), 3e-3)]
