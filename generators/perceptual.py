@@ -1,4 +1,4 @@
-"""Frozen networks that images are compared on: VGG-19 from torchvision's weights, or any network behind one interface.
+"""Frozen networks that images are compared on: VGG-19, EfficientNet-Lite0 in its place, or any network behind one interface.
 
 They are no part of a generator: a checkpoint does not hold them, rendering does not need them, and no player owns them.
 """
@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generators.lite0 import MEAN, STD, Lite0
+
 # VGG-19's convolutions (Simonyan & Zisserman 2015, configuration E), five blocks with a pooling after each.
 BLOCKS = (2, 2, 4, 4, 4)
 LAYERS = tuple(f"conv{block + 1}_{i + 1}" for block, count in enumerate(BLOCKS) for i in range(count))
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for RGB in [0, 1]: torchvision's weights want them
 KERAS_SCALE = 255 * 0.226  # how much larger inputs in 0..255, and so their features, are: what released TensorFlow code has
-OPTION = "perceptual.weights=PATH | imagenet | reid:CHECKPOINT | none"
+OPTION = "perceptual.weights=PATH | imagenet | lite0 | reid:CHECKPOINT | none"
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,35 @@ def _keys() -> list[str]:
     return keys
 
 
-def load_perceptual(weights: str, features: Features) -> Perceptual | None:
-    """Load the network that `weights` names: "imagenet" (torchvision's VGG-19, downloaded once), a PATH to such weights, or "none".
+class Lite0Features(Perceptual):
+    """EfficientNet-Lite0's five stages, of ImageNet, in place of VGG-19's blocks: "conv3_2" is the third stage.
 
-    FileNotFoundError names the file, the cache folder and the option when weights can't be had, ValueError when a file
-    holds something else. "reid:CHECKPOINT" is loaded by who knows Re-ID networks (`reid_aug.synthesis.train`).
+    Where VGG-19's blocks see an image at 1/1, 1/2, 1/4, 1/8 and 1/16 of its size with 64 to 512 channels after a ReLU,
+    these have 1/1, 1/4, 1/8, 1/16 and 1/32 with 32, 24, 40, 112 and 1280; only the first and the last end in an
+    activation (ReLU6). The first is the stem moved pixel by pixel, as losses on conv1_2 compare pixels.
+    """
+
+    def __init__(self, network: Lite0, features: Features, name: str) -> None:
+        super().__init__()
+        self.name, self.network = name, network
+        self.blocks = [int(layer[len("conv")]) for layer in features.layers]  # from 1, in the order of `features.layers`
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        maps = [self.network.dense_stem(self.normalised(images))]
+        x = maps[0][..., 1::2, 1::2]
+        for stage in self.network.later_stages[: max(self.blocks) - 1]:
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps[block - 1] for block in self.blocks)
+
+
+def load_perceptual(weights: str, features: Features) -> Perceptual | None:
+    """Load the network that `weights` names.
+
+    That is "imagenet" (torchvision's VGG-19, downloaded once), "lite0" (EfficientNet-Lite0, of the extra `offline`), a PATH
+    to weights of VGG-19, or "none". FileNotFoundError says where weights that can't be had would come from, ValueError when
+    a file holds something else. "reid:CHECKPOINT" is loaded by who knows Re-ID networks (`reid_aug.synthesis.train`).
     """
     if weights == "none":
         return None
@@ -112,6 +137,8 @@ def load_perceptual(weights: str, features: Features) -> Perceptual | None:
         raise ValueError(f"{weights!r} is loaded by reid_aug, not here; generators know {OPTION.replace(' | reid:CHECKPOINT', '')}")
     if weights == "imagenet":
         return VGG19(_imagenet(), features, "vgg19:imagenet")
+    if weights == "lite0":
+        return Lite0Features(Lite0(pretrained=True), features, "lite0:imagenet")
     if not Path(weights).is_file():
         raise FileNotFoundError(f"no perceptual weights at {weights}; say {OPTION}")
     return VGG19(read_state(weights), features, f"vgg19:{Path(weights).name}")

@@ -23,6 +23,7 @@ class Mixing(Config):
     enter: Literal["add", "replace"] = "add"  # Whether they stand beside real images, or take their source's place at times.
     probability: Share = 0.5  # Probability that a real image is replaced, under "replace".
     erasing: Share | None = None  # Probability of random erasing of all images (Zhong et al. 2020); None is the baseline's.
+    grey_patch: Share | None = None  # Probability of a grey patch in all images (Gong et al. 2021: 0.4); None is the baseline's.
 
 
 def idle(mixing: Mixing) -> str:

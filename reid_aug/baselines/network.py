@@ -1,4 +1,4 @@
-"""A Re-ID network: one of torchreid's, the weights it starts from, its file, and the features it gives of images."""
+"""A Re-ID network: torchreid's or one of ours, its file, and the features it gives of images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -20,29 +19,40 @@ from torch.nn import functional as F
 from torchreid import models as torchreid_models
 
 from generators import nearest, read_header, tensors_digest, write_tensors
-from reid_aug import weights
+from reid_aug.baselines.initial import NAMED_WEIGHTS, initial_weights
+from reid_aug.baselines.lite0 import Lite0ReID
 from reid_aug.baselines.recipes import BaselineConfig
+from reid_aug.baselines.small import SmallResNet
 from reid_aug.device import torch_device
 
 FORMAT = "reid-aug baseline 1"
-NAMED_WEIGHTS = ("scratch", "imagenet", "imagenet-or-scratch")  # any other `weights` are a file
 # ImageNet's mean and deviation, by which torchreid normalises images.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OURS: dict[str, Callable[[BaselineConfig, int], nn.Module]] = {  # networks that torchreid does not have
+    "small": lambda config, classes: SmallResNet(classes, config.widths, config.last_stride),
+    "lite0": lambda config, classes: Lite0ReID(classes, config.last_stride),
+}
 FeatureFunction = Callable[[Tensor], Tensor]  # uint8 (N, 3, H, W) → (N, D)
 
 
 def build(config: BaselineConfig, classes: int) -> nn.Module:
-    """Build the network, untrained, which gives logits and features in training; ValueError names the nearest that torchreid has."""
+    """Build the network, untrained, which gives logits and features in training; ValueError names the nearest that there is."""
+    model = OURS.get(config.model, _torchreids)(config, classes)
+    return _with_neck(model) if config.neck else model
+
+
+def _torchreids(config: BaselineConfig, classes: int) -> nn.Module:
     factory = getattr(torchreid_models, "__model_factory", {})
     if factory and config.model not in factory:
         models = sorted(factory)
-        raise ValueError(f"torchreid has no model {config.model!r}; it has {', '.join(models[:6])}, …{nearest(config.model, models)}")
+        there_is = f"it has {', '.join(models[:6])}, …; ours are {', '.join(OURS)}{nearest(config.model, [*OURS, *models])}"
+        raise ValueError(f"torchreid has no model {config.model!r}; {there_is}")
     model = torchreid_models.build_model(config.model, classes, loss="triplet", pretrained=False, use_gpu=False)
     if config.last_stride == 1 and config.model.startswith("resnet"):
         for part in model.layer4[0].modules():
             if isinstance(part, nn.Conv2d) and part.stride == (2, 2):
                 part.stride = (1, 1)
-    return _with_neck(model) if config.neck else model
+    return model
 
 
 def _with_neck(model: nn.Module) -> nn.Module:
@@ -68,7 +78,7 @@ def check(config: BaselineConfig, name: str) -> None:
     ValueError, with the baseline's name, its model and its size, for a network that gives no logits and features or can't
     take such images, and for another network's weights; errors of `build` and `initial_weights`.
     """
-    complaint = _shape_complaint(config.model, config.last_stride, config.neck, config.size, config.batch)
+    complaint = _shape_complaint(config.model, config.last_stride, config.widths, config.neck, config.size, config.batch)
     if complaint:
         which = f"baseline {name!r}: {config.model} at {config.size[0]} × {config.size[1]}"
         raise ValueError(f"{which} can't be trained on batches of {config.batch}: {complaint}")
@@ -78,11 +88,13 @@ def check(config: BaselineConfig, name: str) -> None:
 
 
 @functools.lru_cache
-def _shape_complaint(model: str, last_stride: Literal[1, 2], neck: bool, size: tuple[int, int], batch: int) -> str:
+def _shape_complaint(
+    model: str, last_stride: Literal[1, 2], widths: tuple[int, int, int, int], neck: bool, size: tuple[int, int], batch: int
+) -> str:
     """Say what is wrong with a network for a batch of such images; empty where nothing is."""
     with torch.device("meta"), warnings.catch_warnings():  # shapes alone
         warnings.simplefilter("ignore")  # old layers warn of torch's new ways
-        network = build(BaselineConfig(model=model, last_stride=last_stride, neck=neck), 2)
+        network = build(BaselineConfig(model=model, last_stride=last_stride, widths=widths, neck=neck), 2)
         try:
             outputs: Any = network.train()(torch.empty(batch, 3, *size))
         except Exception as error:  # whatever its layers met
@@ -93,70 +105,6 @@ def _shape_complaint(model: str, last_stride: Literal[1, 2], neck: bool, size: t
     if not logits_and_features or not isinstance(getattr(network, "classifier", None), nn.Module):
         return f"it has to have a classifier and give logits and features (B, D) of 2 identities, and gives {shapes}"
     return ""
-
-
-class Start(NamedTuple):
-    """The weights a training begins from, None for random ones, and what results call them."""
-
-    state: dict[str, Tensor] | None
-    name: str
-
-
-def initial_weights(config: BaselineConfig) -> Start:
-    """Read the weights that `config.weights` names; FileNotFoundError when they must be there and are not."""
-    if config.weights == "scratch":
-        return Start(None, "scratch")
-    if config.weights in ("imagenet", "imagenet-or-scratch"):
-        try:
-            file = _imagenet(config)
-        except weights.MissingWeights as error:
-            if config.weights == "imagenet":
-                raise weights.MissingWeights(f"no ImageNet weights of {config.model}: {error}") from None
-            return Start(None, f"scratch, as ImageNet weights are missing ({error})")
-        return Start(_state(file), f"ImageNet ({file.name})")
-    path = Path(config.weights)
-    if not path.is_file():
-        hint = nearest(config.weights, NAMED_WEIGHTS)
-        raise FileNotFoundError(f"baseline weights are {', '.join(NAMED_WEIGHTS)} or a file, got {config.weights!r}{hint}")
-    return Start(_state(path), path.name)
-
-
-def _imagenet(config: BaselineConfig) -> Path:
-    """Find the file of ImageNet weights; MissingWeights says how to get it."""
-    name = f"{config.model}_imagenet.pth"  # torchreid's name for what it downloads, in a folder of its own
-    for folder in (weights.cache(), weights.cache().parents[1] / "checkpoints"):
-        if (folder / name).is_file():
-            return folder / name
-    url = _torchvision_url(config.model)
-    if url is None:
-        raise weights.MissingWeights(f"put torchreid's {name} into {weights.cache()} (its model zoo links it), or give weights=FILE")
-    return weights.find(url, f"torchvision's {config.model}", download=config.download, key="baseline.download")
-
-
-def _torchvision_url(model: str) -> str | None:
-    """Name torchvision's ImageNet weights of a network that torchreid took from it, with its layers' names; None for others."""
-    from torchvision.models import get_model_weights, list_models
-
-    plain = model.removesuffix("_fc512")
-    if plain not in list_models() or not plain.startswith(("resnet", "densenet")):
-        return None
-    return next(iter(get_model_weights(plain))).url  # type: ignore[attr-defined] - the first are IMAGENET1K_V1, which papers used
-
-
-def _state(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name from a file of safetensors or of torch's; ValueError when it holds anything else."""
-    state: Any = safetensors.torch.load_file(str(path)) if path.suffix == ".safetensors" else _unpickled(path)
-    state = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path}: weights are tensors by name")
-    return {name.removeprefix("module."): value for name, value in state.items()}
-
-
-def _unpickled(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its reader met
-        raise ValueError(f"{path} is no file of weights: {' '.join(str(error).split())[:120]}") from None
 
 
 def fill_in(model: nn.Module, state: Mapping[str, Tensor], name: str = "start") -> None:
@@ -181,7 +129,7 @@ def prepare(images: Tensor) -> Tensor:
 def save_baseline(model: nn.Module, config: BaselineConfig, classes: int, path: str | os.PathLike[str], **about: Any) -> None:
     """Write a trained network and what builds it again to one safetensors file, atomically."""
     state = model.state_dict()
-    values = config.model_dump(mode="json", exclude={"recipe"})  # every value is in them, and the recipe's file may not be elsewhere
+    values = config.values("recipe")  # whose file may not be elsewhere; all that it says is in them
     header = {"format": FORMAT, "model": config.model, "config": values, "classes": classes}
     write_tensors(state, {**header, "digest": tensors_digest(state), "about": about}, path)
 
@@ -203,10 +151,20 @@ def load_baseline(path: str | os.PathLike[str]) -> tuple[nn.Module, Mapping[str,
 
 
 @torch.inference_mode()
-def features_of(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> Tensor:
-    """Compute features (N, D), float32 on the CPU, of uint8 images (N, 3, H, W)."""
+def features_of(model: nn.Module, images: Tensor, *, flip_test: bool = False, batch_size: int = 256) -> Tensor:
+    """Compute features (N, D), float32 on the CPU, of uint8 images (N, 3, H, W).
+
+    With `flip_test` they are of unit length: the direction midway between the image's and its mirror image's.
+    """
     device = next(model.parameters()).device
-    parts = [model(prepare(part.to(device))).float().cpu() for part in images.split(batch_size)]
+    parts = []
+    for part in images.split(batch_size):
+        inputs = prepare(part.to(device))
+        features = model(inputs).float()
+        if flip_test:
+            mirrored = model(inputs.flip(-1)).float()
+            features = F.normalize(F.normalize(features) + F.normalize(mirrored))
+        parts.append(features.cpu())
     return torch.cat(parts)
 
 
@@ -243,7 +201,7 @@ class ReidNetwork:
 
 def baseline_network(module: Callable[[], nn.Module], config: BaselineConfig, name: str) -> ReidNetwork:
     """Give a trained baseline as a ReidNetwork; `module` is called when the first image comes."""
-    return ReidNetwork(lambda images: features_of(module(), images), config.size, name, config, module)
+    return ReidNetwork(lambda images: features_of(module(), images, flip_test=config.flip_test), config.size, name, config, module)
 
 
 def load_reid(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> ReidNetwork:

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from generators import Pose
+from reid_aug.baselines.augmentation import augment, erase, grey_patch
+from reid_aug.baselines.averaging import MovingAverage
+from reid_aug.baselines.initial import initial_weights
 from reid_aug.baselines.losses import batch_hard_triplet, smoothed_cross_entropy
 from reid_aug.baselines.mixing import Mixing, check_batches, most_synthetic
-from reid_aug.baselines.network import build, fill_in, initial_weights, prepare
+from reid_aug.baselines.network import build, fill_in, prepare
 from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.baselines.samplers import pk_batches, replaced, shuffled_batches
 
@@ -96,6 +98,7 @@ def train_baseline(
     frozen_steps = int(config.frozen * config.steps) if pretrained else 0
     images, labels = _resident(data.images, fabric.device), data.labels.to(fabric.device)
     per_image = PerImage(*(part.to(fabric.device) for part in _per_image(config, mixing, data)))
+    average = MovingAverage(model, config.ema) if config.ema else None
     noise = torch.Generator().manual_seed(seed)
     if online is not None:
         online.to(fabric.device)
@@ -117,6 +120,10 @@ def train_baseline(
             nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         schedule.step()
+        if average is not None:
+            average.update(step)
+    if average is not None:
+        average.fill_in()
     if not bool(torch.isfinite(loss)):
         raise FloatingPointError(f"{config.model} ({label}) ended with loss {float(loss)} after {config.steps} steps")
     return model.eval()
@@ -147,12 +154,14 @@ def _inputs(
     config: BaselineConfig, mixing: Mixing, images: Tensor, index: Tensor, data: TrainingSet,
     online: OnlineAugmentation | None, noise: torch.Generator, device: torch.device,
 ) -> Tensor:  # fmt: skip
-    """Give a batch as the network takes it: rendered anew where there is `online`, then flipped, cropped, normalised, erased."""
+    """Give a batch as the network takes it: rendered anew where there is `online`, flipped, cropped, partly grey, normalised, erased."""
     pixels = images[index.to(images.device)].to(device, non_blocking=True)
     if online is not None:
         assert data.poses is not None
         pixels = online(pixels.float() / 255, data.poses[index], data.labels[index]) * 255
-    inputs = prepare(augment(pixels, config, noise))
+    pixels = augment(pixels, config, noise)
+    grey = config.grey_patch if mixing.grey_patch is None else mixing.grey_patch
+    inputs = prepare(grey_patch(pixels, grey, noise) if grey else pixels)
     erasing = config.erasing if mixing.erasing is None else mixing.erasing
     return erase(inputs, erasing, noise) if erasing else inputs
 
@@ -250,38 +259,3 @@ def _resident(images: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
         return images
     return images.to(device)
-
-
-def augment(images: Tensor, config: BaselineConfig, noise: torch.Generator) -> Tensor:
-    """Flip left to right with probability ½ and crop back from `crop_px` of zero padding; (B, 3, H, W), 0 to 255."""
-    size, pad = len(images), config.crop_px
-    height, width = images.shape[-2:]
-    if config.flip:
-        flipped = torch.rand(size, generator=noise) < 0.5
-        images = torch.where(flipped[:, None, None, None].to(images.device), images.flip(-1), images)
-    if pad:
-        padded = F.pad(images, (pad, pad, pad, pad))
-        down = torch.randint(2 * pad + 1, (size, 1), generator=noise) + torch.arange(height)
-        across = torch.randint(2 * pad + 1, (size, 1), generator=noise) + torch.arange(width)
-        rows = torch.arange(size)[:, None, None, None]
-        index = [t.to(images.device) for t in (rows, torch.arange(3)[:, None, None], down[:, None, :, None], across[:, None, None, :])]
-        images = padded[tuple(index)]
-    return images
-
-
-def erase(inputs: Tensor, probability: float, noise: torch.Generator) -> Tensor:
-    """Erase at random from normalised images (B, 3, H, W): with some probability a rectangle becomes ImageNet's mean, 0.
-
-    Its area is 2 to 40 % of the image's, its height over its width 0.3 to 3.3 (Zhong et al. 2020); what would not fit is cut.
-    """
-    size, (height, width) = len(inputs), inputs.shape[-2:]
-    chosen, area, shape, top, left = torch.rand(5, size, generator=noise)
-    pixels = (0.02 + 0.38 * area) * height * width
-    ratio = torch.exp(np.log(0.3) + shape * (np.log(3.3) - np.log(0.3)))  # even in its logarithm: as many lie as stand
-    tall, wide = (pixels * ratio).sqrt().clamp(max=height).round(), (pixels / ratio).sqrt().clamp(max=width).round()
-    rows, columns = torch.arange(height), torch.arange(width)
-    first_row, first_column = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
-    down = (rows >= first_row[:, None]) & (rows < (first_row + tall)[:, None])
-    across = (columns >= first_column[:, None]) & (columns < (first_column + wide)[:, None])
-    erased = down[:, :, None] & across[:, None, :] & (chosen < probability)[:, None, None]
-    return inputs.masked_fill(erased[:, None].to(inputs.device), 0.0)

@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 from torch.nn import functional as F
 
-from reid_aug.baselines.network import build, check, features_of, fill_in, initial_weights, load_baseline, prepare, save_baseline
+from reid_aug.baselines.initial import initial_weights
+from reid_aug.baselines.network import baseline_network, build, check, features_of, fill_in, load_baseline, prepare, save_baseline
 from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.baselines.training import TrainingSet, train_baseline
 
@@ -18,14 +19,35 @@ SMALL = {"size": (64, 32), "steps": 2, "identities": 2, "instances": 2, "crop_px
 
 
 def test_unknown_networks_are_named() -> None:
-    with pytest.raises(ValueError, match="torchreid has no model 'osnet_x0_52'.*did you mean 'osnet_x0_5'"):
+    with pytest.raises(ValueError, match="torchreid has no model 'osnet_x0_52'.*ours are small, lite0 .did you mean 'osnet_x0_5'"):
         build(BaselineConfig(model="osnet_x0_52"), 3)
+    with pytest.raises(ValueError, match="did you mean 'small'"):
+        build(BaselineConfig(model="smal"), 3)
 
 
 def test_prepare_is_torchvisions_normalisation() -> None:
     images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     torch.testing.assert_close(prepare(images), (images / 255 - mean) / std)
+
+
+class TestFlipTest:
+    """Features of an image and its mirror image together."""
+
+    def test_it_is_the_direction_between_both(self) -> None:
+        network = build(BaselineConfig(), 3).eval()
+        images = torch.randint(0, 256, (5, 3, 64, 32), dtype=torch.uint8)
+        plain, mirrored = (F.normalize(features_of(network, part)) for part in (images, images.flip(-1)))
+        both = features_of(network, images, flip_test=True, batch_size=2)
+        torch.testing.assert_close(both, F.normalize(plain + mirrored))
+        torch.testing.assert_close(features_of(network, images.flip(-1), flip_test=True), both)
+        assert not torch.allclose(plain, mirrored, atol=1e-3), "or nothing was tested"
+
+    def test_a_baselines_users_get_what_it_says(self) -> None:
+        network, images = build(BaselineConfig(), 3).eval(), torch.randint(0, 256, (2, 3, 128, 64), dtype=torch.uint8)
+        for flip_test in (False, True):
+            reid = baseline_network(lambda: network, BaselineConfig(flip_test=flip_test), "plain")
+            torch.testing.assert_close(reid.features(images), features_of(network, images, flip_test=flip_test))
 
 
 class TestEarlyCheck:

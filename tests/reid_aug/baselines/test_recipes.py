@@ -20,6 +20,8 @@ SMALL = {"size": (64, 32), "steps": 2, "identities": 2, "instances": 2, "crop_px
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains(name: str, cache: Path) -> None:
+    if name == "lite0":
+        pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `offline` is not installed")
     config = BaselineConfig(recipe=name, **{**SMALL, "weights": "scratch", **({"model": "resnet18"} if name in ("ide", "strong") else {})})
     data = TrainingSet(torch.randint(0, 256, (8, 3, 64, 32), dtype=torch.uint8), torch.arange(8) % 4)
     features = features_of(train_baseline(config, data, 0), data.images)
@@ -29,6 +31,16 @@ def test_every_recipe_trains(name: str, cache: Path) -> None:
 def test_a_recipe_stands_behind_what_is_given() -> None:
     config = BaselineConfig(recipe="strong", steps=7)
     assert (config.steps, config.model, config.last_stride, config.neck, config.metric) == (7, "resnet50", 1, True, "cosine")
+
+
+def test_later_keys_are_in_files_and_digests_only_where_they_are_set() -> None:
+    later = {"widths", "ema", "flip_test", "grey_patch"}
+    plain = BaselineConfig()
+    assert plain.values("recipe").keys() == plain.model_fields_set.union(type(plain).model_fields) - later - {"recipe"}
+    given = {"model": "small", "widths": (8, 8, 8, 16), "ema": 0.9, "flip_test": True, "grey_patch": 0.4}
+    values = BaselineConfig(**given).values()  # type: ignore[arg-type]
+    assert {key: values[key] for key in given} == {**given, "widths": [8, 8, 8, 16]}
+    assert BaselineConfig.model_validate(values) == BaselineConfig(**given)  # type: ignore[arg-type]
 
 
 def test_bag_of_tricks_numbers() -> None:
@@ -57,6 +69,7 @@ def test_unknown_recipes(given: dict[str, str], message: str) -> None:
         {"weight_decay": -1e-4}, {"momentum": 1.0}, {"momentum": -0.1}, {"triplet_margin": float("nan")}, {"triplet_margin": -0.1},
         {"triplet_weight": float("inf")}, {"learning_rate": float("inf")}, {"learning_rate": 0.0}, {"head_rate": float("nan")},
         {"gamma": float("inf")}, {"warmup_from": float("nan")}, {"clip_norm": float("nan")}, {"crop_px": -1}, {"erasing": 1.5},
+        {"ema": 1.0}, {"grey_patch": -0.1},
         {"triplet_weight": 1.0, "instances": 1}, {"triplet_weight": 1.0, "identities": 1},
     ],
     ids=str,

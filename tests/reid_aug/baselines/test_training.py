@@ -14,7 +14,7 @@ from reid_aug.baselines import training
 from reid_aug.baselines.mixing import Mixing
 from reid_aug.baselines.network import build, features_of, labels_of
 from reid_aug.baselines.recipes import BaselineConfig
-from reid_aug.baselines.training import TrainingSet, augment, erase, optimizer_and_schedule, rate_at, train_baseline
+from reid_aug.baselines.training import TrainingSet, optimizer_and_schedule, rate_at, train_baseline
 
 SMALL = BaselineConfig(size=(32, 16), steps=2, identities=3, instances=4, crop_px=1, label_smoothing=0.0)
 
@@ -34,40 +34,6 @@ class White(torch.nn.Module):
 
 
 class TestBaseline:
-    def test_augment_moves_and_mirrors_whole_images(self) -> None:
-        images = torch.arange(8 * 3 * 12 * 6, dtype=torch.float32).reshape(8, 3, 12, 6).remainder(251).add(1).to(torch.uint8)
-        out = augment(images, BaselineConfig(crop_px=2), torch.Generator().manual_seed(0))
-        assert out.shape == images.shape and out.dtype == torch.uint8
-        padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
-        places, flips = set(), set()
-        for image, wide in zip(out, padded, strict=True):
-            matches = [
-                (y, x, flip) for y in range(5) for x in range(5) for flip in (False, True)
-                if torch.equal(image, (wide.flip(-1) if flip else wide)[:, y : y + 12, x : x + 6])
-            ]  # fmt: skip
-            assert len(matches) == 1
-            places.add(matches[0][:2])
-            flips.add(matches[0][2])
-        assert len(places) > 3 and flips == {True, False}
-        still = augment(images, BaselineConfig(crop_px=0, flip=False), torch.Generator())
-        assert torch.equal(still, images)
-
-    def test_erasing_blanks_one_rectangle_of_some_images(self) -> None:
-        ones = torch.ones(400, 3, 64, 32)
-        erased = erase(ones, 0.5, torch.Generator().manual_seed(0))[:, 0] == 0
-        hit = erased.flatten(1).any(1)
-        assert 0.4 < hit.float().mean() < 0.6
-        for mask in erased[hit]:
-            rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
-            block = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            assert block.all() and block.sum() == mask.sum()  # one rectangle, whole
-            assert mask.sum() <= 0.41 * 64 * 32
-        shares = erased[hit].float().mean((1, 2))
-        assert shares.max() > 0.3 and shares.min() < 0.06
-        assert erased[:, :8].any() and erased[:, -8:].any() and erased[:, :, :4].any() and erased[:, :, -4:].any()
-        assert torch.equal(erase(ones, 0.0, torch.Generator().manual_seed(0)), ones)
-        assert torch.equal(erase(ones, 1.0, torch.Generator().manual_seed(3)), erase(ones, 1.0, torch.Generator().manual_seed(3)))
-
     def test_a_seed_is_a_run(self) -> None:
         data = TrainingSet(torch.randint(0, 256, (12, 3, 32, 16), dtype=torch.uint8), torch.arange(12) % 4)
         small = BaselineConfig(size=(32, 16), steps=2, identities=3, instances=2, crop_px=1)
@@ -178,6 +144,21 @@ class TestTraining:
         train_baseline(SMALL.model_copy(update={"erasing": 0.3}), mixed(), 0)
         train_baseline(SMALL, mixed(), 0)
         assert probabilities == [0.5, 0.5, 0.3, 0.3]
+
+    def test_grey_patches_over_the_baselines_come_before_normalisation(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        probabilities: list[float] = []
+
+        def patch(pixels: torch.Tensor, probability: float, noise: torch.Generator) -> torch.Tensor:
+            assert pixels.dtype == torch.uint8
+            probabilities.append(probability)
+            return pixels
+
+        monkeypatch.setattr(training, "grey_patch", patch)
+        train_baseline(SMALL, mixed(), 0, mixing=Mixing(grey_patch=0.4))
+        train_baseline(SMALL.model_copy(update={"grey_patch": 0.3}), mixed(), 0)
+        train_baseline(SMALL.model_copy(update={"grey_patch": 0.3}), mixed(), 0, mixing=Mixing(grey_patch=0.0))
+        train_baseline(SMALL, mixed(), 0)
+        assert probabilities == [0.4, 0.4, 0.3, 0.3]
 
     def test_no_training_is_emptied_of_its_synthetic_images(self) -> None:
         for mixing in (Mixing(share=0.2), Mixing(share=0.5, label="separate"), Mixing(probability=0.9)):
