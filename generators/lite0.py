@@ -25,33 +25,36 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for RGB
 LITE_MEAN, LITE_STD = 127 / 255, 128 / 255  # of all channels: TensorFlow's, which the weights were trained with
 # Blocks of the stages behind the stem; a stage ends where the next one halves the resolution.
 STAGES = ((0, 3), (3, 5), (5, 11), (11, 16))
-MOMENTUM = 0.1  # of batch statistics; at the package's 0.01 a few hundred steps leave ImageNet's in place
+WIDTHS = (32, 24, 40, 112, 1280)  # channels of the stages' maps
+MOMENTUM = 0.1  # of batch statistics, as torch's; at the package's 0.01 a few hundred steps leave ImageNet's in place
 
 
 class Lite0(nn.Module):
-    """The network up to its last map, in five stages: maps at 1/2, 1/4, 1/8, 1/16 and 1/32 of the images' size.
+    """The network up to the last of its `stages`: five give maps at 1/2, 1/4, 1/8, 1/16 and 1/32 of the images' size.
 
-    Their widths are 32, 24, 40, 112 and 1280. Images (B, 3, H, W) come normalised as other networks of ImageNet take
-    them; what these weights want instead is done inside. With `last_stride` 1 the last map is as large as the one before.
-    `pretrained` fills in ImageNet's weights: errors of `lite0_weights`.
+    Their widths are `WIDTHS`. Images (B, 3, H, W) come normalised as other networks of ImageNet take them; what these weights
+    want instead is done inside. With `last_stride` 1 the last map is as large as the one before. `pretrained` fills in
+    ImageNet's weights: errors of `lite0_weights`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, last_stride: int = 2, pretrained: bool = False) -> None:
+    def __init__(self, last_stride: int = 2, pretrained: bool = False, stages: int = 5) -> None:
         super().__init__()
         network = _network(pretrained)
-        stages = [list(network._blocks)[first:end] for first, end in STAGES]
+        blocks = [list(network._blocks)[first:end] for first, end in STAGES]
         if last_stride == 1:
-            _without_stride(stages[-1][0]._depthwise_conv)
+            _without_stride(blocks[stages - 2][0]._depthwise_conv)
         # Stages by the names that torchreid's OSNet has for its own.
         self.conv1 = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
-        self.conv2, self.conv3, self.conv4 = (nn.Sequential(*blocks) for blocks in stages[:3])
-        self.conv5 = nn.Sequential(*stages[3], network._conv_head, network._bn1, nn.ReLU6())
+        self.conv2, self.conv3, self.conv4 = (nn.Sequential(*part) for part in blocks[:3])
+        if stages == 5:
+            self.conv5 = nn.Sequential(*blocks[3], network._conv_head, network._bn1, nn.ReLU6())
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = MOMENTUM
+        self.later_stages = [f"conv{number}" for number in range(2, stages + 1)]  # behind the stem
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
@@ -60,16 +63,11 @@ class Lite0(nn.Module):
         scale, shift = self.std / LITE_STD, (self.mean - LITE_MEAN) / LITE_STD
         return images * scale.to(images.dtype) + shift.to(images.dtype)
 
-    def forward(self, images: Tensor) -> Tensor:  # → the last map (B, 1280, h, w)
+    def forward(self, images: Tensor) -> Tensor:  # → the last map (B, WIDTHS[stages - 1], h, w)
         x = self.conv1(self.renormalised(images))
         for stage in self.later_stages:
-            x = stage(x)
+            x = self.get_submodule(stage)(x)
         return x
-
-    @property
-    def later_stages(self) -> tuple[nn.Module, ...]:
-        """Give the four stages behind the stem."""
-        return self.conv2, self.conv3, self.conv4, self.conv5
 
     def dense_stem(self, images: Tensor) -> Tensor:
         """Compute the first stage around every pixel, (B, 32, H, W); its odd rows and columns are what the stage itself gives."""

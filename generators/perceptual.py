@@ -119,7 +119,7 @@ class Lite0Features(Perceptual):
         maps = [self.network.dense_stem(self.normalised(images))]
         x = maps[0][..., 1::2, 1::2]
         for stage in self.network.later_stages[: max(self.blocks) - 1]:
-            x = stage(x)
+            x = self.network.get_submodule(stage)(x)
             maps.append(x)
         return tuple(maps[block - 1] for block in self.blocks)
 

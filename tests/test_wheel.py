@@ -79,11 +79,11 @@ def test_configurations_are_found_by_name(installed: Path, tmp_path: Path) -> No
         "baseline={size: [32, 16], steps: 1, identities: 2, instances: 2, crop_px: 2}", "quality.pairs=2", "quality.metrics={SSIM: {}}",
         "seeds=[0]", "per_image=1", "arms=[none,pg2]",
     ]  # fmt: skip
-    reported = run(installed, tmp_path, "bench", "rendered", *tiny)
+    reported = run(installed, tmp_path, "bench", "pg2", *tiny)
     assert reported.returncode == 0, reported.stderr
-    (results,) = tmp_path.glob("runs/rendered-*/results.jsonl")
+    (results,) = tmp_path.glob("runs/pg2-*/results.jsonl")
     assert [json.loads(line)["arm"] for line in results.read_text().splitlines()] == ["none", "pg2"]
-    recipe = run(installed, tmp_path, "bench", "rendered", *tiny, "baseline.recipe=stong")
+    recipe = run(installed, tmp_path, "bench", "pg2", *tiny, "baseline.recipe=stong")
     assert recipe.returncode == 2 and "no recipe named 'stong'" in recipe.stderr and "did you mean 'strong'" in recipe.stderr
 
 

@@ -11,7 +11,11 @@ from generators import Features, Perceptual
 from reid_aug.baselines.network import config_and_name, load_baseline
 
 # The stages that stand for VGG-19's five blocks, by the names that torchreid's families of networks give them.
-STAGES = (("conv1", "conv2", "conv3", "conv4", "conv5"), ("relu", "layer1", "layer2", "layer3", "layer4"))
+# The last of them stands in for two where there are four, as in lite0.
+STAGES = (
+    ("conv1", "conv2", "conv3", "conv4", "conv5"), ("relu", "layer1", "layer2", "layer3", "layer4"),
+    ("conv1", "conv2", "conv3", "conv4", "conv4"),
+)  # fmt: skip
 
 
 class ReidFeatures(Perceptual):

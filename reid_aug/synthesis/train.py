@@ -33,7 +33,7 @@ class GeneratorConfig(BaseModel):
 class PerceptualConfig(Config):
     """What a paper's VGG terms compare images on."""
 
-    weights: str = "imagenet"  # Weights of the network: a PATH, "imagenet", "reid:CHECKPOINT", or "none", which turns such terms off.
+    weights: str = "imagenet"  # Weights of the network: a PATH, "imagenet", "lite0", "reid:CHECKPOINT", or "none": such terms are off.
 
 
 class LearningConfig(Config):

@@ -65,9 +65,10 @@ def test_stages_have_their_sizes_and_the_last_stride_can_go() -> None:
     for stride, last in ((2, (2, 1)), (1, (4, 2))):
         network, shapes = Lite0(stride).eval(), []
         x = network.conv1(network.renormalised(images))
-        for stage in (*network.later_stages, torch.nn.Identity()):
+        for stage in network.later_stages:
             shapes.append(tuple(x.shape[1:]))
-            x = stage(x)
+            x = network.get_submodule(stage)(x)
+        shapes.append(tuple(x.shape[1:]))
         assert shapes == [(32, 32, 16), (24, 16, 8), (40, 8, 4), (112, 4, 2), (1280, *last)]
         assert torch.equal(network(images), x)
         if stride == 1:  # every second pixel of the undone stride's map is what the stride gave, away from the border
@@ -75,6 +76,16 @@ def test_stages_have_their_sizes_and_the_last_stride_can_go() -> None:
             strided.load_state_dict(convolution.state_dict())
             maps = torch.randn(1, 672, 16, 16)
             torch.testing.assert_close(convolution(maps)[..., 3:-1:2, 3:-1:2], strided(maps)[..., 1:-1, 1:-1], atol=1e-5, rtol=1e-4)
+
+
+def test_four_stages_are_the_first_of_five() -> None:
+    images = torch.randn(1, 3, 64, 32)
+    five, four = Lite0(pretrained=True).eval(), Lite0(pretrained=True, stages=4).eval()
+    with torch.inference_mode():
+        x = five.conv4(five.conv3(five.conv2(five.conv1(five.renormalised(images)))))
+        assert torch.equal(four(images), x) and x.shape == (1, 112, 4, 2)
+        assert Lite0(last_stride=1, stages=4).eval()(images).shape == (1, 112, 8, 4)
+    assert not hasattr(four, "conv5")
 
 
 def test_batch_statistics_follow_the_images_within_a_short_training() -> None:

@@ -27,8 +27,8 @@ def test_it_starts_from_imagenet(cache: Path) -> None:
     assert state is not None and name == "ImageNet (efficientnet-lite0-57934424.safetensors)"
     network = build(CONFIG, 5)
     fill_in(network, state)
-    expected = Lite0(pretrained=True).eval()(prepare(IMAGES)).mean((2, 3))
-    torch.testing.assert_close(features_of(network.eval(), IMAGES), expected.detach())
+    last = Lite0(pretrained=True, stages=4).eval()(prepare(IMAGES)).flatten(2)
+    torch.testing.assert_close(features_of(network.eval(), IMAGES), (last.mean(2) + last.max(2).values).detach())
     check(CONFIG, "lite0")
 
 
@@ -38,9 +38,10 @@ def test_it_trains_with_a_neck_and_comes_back(cache: Path, tmp_path: Path) -> No
     save_baseline(network, config, 4, tmp_path / "lite0.safetensors")
     back, _ = load_baseline(tmp_path / "lite0.safetensors")
     features = features_of(back, IMAGES)
-    assert features.shape == (8, 1280) and torch.equal(features, features_of(network, IMAGES))
-    (first,) = load_reid_features(tmp_path / "lite0.safetensors", Features(("conv1_1",)))(torch.zeros(1, 3, 64, 32))
-    assert first.shape == (1, 32, 32, 16), "stages in VGG-19's place"
+    assert features.shape == (8, 112) and torch.equal(features, features_of(network, IMAGES))
+    stages = load_reid_features(tmp_path / "lite0.safetensors", Features(("conv1_1", "conv4_1", "conv5_4")))
+    shapes = [tuple(part.shape[1:]) for part in stages(torch.zeros(1, 3, 64, 32))]
+    assert shapes == [(32, 32, 16), (112, 8, 4), (112, 8, 4)], "in VGG-19's place the last stands in for two"
 
 
 def test_missing_weights_are_an_error_or_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def configure() -> Callable[..., BenchConfig]:
     """The small benchmark below a folder, with more settings."""
 
     def load(folder: Path, *settings: str) -> BenchConfig:
-        return load_config(str(shipped("benchmarks/rendered.yaml")), [*SMALL, f"out={folder / 'runs'}", *settings])
+        return load_config(str(shipped("benchmarks/pg2.yaml")), [*SMALL, f"out={folder / 'runs'}", *settings])
 
     return load
 

@@ -98,7 +98,7 @@ def test_the_command_says_so_in_a_line(key: str, small: list[str], tmp_path: Pat
     file = tmp_path / "w.safetensors"
     safetensors.torch.save_file({"x": torch.zeros(2)}, file)
     key = key.replace("FILE", str(file)).replace("FOLDER", str(tmp_path))
-    assert main(["bench", str(shipped("benchmarks/rendered.yaml")), *small, f"out={tmp_path / 'runs'}", key]) == 2
+    assert main(["bench", str(shipped("benchmarks/pg2.yaml")), *small, f"out={tmp_path / 'runs'}", key]) == 2
     complaint = capsys.readouterr().err.strip()
     assert len(complaint.splitlines()) == 1 and not (tmp_path / "runs").exists()
     reasons = {"record": "record", "baseline.weights": "0 of .* tensors fit", "baseline.model": "pcb_p6", "baseline.crop_px": "crop_px"}

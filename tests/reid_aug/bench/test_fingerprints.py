@@ -27,7 +27,7 @@ QUICK = ["quality.pairs=0", "seeds=[0]", "per_image=2", "baseline.steps=2", "bas
         (["arms=[none,erasing,none+erasing]"], "arms 'erasing' and 'none.erasing' are the same"),
         (["arms=[none,pg2+gated+erasing,pg2+erasing+gated]"], "arms 'pg2.gated.erasing' and 'pg2.erasing.gated' are the same"),
         (["arms=[none]", "baselines={a: {}, b: {}}"], "baselines 'a' and 'b' are the same"),
-        (["arms=[none,pg2+capped,pg2+mine]", "variants.mine={share: 0.5, label: same}"], "arms 'pg2.capped' and 'pg2.mine' are the same"),
+        (["arms=[none,pg2+half-weight,pg2+mine]", "variants.mine={weight: 0.5, label: same}"], "arms 'pg2.half-weight' and 'pg2.mine' are"),
     ],
 )
 def test_one_training_under_two_names_is_refused(
@@ -38,7 +38,7 @@ def test_one_training_under_two_names_is_refused(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("name", ["reid", "rendered"])
+@pytest.mark.parametrize("name", ["reid", "pg2", "rendered"])
 def test_recorded_lines_are_those_of_their_configuration(name: str, tmp_path: Path) -> None:
     """A key that came later changes no digest while it is off: reports of finished runs are written again without training."""
     record = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
@@ -47,9 +47,10 @@ def test_recorded_lines_are_those_of_their_configuration(name: str, tmp_path: Pa
     for config in (recorded, packaged):
         digest = Fingerprints(config).digest
         assert {line["config"] for line in record["lines"]} == {digest(b, arm) for b in config.baselines_by_name for arm in config.arms}
-    jittered = packaged.generators["pg2"].model_copy(update={"min_gap": 0.02})
-    other = Fingerprints(packaged.model_copy(update={"generators": {"pg2": jittered}}))
-    assert other.digest(other.judge, "pg2") != Fingerprints(packaged).digest(other.judge, "pg2")
+    (generator,) = packaged.generators
+    jittered = packaged.generators[generator].model_copy(update={"min_gap": 0.02})
+    other = Fingerprints(packaged.model_copy(update={"generators": {generator: jittered}}))
+    assert other.digest(other.judge, generator) != Fingerprints(packaged).digest(other.judge, generator)
 
 
 @pytest.mark.parametrize("what", ["pid", "camid", "visible", "xy"])
