@@ -100,7 +100,7 @@ class TestRun:
 
 def test_killed_it_goes_on_and_ends_alike(result: Result, small: list[str], tmp_path: Path) -> None:
     """kill -9 after the second line; the same command again redoes no finished line and ends with the same scores."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), *small, f"out={tmp_path / 'runs'}"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "pg2", *small, f"out={tmp_path / 'runs'}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def lines() -> list[dict]:
