@@ -36,6 +36,7 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
          "training_pose": "teacher", "learning_rate": 3e-3},
         300,
     ),
+    "warpblend": ({"view_tolerance": 10.0, "adversarial_weight": 0.0}, 300),
     "posewarp": ({"width": 8, "learning_rate": 3e-3, "l1_weight": 1.0, "gan_steps": 0}, 400),
 }  # fmt: skip
 
@@ -54,7 +55,7 @@ def handful(tmp_path_factory: pytest.TempPathFactory) -> PosePair:
 def mask_ssim(model: Generator, pair: PosePair) -> float:
     there = pair.on(model.skeleton)
     with torch.inference_mode():
-        drawn = model(there.source, there.source_pose, there.target_pose)
+        drawn = model(*model.inputs_of(there))
     mask = protocol_mask(pair.target_pose).squeeze(1).bool()
     return float(ssim(images.to_uint8(drawn), images.to_uint8(pair.target), "deformable", mask=mask).mean())
 
@@ -71,5 +72,10 @@ def test_it_learns_four_people_by_heart(name: str, handful: PosePair, tmp_path: 
         while True:
             yield handful
 
+    before = mask_ssim(model.eval(), handful)
     generators.train(model, stream(), tmp_path, steps=steps, perceptual="none", accelerator="cpu")
-    assert mask_ssim(model, handful) > 0.9
+    after = mask_ssim(model, handful)
+    if name == "warpblend":  # moves the source's own pixels, and can't learn others by heart: it comes nearer than where it starts
+        assert 0.6 < before + 0.05 < after, (before, after)
+    else:
+        assert after > 0.9
