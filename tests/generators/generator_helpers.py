@@ -269,7 +269,7 @@ class Sixth(Generator):
         self.size, self.rate = tuple(size), rate
         self.mix, self.drop, self.critic = nn.Conv2d(21, 3, 1), nn.Dropout(drop), nn.Linear(3, 1)
 
-    def forward(self, source, source_pose, target_pose):
+    def forward(self, source, source_pose, target_pose, scene=None):
         x = torch.cat((source, gaussian_maps(target_pose, 2.0)), 1)
         return torch.tanh(self.mix(self.drop(x)) + 0.1 * torch.randn_like(source))
 

@@ -35,8 +35,8 @@ class Sixth(Generator):
         self.net = nn.Sequential(nn.Conv2d(39, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 3, 3, padding=1))
         self.critic = nn.Conv2d(6, 1, 4, stride=4)
 
-    def forward(self, source, source_pose, target_pose):
-        self.check(source, source_pose, target_pose)
+    def forward(self, source, source_pose, target_pose, scene=None):
+        self.check(source, source_pose, target_pose, scene)
         maps = [gaussian_maps(pose, 3.0).to(source.dtype) for pose in (source_pose, target_pose)]
         return torch.tanh(3 * self.net(torch.cat((source, *maps), dim=1)))
 
