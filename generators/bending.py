@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from generators.parts import on_device
 from generators.pose import Pose
 from generators.warp import look_up
 
@@ -22,7 +23,7 @@ def bend(image: Tensor, pose: Pose, amount: float) -> tuple[Tensor, Pose]:
     frequency, phase = 2 * torch.pi / h * torch.rand(b, 2, 3, 2, **make), 2 * torch.pi * torch.rand(b, 2, 3, **make)
     amplitude = amount * h * torch.randn(b, 2, 3, **make) / 3**0.5
     linear, shift = 2.5 * amount * torch.randn(b, 2, 2, **make), amount * h * torch.randn(b, 2, **make)
-    middle = torch.tensor([(w - 1) / 2, (h - 1) / 2], **make)
+    middle = on_device(((w - 1) / 2, (h - 1) / 2), **make)
 
     def moved(at: Tensor) -> Tensor:  # (B, N, 2) pixels of the bent image → what they show
         angle = torch.einsum("bnd,bakd->bnak", at, frequency) + phase[:, None]
@@ -34,6 +35,6 @@ def bend(image: Tensor, pose: Pose, amount: float) -> tuple[Tensor, Pose]:
     xy = pose.xy
     for _ in range(8):  # where a joint went: the place that shows it, by fixed-point iteration
         xy = xy - (moved(xy) - pose.xy)
-    edge = torch.tensor([w, h], **make) - 0.5
+    edge = on_device((w - 0.5, h - 0.5), **make)
     inside = ((xy > -0.5) & (xy < edge)).all(-1)
     return look_up(image, x, y, "border"), replace(pose, xy=xy, visible=pose.visible & inside)

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_skinning import SIZE, moved, standing, without
-from torch import Tensor
+from figures import LIMB_COLOUR, PLACE, SIZE, TORSO_COLOUR, moved, painted, standing, without
 
 from generators import Pose
 from generators.composite import colour_error, compose, filled, looks, part_colours, statistics
-from generators.skinning import PARTS, outlines
-
-TORSO_COLOUR, LIMB_COLOUR, PLACE = (0.8, -0.6, -0.6), (-0.7, -0.7, 0.6), (0.0, 0.3, -0.2)
-
-
-def painted(pose: Pose, place: tuple[float, float, float] = PLACE, radius: float = 0.0) -> Tensor:
-    """Paint a figure: torso and head in one colour, limbs in another, on a plain place."""
-    outside = outlines(pose)
-    colours = torch.tensor([TORSO_COLOUR, TORSO_COLOUR, *[LIMB_COLOUR] * 8])
-    part = torch.where(outside <= radius, outside + torch.tensor([1.0, 0.0, *[-1.0] * 8])[:, None, None], torch.inf).argmin(1)
-    inside = (outside <= radius).any(1)
-    image = torch.where(inside[..., None], colours[part], torch.tensor(place))
-    return image.permute(0, 3, 1, 2)
+from generators.skinning import PARTS
 
 
 def test_a_person_in_their_own_pose_and_place_stays_as_they_are() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from figures import SIZE, STANDING, moved, standing, without
 from generator_helpers import MakePose
 from skimage.draw import polygon2mask
 from skimage.transform import estimate_transform
@@ -16,29 +17,6 @@ from generators.parts import LIMBS, TORSO, torso_length
 from generators.pose import mirror, openpose_18
 from generators.skinning import LIMB_RADII, PARTS, TORSO_MARGIN, at_half, outlines, part_transforms, places, shares, unit_length, view_gap
 from generators.warp import look_up
-
-SIZE = (128, 64)
-STANDING = {
-    "nose": (32, 14), "neck": (32, 26), "r_shoulder": (22, 27), "l_shoulder": (42, 27), "r_elbow": (18, 42), "l_elbow": (46, 42),
-    "r_wrist": (16, 56), "l_wrist": (48, 56), "r_hip": (26, 62), "l_hip": (38, 62), "r_knee": (25, 88), "l_knee": (39, 88),
-    "r_ankle": (25, 114), "l_ankle": (39, 114), "r_eye": (30, 12), "l_eye": (34, 12), "r_ear": (27, 14), "l_ear": (37, 14),
-}  # fmt: skip
-
-
-def standing(dtype: torch.dtype = torch.float32) -> Pose:
-    xy = torch.tensor([STANDING[joint] for joint in openpose_18.joints], dtype=dtype)
-    return Pose(xy[None], torch.ones(1, 18, dtype=torch.bool), openpose_18, SIZE)
-
-
-def moved(pose: Pose, matrix: list[list[float]], shift: list[float]) -> Pose:
-    linear = torch.tensor(matrix, dtype=pose.xy.dtype)
-    return replace(pose, xy=pose.xy @ linear.T + torch.tensor(shift, dtype=pose.xy.dtype))
-
-
-def without(pose: Pose, *names: str) -> Pose:
-    visible = pose.visible.clone()
-    visible[:, [openpose_18.index(name) for name in names]] = False
-    return replace(pose, visible=visible, xy=torch.where(visible[..., None], pose.xy, 0.0))
 
 
 def test_a_torsos_inside_is_the_polygon_of_its_joints() -> None:

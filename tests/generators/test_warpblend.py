@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from figures import SIZE, moved, painted, standing
 from generator_helpers import MakePair
-from test_composite import painted
-from test_skinning import SIZE, moved, standing
 
 from generators import PosePair, create
 from generators.bending import bend

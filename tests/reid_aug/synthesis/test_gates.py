@@ -322,11 +322,6 @@ class Asked:
 
 
 @pytest.fixture
-def train(people: list[PersonImage]) -> list[PersonImage]:
-    return [p for p in people if p.split == "train"]
-
-
-@pytest.fixture
 def augmenter(train: list[PersonImage], checkpoint: Path) -> Augmenter:
     return Augmenter(generators.load(checkpoint), PoseBank.collect(train, SIZE), per_image=2, seed=3)
 

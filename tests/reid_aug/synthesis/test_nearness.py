@@ -27,16 +27,6 @@ from reid_aug.synthesis.target_poses import draw_for
 SIZE = (32, 16)
 
 
-@pytest.fixture
-def train(people: list[PersonImage]) -> list[PersonImage]:
-    return [p for p in people if p.split == "train"]
-
-
-@pytest.fixture
-def bank(train: list[PersonImage]) -> PoseBank:
-    return PoseBank.collect(train, SIZE)
-
-
 def body(half_width: float, height: float = 20.0) -> Pose:
     """Somebody in a 64 × 32 image, shoulders and hips as wide: negative from behind."""
     xy, seen = torch.zeros(18, 2), torch.zeros(18, dtype=torch.bool)

@@ -27,16 +27,6 @@ from reid_aug.synthesis.target_poses import DRAWS, hash64
 SIZE = (32, 16)
 
 
-@pytest.fixture
-def train(people: list[PersonImage]) -> list[PersonImage]:
-    return [p for p in people if p.split == "train"]
-
-
-@pytest.fixture
-def bank(train: list[PersonImage]) -> PoseBank:
-    return PoseBank.collect(train, SIZE)
-
-
 def body(side: str, shift: float = 0.0) -> Pose:
     """Somebody in a 64 × 32 image seen from a side, `shift` pixels to the right."""
     wide = {"front": 6, "right": 1, "back": -6, "left": -1}[side]
