@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-USAGE_ERRORS = (ValueError, OSError, KeyError)  # what bad input raises: one line and exit code 2
+USAGE_ERRORS = (ValueError, OSError, KeyError, ModuleNotFoundError)  # bad input, or a package of an extra is missing: one line, exit code 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from reid_aug.baselines.network import build, check, features_of, fill_in, load_
 from reid_aug.baselines.perceptual import load_reid_features
 from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.baselines.training import TrainingSet, train_baseline
+from reid_aug.cli import main
 from reid_aug.weights import MissingWeights
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `offline` is not installed")
@@ -50,3 +52,10 @@ def test_missing_weights_are_an_error_or_said(cache: Path, monkeypatch: pytest.M
         initial_weights(CONFIG)
     state, name = initial_weights(CONFIG.model_copy(update={"weights": "imagenet-or-scratch"}))
     assert state is None and name.startswith("scratch, as ImageNet weights are missing (EfficientNet-Lite0's")
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    assert main(["bench", "pg2", f"out={tmp_path}", "baseline.model=lite0"]) == 2
+    complaint = capsys.readouterr().err.strip()
+    assert "pip install 'reid-aug[offline]'" in complaint and len(complaint.splitlines()) == 1
