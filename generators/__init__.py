@@ -4,6 +4,7 @@ from generators.atomic import replacing
 from generators.base import Generator, PosePair, keeps_options
 from generators.checkpoints import digest, load, read_header, save, tensors_digest, write_tensors
 from generators.choices import nearest, no_such, one_of
+from generators.composite import with_legs
 from generators.lite0 import Lite0, lite0_weights
 from generators.maps import body_mask, gaussian_maps
 from generators.perceptual import Features, Perceptual, load_perceptual
@@ -17,5 +18,5 @@ __all__ = [
     "SKELETONS", "Features", "Generator", "Lite0", "Perceptual", "Pose", "PosePair", "Skeleton", "Trained", "body_mask", "coco_17",
     "convert", "create", "digest", "folders", "gaussian_maps", "keeps_options", "lite0_weights", "load", "load_perceptual", "mirror",
     "mpii_14", "name_of", "names", "nearest", "no_such", "one_of", "openpose_18", "pose_picture", "read_header", "replacing", "rescale",
-    "sample_sheet", "save", "tensors_digest", "train", "upper_7", "warp_images", "write_tensors",
+    "sample_sheet", "save", "tensors_digest", "train", "upper_7", "warp_images", "with_legs", "write_tensors",
 ]  # fmt: skip

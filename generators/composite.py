@@ -15,14 +15,18 @@ from torch.nn import functional as F
 
 from generators import skinning
 from generators.maps import fill_holes
-from generators.pose import Pose, rescale
+from generators.pose import Pose, convert, openpose_18, rescale
 from generators.warp import look_up
 
 CANDIDATES = 4  # what a pixel may show: the source, moved; the same, limbs from the other side; the part's colour; the place
 MARGIN = 0.15  # torso lengths around a body that belong to nobody's place: clothes and hair are wider than limbs
 CORE = 0.05  # torso lengths inside of the outline from which on nothing but the body can be
 DEPTH, COLOUR = 80.0, 30.0  # how a torso length, and a difference in colour of 1 in [−1, 1], speak for a pixel being the person's
+SKIRT = 0.2  # torso lengths around the legs that trousers and skirts may take
 FAINT = 1e-3  # weight of a candidate that geometry rules out: a network can still ask for it
+
+
+_LEGS = tuple(i for i, part in enumerate(skinning.PARTS) if part.endswith(("_knee", "_ankle")))
 
 
 class Looks(NamedTuple):
@@ -143,6 +147,19 @@ def _trust(source_shares: Tensor, shares: Tensor, transforms: Tensor) -> Tensor:
     found = look_up(source_shares, *skinning.places(shares, skinning.at_half(transforms)), "border")
     alike = torch.minimum(found, shares).sum(1, keepdim=True)
     return (3 * alike - 0.2).clamp(0, 1)
+
+
+def with_legs(image: Tensor, other: Tensor, pose: Pose) -> Tensor:
+    """Put the legs of `other` on the person of `image`, both (B, 3, H, W) and in the same pose (B, K): (B, 3, H, W).
+
+    Thighs, shins and what is worn on them, up to 0.2 torso lengths around; where none are seen, `image` stays as it is.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        pose = convert(pose, openpose_18)
+        outside = skinning.outlines(rescale(pose, (pose.size[0] // 2, pose.size[1] // 2)))
+        near = outside[:, _LEGS].amin(1, keepdim=True)
+        legs = skinning.shares(outside)[:, _LEGS].sum(1, keepdim=True) * torch.sigmoid(DEPTH * (SKIRT - near))
+        return image + up(legs.to(image.dtype)) * (other - image)
 
 
 def part_colours(image: Tensor, weight: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
     name that changes with generator, bank, seed, per_image or source images; the next construction finds them there.
     `base` in query or gallery mode stays as it is. `draw` names how target poses are chosen
     (`synthesis.target_poses.DRAWS`); None is the generator's own way: "compatible" where it moves the source's pixels
-    (`near_views`), else "whole". `gate` (a GateConfig, or its keys) leaves images out of `train` by scores that are kept
+    (`near_views`), else "whole". "recombined" adds new people instead, identities of their own: each has somebody's upper body
+    and the legs of `per_image` others, one after another. `gate` (a GateConfig, or its keys) leaves images out of `train` by scores that are kept
     beside the images, so that another gate renders nothing; one on identity asks `reid`, a baseline file of the benchmark's
     that was trained on the real images alone, or a function from uint8 images (N, 3, H, W) to features (N, D).
     `synthetic_dsetid` gives synthetic rows a data set index of their own (for RandomDatasetSampler). Rows point at files:
@@ -74,7 +75,8 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
             augmenter = Augmenter(model, bank, per_image, seed, draw=draw, batch_size=batch_size, device=device)
             self.folder = _folder(augmenter, people, cache_dir)
             network = None if gate.identity is None or reid is None else reid_network(reid, bank.pose.size, device)
-            self.manifest = synthesise(augmenter, people, self.folder)
+            first_pid = max((row[1] for row in rows["train"]), default=-1) + 1
+            self.manifest = synthesise(augmenter, people, self.folder, first_pid)
             rows_kept = self._gated(gate, network, people, bank)
             dsetids = {row[0]: row[3] for row in rows["train"]}
             by_name = {person.name: person.path for person in people}
@@ -144,9 +146,9 @@ def _sources(base: Any, poses: Poses) -> list[PersonImage]:
     return with_keypoints(people, poses, ("train",))
 
 
-def synthesise(augmenter: Augmenter, people: list[PersonImage], folder: Path) -> Manifest:
-    """Render `people` in new poses into `folder`, unless they are there already."""
-    rows = augmenter.plan(people)
+def synthesise(augmenter: Augmenter, people: list[PersonImage], folder: Path, first_pid: int | None = None) -> Manifest:
+    """Render `people` in new poses into `folder`, unless they are there already; identities of new people count from `first_pid`."""
+    rows = augmenter.plan(people, first_pid=first_pid)
     if not rows:
         raise ValueError("no training image has a pose with both shoulders and both hips: nothing to augment")
     return fill(folder, augmenter, rows, people)

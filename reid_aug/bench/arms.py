@@ -102,15 +102,15 @@ def training_set(
     labels = labels_of([p.pid for p in train])
     if origin == NONE or not rows:
         return TrainingSet(real, labels)
-    place = {person.name: i for i, person in enumerate(train)}
-    source = torch.tensor([place[row.source] for row in rows])
+    place, known = {person.name: i for i, person in enumerate(train)}, {person.pid for person in train}
+    # Of a new person the image that it may stand in for is the one whose upper body it has.
+    source = torch.tensor([place[row.source if row.pid in known else row.target] for row in rows])
     added = real if origin == COPIES else synthetic
     assert added is not None
     if origin == COPIES:
         kept = source
-    added_labels = labels[source]
-    if separate:
-        added_labels = len(labels.unique()) + labels_of(added_labels.tolist())
+    pids = [row.pid for row in rows]
+    added_labels = len(known) + labels_of(pids) if separate else labels_of([p.pid for p in train] + pids)[len(train) :]
     # A copy is a real image: variants leave it alone.
     made_of = None if origin == COPIES else torch.cat((torch.full((len(labels),), -1), source))
     index = torch.arange(len(rows)) if kept is None else kept

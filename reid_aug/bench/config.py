@@ -24,6 +24,7 @@ from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig
 from reid_aug.quality.protocols import QualityConfig
 from reid_aug.rendered import RenderedConfig
+from reid_aug.synthesis.target_poses import RECOMBINED
 from reid_aug.synthesis.train import LearningConfig, TrainConfig
 
 BASELINE = "reid:baseline"
@@ -149,6 +150,8 @@ class BenchConfig(Config):
             raise ValueError(f"arm {arm!r}: {origin!r} {rule}")
         if variant.online is not None and origin == ORACLE:
             raise ValueError(f"arm {arm!r}: online images are a generator's")
+        if variant.draw == RECOMBINED and origin == ORACLE:
+            raise ValueError(f"arm {arm!r}: of recombined people there is no true image")
 
     def variant(self, arm: str) -> Variant:
         """Combine the variants that an arm names and, where it has synthetic images on disk, the benchmark's mixing."""

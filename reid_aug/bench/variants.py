@@ -10,7 +10,7 @@ from reid_aug.baselines.mixing import Mixing, check_batches, idle
 from reid_aug.baselines.recipes import BaselineConfig, Share
 from reid_aug.synthesis.gates import GateConfig
 from reid_aug.synthesis.nearness import tolerance_of
-from reid_aug.synthesis.target_poses import WHOLE, Draw
+from reid_aug.synthesis.target_poses import RECOMBINED, WHOLE, Draw
 
 
 class Variant(Mixing):
@@ -40,6 +40,7 @@ SHIPPED: Mapping[str, Variant] = {
     "canonical": Variant(draw="canonical"),
     "missing-views": Variant(draw="missing-views"),
     "camera-aware": Variant(draw="camera-aware"),
+    "recombined": Variant(draw="recombined"),
     "online": Variant(online=0.5),
 }
 
@@ -77,6 +78,10 @@ def _idle(variant: Variant) -> str:
         return f"online images are rendered in the batch, so there is no {', '.join(sorted(in_vain))}"
     if variant.online is not None and variant.draw not in (None, WHOLE) and tolerance_of(str(variant.draw)) is None:
         return f"online, target poses are drawn by whole or compatible, got draw {variant.draw!r}"
+    if variant.draw == RECOMBINED and variant.gate is not None:
+        return "of recombined people, whom nobody has photographed, neither identity nor novelty can be judged, so there is no gate"
+    if variant.draw == RECOMBINED and variant.label != "same":
+        return f"recombined people have identities of their own, got label {variant.label!r}"
     if variant.online == 0:
         return "the probability that a synthetic image takes a real one's place is above 0, got 0"
     return idle(variant)

@@ -8,6 +8,7 @@ from torch import Tensor
 from generators import Pose
 
 TORSO = ("r_shoulder", "l_shoulder", "r_hip", "l_hip")
+THIGHS = ("r_hip", "l_hip", "r_knee", "l_knee")
 # "right" faces the right edge of the image, and so shows its right side.
 VIEWS = ("front", "right", "back", "left")
 UNKNOWN = -1
@@ -27,6 +28,18 @@ def valid_for_pairs(pose: Pose) -> Tensor:
     tensor([ True, False])
     """
     return pose.visible[..., [pose.skeleton.index(joint) for joint in TORSO if joint in pose.skeleton.joints]].all(-1)
+
+
+def shows_legs(pose: Pose) -> Tensor:
+    """Tell whether both hips and both knees are visible, bool (*B): what somebody wears below can be told; never on a skeleton without.
+
+    >>> from generators import Pose, openpose_18
+    >>> seen = torch.ones(2, 18, dtype=torch.bool)
+    >>> seen[1, openpose_18.index("l_knee")] = False
+    >>> shows_legs(Pose(torch.zeros(2, 18, 2), seen, openpose_18, (128, 64)))
+    tensor([ True, False])
+    """
+    return _joints(pose, *THIGHS)[1].all(0)
 
 
 def view(pose: Pose) -> Tensor:

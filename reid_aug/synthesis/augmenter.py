@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generators import Generator, Pose, convert, digest, name_of, rescale
+from generators import Generator, Pose, convert, digest, name_of, rescale, with_legs
 from reid_aug import images
 from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.people import PersonImage
@@ -22,23 +22,28 @@ from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.gates import pose_novelty
 from reid_aug.synthesis.manifest import SyntheticRow, package_version
 from reid_aug.synthesis.nearness import tolerance_of
-from reid_aug.synthesis.target_poses import cameras_digest, draw_for, drawing, hash64, poses_by_camera
+from reid_aug.synthesis.recombining import plan_recombined
+from reid_aug.synthesis.target_poses import RECOMBINED, cameras_digest, draw_for, drawing, hash64, poses_by_camera
 
 
 def plan(
-    people: Iterable[PersonImage], bank: PoseBank, per_image: int, seed: int, folder: str = "", draw: str = "whole"
-) -> list[SyntheticRow]:
+    people: Iterable[PersonImage], bank: PoseBank, per_image: int, seed: int, folder: str = "", draw: str = "whole",
+    *, first_pid: int | None = None,
+) -> list[SyntheticRow]:  # fmt: skip
     """Decide what to render: for every usable training image, `per_image` target poses of the bank. Pure: the same everywhere.
 
     Which pose a row gets is a hash of (seed, source name, index), so neither order nor sharding changes it; `draw`
     names the strategy (DRAWS; `target_poses.drawing` describes them), of which "missing-views" and "compatible" look at all
     images of an identity, so that shards must not part them. An image is usable when shoulders and hips are seen (the
     Deformable GAN protocol); one outside train is refused: its identity would leak. Rows of "compatible", which keeps near the
-    source, say how novel their pose is to the identity (`gates.pose_novelty`).
+    source, say how novel their pose is to the identity (`gates.pose_novelty`). "recombined" makes new people
+    (`recombining.plan_recombined`), whose identities count from `first_pid`.
     """
     if per_image < 1:
         raise ValueError(f"per_image is at least 1, got {per_image}")
     people = list(people)
+    if draw == RECOMBINED:
+        return plan_recombined(people, bank, per_image, seed, folder, first_pid)
     choose = drawing(draw, people, bank, seed)
     rows: dict[str, SyntheticRow] = {}
     for person in people:
@@ -88,8 +93,8 @@ class Augmenter:
     """A generator, a bank, how many poses per image, and a seed: what turns people into synthetic rows.
 
     `draw` names how target poses are chosen: "whole" (uniformly), "missing-views", "canonical", "camera-aware" or
-    "compatible"; None is the generator's own way, "compatible" where it has `near_views`, else "whole". A generator that
-    takes scenes is given the images that the target poses came from, where the bank knows them; else it renders in the
+    "compatible"; None is the generator's own way, "compatible" where it has `near_views`, else "whole"; "recombined" makes new
+    people, each with the legs of another, drawn by the generator, on images as they are. A generator that takes scenes is given the images that the target poses came from, where the bank knows them; else it renders in the
     sources' places. `device` is "auto" (a GPU when there is one), or any torch device.
     """
 
@@ -109,6 +114,8 @@ class Augmenter:
         self.draw = draw_for(generator, draw)
         if self.draw == "camera-aware":
             poses_by_camera(bank)  # refuses a bank without them now, not when it is asked for
+        if self.draw == RECOMBINED and bank.paths is None:
+            raise ValueError("recombined needs the images that the bank's poses came from: PoseBank.collect, or PoseBank(…, paths=…)")
         self.generator, self.bank, self.per_image, self.seed = generator, bank, per_image, seed
         self.batch_size, self.device = batch_size, torch_device(device)
         self.in_scenes = generator.takes_scene and bank.paths is not None
@@ -137,6 +144,8 @@ class Augmenter:
     def _drawn_how(self) -> dict[str, str]:
         """Return how poses were drawn; empty for "whole", so that folders from before there was a choice keep their names."""
         how = {} if self.draw == "whole" else {"draw": self.draw}
+        if self.draw == RECOMBINED and not self.in_scenes:
+            how["uppers_digest"] = self.bank.scenes_digest
         return how | ({"cameras_digest": cameras_digest(self.bank)} if self.draw == "camera-aware" else {})
 
     @property
@@ -146,11 +155,14 @@ class Augmenter:
             return {}
         return {"scenes_digest": self.bank.scenes_digest} if self.in_scenes else {"scenes": "none"}
 
-    def plan(self, people: Iterable[PersonImage], folder: str = "") -> list[SyntheticRow]:
-        """Plan with this bank and seed; ValueError when the generator was made for images of quite another shape."""
+    def plan(self, people: Iterable[PersonImage], folder: str = "", *, first_pid: int | None = None) -> list[SyntheticRow]:
+        """Plan with this bank and seed; ValueError when the generator was made for images of quite another shape.
+
+        New people's identities count from `first_pid`, by default the next after the largest among `people`.
+        """
         people = list(people)
         refuse_other_shape(self.generator, [p.pose.size for p in people if p.pose is not None], "these people's are")
-        return plan(people, self.bank, self.per_image, self.seed, folder, self.draw)
+        return plan(people, self.bank, self.per_image, self.seed, folder, self.draw, first_pid=first_pid)
 
     @torch.inference_mode()
     def render(
@@ -169,8 +181,17 @@ class Augmenter:
                 sources, *poses, scenes = coming.result()
                 if number + 1 < len(batches):
                     coming = ahead.submit(self._inputs, batches[number + 1], by_name, where)
-                rendered = render(self.generator, self._to_float(sources), *poses, None if scenes is None else self._to_float(scenes))
+                rendered = self._rendered(sources, *poses, scenes)
                 yield from zip(batch, images.to_uint8(rendered).permute(0, 2, 3, 1).cpu().numpy(), strict=True)
+
+    def _rendered(self, sources: Tensor, source_pose: Pose, target_pose: Pose, scenes: Tensor | None) -> Tensor:
+        """Render a batch, float32 (B, 3, H, W) in [−1, 1]; of new people the legs alone, on the scenes' people."""
+        there = None if scenes is None else self._to_float(scenes)
+        rendered = render(self.generator, self._to_float(sources), source_pose, target_pose, there if self.in_scenes else None)
+        if self.draw != RECOMBINED:
+            return rendered
+        assert there is not None
+        return with_legs(there, rendered, target_pose.to(rendered.device))
 
     def _inputs(
         self, rows: Sequence[SyntheticRow], by_name: dict[str, PersonImage], where: dict[str, int]
@@ -180,7 +201,8 @@ class Augmenter:
         pixels = torch.from_numpy(np.stack([images.read(p.path, self.generator.size) for p in people])).permute(0, 3, 1, 2)
         poses = Pose.stack([rescale(p.pose, self.generator.size) for p in people if p.pose is not None])
         targets = [where[row.target] for row in rows]
-        scenes = self.bank.scenes(targets, self.generator.size) if self.in_scenes else None
+        shown = self.in_scenes or self.draw == RECOMBINED
+        scenes = self.bank.scenes(targets, self.generator.size) if shown else None
         return pixels, poses, self.bank.pose[torch.tensor(targets)], scenes
 
     def _to_float(self, pixels: Tensor) -> Tensor:

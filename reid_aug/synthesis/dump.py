@@ -39,6 +39,7 @@ class DumpConfig(Config):
     out: str  # Folder to write to.
     per_image: PositiveInt = 2  # Number of synthetic images for each training image.
     # Strategy by which target poses are drawn: whole, missing-views, canonical, camera-aware, compatible; None is the generator's own.
+    # recombined makes new people, each with the legs of another.
     draw: Draw | None = None
     seed: int = 0  # Seed of everything random.
     batch_size: PositiveInt = 64  # Number of images rendered at a time.
@@ -69,7 +70,8 @@ def dump(people: Sequence[PersonImage], augmenter: Augmenter, out: str | os.Path
     out, people = Path(out), market_named(people)
     _check_readable(people)
     train = [p for p in people if p.split == "train"]
-    rows = augmenter.plan(train, folder=MARKET_FOLDERS["train"])
+    # New people's numbers are nobody's, of test images neither.
+    rows = augmenter.plan(train, folder=MARKET_FOLDERS["train"], first_pid=max(p.pid for p in people) + 1)
 
     def also() -> dict[str, str]:
         """Write real images and keypoints, and return their digests by path; called when the synthetic images are there."""

@@ -23,6 +23,7 @@ from reid_aug.data.body import TORSO, valid_for_pairs
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.manifest import NAME, SCORED_BY, Manifest, SyntheticRow
+from reid_aug.synthesis.target_poses import RECOMBINED
 
 if TYPE_CHECKING:  # it brings torchreid, which is slow to import, and dumps need none
     from reid_aug.baselines.network import ReidNetwork
@@ -249,8 +250,11 @@ def score(
     """Record what gates go by in the manifest of `folder`, as far as it is not recorded; the manifest with it.
 
     Always the pose novelty; with a Re-ID network identity scores too, against the training images among `people`: what
-    another network said is replaced. ValueError when a row's source is not among them.
+    another network said is replaced. ValueError when a row's source is not among them, and for new people ("recombined"), whom
+    nobody has photographed.
     """
+    if manifest.made_by.get("draw") == RECOMBINED:
+        raise ValueError(f"{folder} holds recombined people: of people nobody has photographed, neither identity nor novelty can be judged")
     novelty = identity = None
     rows = manifest.rows
     if todo := [row for row in rows if row.pose_novelty is None]:

@@ -20,7 +20,7 @@ from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.nearness import distances, near, tolerance_of, views_of
 
-WHOLE, COMPATIBLE = "whole", "compatible"
+WHOLE, COMPATIBLE, RECOMBINED = "whole", "compatible", "recombined"
 DRAWS = (WHOLE, "missing-views", "canonical", "camera-aware", COMPATIBLE)
 CANONICAL_POSES = 8  # as PN-GAN has
 _CANONICAL = re.compile(r"canonical-([1-9][0-9]{0,5})")  # of another number
@@ -31,8 +31,8 @@ Drawing = Callable[[PersonImage, int, int], int]
 
 def check_draw(draw: str) -> str:
     """Return `draw` when there is such a strategy; ValueError names those there are and the nearest."""
-    if draw not in DRAWS and not _CANONICAL.fullmatch(draw) and tolerance_of(draw) is None:
-        raise ValueError(no_such("way of drawing poses", draw, DRAWS))
+    if draw not in (*DRAWS, RECOMBINED) and not _CANONICAL.fullmatch(draw) and tolerance_of(draw) is None:
+        raise ValueError(no_such("way of drawing poses", draw, (*DRAWS, RECOMBINED)))
     return draw
 
 
@@ -77,6 +77,8 @@ def drawing(draw: str, people: Sequence[PersonImage], bank: PoseBank, seed: int)
         return _canonical(bank, seed, int(count[1]) if count else CANONICAL_POSES)
     if draw == "camera-aware":
         return _camera_aware(bank)
+    if draw == RECOMBINED:
+        raise ValueError("recombined makes new people, and is planned for all of them at once (synthesis.recombining)")
     return lambda person, index, bits: bits % len(bank)
 
 
@@ -95,7 +97,7 @@ def _missing_views(people: Sequence[PersonImage], bank: PoseBank) -> Drawing:
         raise ValueError(f"missing-views tells views from shoulders and hips, which no pose of the bank ({bank.pose.skeleton.name}) shows")
     posed = [p for p in people if p.pose is not None]
     shown: dict[int, set[int]] = defaultdict(set)
-    for person, seen in zip(posed, _described(view, posed, bank.pose.size), strict=True):
+    for person, seen in zip(posed, described(view, posed, bank.pose.size), strict=True):
         shown[person.pid].add(int(seen))
     choices: dict[frozenset[int], np.ndarray] = {}
 
@@ -109,7 +111,7 @@ def _missing_views(people: Sequence[PersonImage], bank: PoseBank) -> Drawing:
     return draw
 
 
-def _described(describe: Callable[[Pose], Tensor], posed: Sequence[PersonImage], size: tuple[int, int]) -> np.ndarray:
+def described(describe: Callable[[Pose], Tensor], posed: Sequence[PersonImage], size: tuple[int, int]) -> np.ndarray:
     """Describe each pose (N, …) once its image has the bank's size: a squeezed body looks narrower."""
     poses = [person.pose for person in posed if person.pose is not None]
     alike: dict[Hashable, list[int]] = defaultdict(list)
@@ -123,7 +125,7 @@ def _described(describe: Callable[[Pose], Tensor], posed: Sequence[PersonImage],
 def _compatible(people: Sequence[PersonImage], bank: PoseBank, tolerance: float) -> Drawing:
     in_bank = views_of(bank)
     posed = [p for p in people if p.pose is not None]
-    of_source = dict(zip((p.name for p in posed), _described(view_descriptor, posed, bank.pose.size), strict=True))
+    of_source = dict(zip((p.name for p in posed), described(view_descriptor, posed, bank.pose.size), strict=True))
     pids = {person.name: person.pid for person in people}
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row, name in enumerate(bank.names):

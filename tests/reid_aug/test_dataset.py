@@ -92,6 +92,20 @@ class TestRows:
         assert posed.num_datasets == 2
         assert {row[3] for row in posed.train if row[0] in posed.synthetic_paths} == {1}
 
+    def test_recombined_adds_people_after_all_others(self, root: Path, keypoints: Path, checkpoint: Path, tmp_path: Path) -> None:
+        base = market(root)
+        posed = PoseAugmentedDataset(
+            base, generator=checkpoint, poses=keypoints, cache_dir=tmp_path, draw="recombined", per_image=3, verbose=False
+        )  # fmt: skip
+        assert posed.num_train_pids == 4 * base.num_train_pids and {row[1] for row in posed.train} == set(range(posed.num_train_pids))
+        assert len(posed.synthetic_paths) == 3 * len(base.train)
+        assert min(row[1] for row in posed.train if row[0] in posed.synthetic_paths) == base.num_train_pids
+        assert posed.num_train_cams == base.num_train_cams and (posed.query, posed.gallery) == (base.query, base.gallery)
+        with pytest.raises(ValueError, match="recombined people"):
+            PoseAugmentedDataset(
+                base, generator=checkpoint, poses=keypoints, cache_dir=tmp_path, draw="recombined", per_image=3, gate={"novelty": 0.1}, verbose=False
+            )  # fmt: skip
+
     def test_adding_data_sets_keeps_the_rows(self, posed: PoseAugmentedDataset, root: Path) -> None:
         assert sum([posed]) is posed
         both = sum([posed, market(root)])

@@ -42,6 +42,15 @@ def test_separate_classes() -> None:
     assert not training_set("copies", people, real, rows, None).synthetic.any(), "a copy is a real image"
 
 
+def test_new_people_have_classes_after_all_others_and_stand_in_for_the_image_whose_upper_body_they_have() -> None:
+    people = [PersonImage(f"{i}.jpg", pid, 0, "train") for i, pid in enumerate((5, 5, 9, 12))]
+    real = torch.zeros(4, 3, 2, 2, dtype=torch.uint8)
+    rows = [SyntheticRow("x", "2.jpg", "3.jpg", 14, 0, 0), SyntheticRow("y", "2.jpg", "1.jpg", 13, 0, 0)]
+    data = training_set("pg2", people, real, rows, torch.ones(2, 3, 2, 2, dtype=torch.uint8))
+    assert data.labels.tolist() == [0, 0, 1, 2, 4, 3] and data.classes == 5
+    assert data.source is not None and data.source.tolist() == [-1, -1, -1, -1, 3, 1]
+
+
 @pytest.mark.parametrize("scene", [False, True])
 def test_the_oracle_in_either_place(rendered: RenderedSet, people: list[PersonImage], tmp_path: Path, scene: bool) -> None:
     train = [p for p in people if p.split == "train"]
