@@ -202,3 +202,14 @@ def convert(pose: Pose, skeleton: Skeleton) -> Pose:
         places.append(points.sum(-2) / visible.sum(-1, keepdim=True).clamp(min=1))
         seen.append(visible.all(-1) if joint in _ALL_OF else visible.any(-1))
     return Pose(torch.stack(places, dim=-2), torch.stack(seen, dim=-1), skeleton, pose.size)
+
+
+def named_joints(pose: Pose, *names: str) -> tuple[Tensor, Tensor]:
+    """Give the positions (n, *B, 2) of n joints by name, and whether each is seen (n, *B): a joint the skeleton lacks is not."""
+    xy, seen = [], []
+    for name in names:
+        in_skeleton = name in pose.skeleton.joints
+        joint = pose.skeleton.index(name) if in_skeleton else 0
+        xy.append(pose.xy[..., joint, :])
+        seen.append(pose.visible[..., joint] & in_skeleton)
+    return torch.stack(xy), torch.stack(seen)

@@ -202,17 +202,3 @@ def at_half(transforms: Tensor) -> Tensor:
     """
     linear, shift = transforms[..., :2], transforms[..., 2:]
     return torch.cat((linear, (shift + 0.5 * linear.sum(-1, keepdim=True) - 0.5) / 2), -1)
-
-
-def view_gap(pose: Pose, other: Pose) -> Tensor:
-    """Return how far apart (B) the sides are that two bodies are seen from: 0 for the same, about 4 for a front and a back."""
-    return (_view(pose) - _view(other)).square().sum(-1).sqrt()
-
-
-def _view(pose: Pose) -> Tensor:
-    (r_hip, l_hip, l_shoulder, r_shoulder), unit = joints(pose.xy, _TORSO)[..., 0].unbind(1), unit_length(pose)
-    r_hip_seen, l_hip_seen, l_shoulder_seen, r_shoulder_seen = joints(pose.visible, _TORSO).unbind(1)
-    shoulders, hips = (l_shoulder - r_shoulder) * (l_shoulder_seen & r_shoulder_seen), (l_hip - r_hip) * (l_hip_seen & r_hip_seen)
-    nose = openpose_18.index("nose")
-    ahead = (pose.xy[:, nose, 0] - (l_shoulder + r_shoulder) / 2) * pose.visible[:, nose]
-    return torch.stack((2 * shoulders, hips, 1.5 * ahead), -1) / unit[:, None]

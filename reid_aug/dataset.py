@@ -36,8 +36,8 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
     name that changes with generator, bank, seed, per_image or source images; the next construction finds them there.
     `base` in query or gallery mode stays as it is. `draw` names how target poses are chosen
     (`synthesis.target_poses.DRAWS`); None is the generator's own way: "compatible" where it moves the source's pixels
-    (`near_views`), else "whole". "recombined" adds new people instead, identities of their own: each has somebody's upper body
-    and the legs of `per_image` others, one after another. `gate` (a GateConfig, or its keys) leaves images out of `train` by scores that are kept
+    (`near_views`), else "whole". "recombined" adds new people instead, under identities of their own: everybody with the
+    legs of `per_image` others. `gate` (a GateConfig, or its keys) leaves images out of `train` by scores that are kept
     beside the images, so that another gate renders nothing; one on identity asks `reid`, a baseline file of the benchmark's
     that was trained on the real images alone, or a function from uint8 images (N, 3, H, W) to features (N, D).
     `synthetic_dsetid` gives synthetic rows a data set index of their own (for RandomDatasetSampler). Rows point at files:

@@ -39,6 +39,7 @@ from generators.composite import CANDIDATES, CORE, MARGIN, Composite, Looks, bod
 from generators.losses import fake_loss, real_loss
 from generators.perceptual import Features, compare
 from generators.pose import Pose
+from generators.views import view_gap
 
 INPUTS = 4 * 3 * CANDIDATES + 3 + len(skinning.PARTS)  # what the network sees of two by two pixels, in channels
 BEND = 0.03  # deviation of the waves that bend an image, in its heights
@@ -234,7 +235,7 @@ class WarpBlend(Generator):
     @torch.no_grad()
     def _learnable(self, pair: PosePair) -> PosePair:
         """Replace the source of each pair whose views differ by its target, bent: what was bent can be learnt back."""
-        far = skinning.view_gap(pair.source_pose, pair.target_pose) > self.view_tolerance
+        far = view_gap(pair.source_pose, pair.target_pose) > self.view_tolerance
         with torch.autocast(pair.target.device.type, enabled=False):  # bfloat16 counts pixels by eighths at best
             bent, pose = bend(pair.target, pair.target_pose, BEND if self.training else 0.0)
         xy = torch.where(far[:, None, None], pose.xy, pair.source_pose.xy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from generators import Pose
+from generators import Pose, named_joints
 
 TORSO = ("r_shoulder", "l_shoulder", "r_hip", "l_hip")
 THIGHS = ("r_hip", "l_hip", "r_knee", "l_knee")
@@ -39,7 +39,7 @@ def shows_legs(pose: Pose) -> Tensor:
     >>> shows_legs(Pose(torch.zeros(2, 18, 2), seen, openpose_18, (128, 64)))
     tensor([ True, False])
     """
-    return _joints(pose, *THIGHS)[1].all(0)
+    return named_joints(pose, *THIGHS)[1].all(0)
 
 
 def view(pose: Pose) -> Tensor:
@@ -58,7 +58,7 @@ def view(pose: Pose) -> Tensor:
     >>> VIEWS[view(Pose(xy, seen, openpose_18, (128, 64)))]
     'front'
     """
-    (r_shoulder, l_shoulder, r_hip, l_hip), seen = _joints(pose, *TORSO)
+    (r_shoulder, l_shoulder, r_hip, l_hip), seen = named_joints(pose, *TORSO)
     neck, loins = (r_shoulder + l_shoulder) / 2, (r_hip + l_hip) / 2
     torso = (neck - loins).norm(dim=-1)
     across = ((l_shoulder - r_shoulder) + (l_hip - r_hip))[..., 0] / 2
@@ -70,50 +70,15 @@ def view(pose: Pose) -> Tensor:
     return torch.where(measurable, torch.where(sideways, side, facing), UNKNOWN)
 
 
-def view_descriptor(pose: Pose) -> Tensor:
-    """Describe from which side, and how large, each body is seen: float64 (*B, 4), near where bodies are near in view.
-
-    With t the torso's length, the root mean square of both sides': twice the width of the shoulders, the width of the
-    hips, both with `view`'s sign, 1.5 times how far right of the shoulders' middle the nose is (0 where none is seen),
-    each over t, and log t in pixels, so that poses to compare are of one image size. NaN where a shoulder or hip is not seen.
-
-    >>> from generators import coco_17
-    >>> xy, seen = torch.zeros(17, 2), torch.zeros(17, dtype=torch.bool)
-    >>> for joint, at in dict(r_shoulder=(20, 20), l_shoulder=(40, 20), r_hip=(20, 60), l_hip=(40, 60), nose=(32, 10)).items():
-    ...     xy[coco_17.index(joint)], seen[coco_17.index(joint)] = torch.tensor(at).float(), True
-    >>> view_descriptor(Pose(xy, seen, coco_17, (128, 64)))  # log 40 = 3.6889
-    tensor([1.0000, 0.5000, 0.0750, 3.6889], dtype=torch.float64)
-    """
-    (r_shoulder, l_shoulder, r_hip, l_hip, nose), seen = _joints(pose, *TORSO, "nose")
-    r_shoulder, l_shoulder, r_hip, l_hip, nose = (joint.double() for joint in (r_shoulder, l_shoulder, r_hip, l_hip, nose))
-    squares = (r_shoulder - r_hip).square().sum(-1) + (l_shoulder - l_hip).square().sum(-1)
-    torso = (squares / 2).sqrt().clamp(min=1)  # a pixel at least
-    ahead = torch.where(seen[4], nose[..., 0] - (r_shoulder + l_shoulder)[..., 0] / 2, 0)
-    across = [2 * (l_shoulder - r_shoulder)[..., 0], (l_hip - r_hip)[..., 0], 1.5 * ahead]
-    descriptor = torch.stack([*(width / torso for width in across), torso.log()], -1)
-    return torch.where(seen[:4].all(0)[..., None], descriptor, torch.nan)
-
-
 def _heading(pose: Pose, neck: Tensor) -> Tensor:
     """Tell where a body seen from the side faces, (*B): positive the right edge, negative the left, 0 where nothing tells."""
-    face, face_seen = _joints(pose, "nose", "r_eye", "l_eye")
+    face, face_seen = named_joints(pose, "nose", "r_eye", "l_eye")
     heading = torch.where(face_seen, face[..., 0] - neck, 0).sum(0)
-    _, (r_ear, l_ear) = _joints(pose, "r_ear", "l_ear")
+    _, (r_ear, l_ear) = named_joints(pose, "r_ear", "l_ear")
     heading = torch.where(heading == 0, r_ear.float() - l_ear.float(), heading)
     bent = torch.zeros_like(heading)
     for forward, first, middle, last in ((1, "hip", "knee", "ankle"), (-1, "shoulder", "elbow", "wrist")):
         for side in "rl":
-            (a, b, c), seen = _joints(pose, *(f"{side}_{joint}" for joint in (first, middle, last)))
+            (a, b, c), seen = named_joints(pose, *(f"{side}_{joint}" for joint in (first, middle, last)))
             bent = bent + torch.where(seen.all(0), forward * (b - (a + c) / 2)[..., 0], 0)
     return torch.where(heading == 0, bent, heading)
-
-
-def _joints(pose: Pose, *names: str) -> tuple[Tensor, Tensor]:
-    """Give the positions (n, *B, 2) of n joints by name, and whether each is seen (n, *B): a joint the skeleton lacks is not."""
-    xy, seen = [], []
-    for name in names:
-        in_skeleton = name in pose.skeleton.joints
-        joint = pose.skeleton.index(name) if in_skeleton else 0
-        xy.append(pose.xy[..., joint, :])
-        seen.append(pose.visible[..., joint] & in_skeleton)
-    return torch.stack(xy), torch.stack(seen)

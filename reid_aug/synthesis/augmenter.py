@@ -93,9 +93,10 @@ class Augmenter:
     """A generator, a bank, how many poses per image, and a seed: what turns people into synthetic rows.
 
     `draw` names how target poses are chosen: "whole" (uniformly), "missing-views", "canonical", "camera-aware" or
-    "compatible"; None is the generator's own way, "compatible" where it has `near_views`, else "whole"; "recombined" makes new
-    people, each with the legs of another, drawn by the generator, on images as they are. A generator that takes scenes is given the images that the target poses came from, where the bank knows them; else it renders in the
-    sources' places. `device` is "auto" (a GPU when there is one), or any torch device.
+    "compatible"; None is the generator's own way, "compatible" where it has `near_views`, else "whole". "recombined" makes
+    new people: photographs on which the legs are those of another, drawn by the generator. A generator that takes scenes is
+    given the images that the target poses came from, where the bank knows them; else it renders in the sources' places.
+    `device` is "auto" (a GPU when there is one), or any torch device.
     """
 
     def __init__(

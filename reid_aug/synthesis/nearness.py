@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from reid_aug.data.body import view_descriptor
+from generators import view_descriptor
 from reid_aug.synthesis.bank import PoseBank
 
 VIEW_TOLERANCE = 0.5  # Distance of two `view_descriptor`s up to which poses are near in view.

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from torch import Tensor
 
-from generators import Pose, rescale
-from reid_aug.data.body import valid_for_pairs, view_descriptor
+from generators import Pose, rescale, view_descriptor
+from reid_aug.data.body import valid_for_pairs
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.nearness import distances, near, tolerance_of, views_of
 from reid_aug.synthesis.target_poses import WHOLE

@@ -19,7 +19,8 @@ from pathlib import PurePath
 
 import numpy as np
 
-from reid_aug.data.body import shows_legs, valid_for_pairs, view_descriptor
+from generators import view_descriptor
+from reid_aug.data.body import shows_legs, valid_for_pairs
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.manifest import SyntheticRow
@@ -46,8 +47,8 @@ def plan_recombined(
         images[person.pid].append(person)
     pids = sorted(images)
     if len(pids) <= per_image:
-        rule = f"per_image={per_image} is fewer than the identities"
-        raise ValueError(f"recombined gives everybody the legs of {per_image} others: {rule} that show hips and knees, got {len(pids)} of them")
+        rule = f"per_image={per_image} is fewer than the identities that show hips and knees"
+        raise ValueError(f"recombined gives everybody the legs of others: {rule}, got {len(pids)} of them")
     views = dict(zip((p.name for p in usable), described(view_descriptor, usable, bank.pose.size), strict=True))
     new_pids = count(max(p.pid for p in people) + 1 if first_pid is None else first_pid)
     rows: dict[str, SyntheticRow] = {}

@@ -14,8 +14,8 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor
 
-from generators import Generator, Pose, no_such, rescale
-from reid_aug.data.body import UNKNOWN, VIEWS, view, view_descriptor
+from generators import Generator, Pose, no_such, rescale, view_descriptor
+from reid_aug.data.body import UNKNOWN, VIEWS, view
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.nearness import distances, near, tolerance_of, views_of
@@ -60,7 +60,7 @@ def drawing(draw: str, people: Sequence[PersonImage], bank: PoseBank, seed: int)
       (Zhong et al., "Camera style adaptation for person re-identification", CVPR 2018) does for the cameras' style,
       here for the viewpoints and gaits each camera sees.
 
-    * compatible: uniform over the poses near the source's in view (`data.body.view_descriptor`), free in arms, legs,
+    * compatible: uniform over the poses near the source's in view (`generators.view_descriptor`), free in arms, legs,
       scene and camera: those within a distance of 0.5 ("compatible-0.3": of 0.3), or the eight nearest where fewer lie
       within it. No pose of the source's own identity: images of it are those among `people`, as in missing-views.
 

@@ -15,7 +15,8 @@ from skimage.transform import estimate_transform
 from generators import Pose
 from generators.parts import LIMBS, TORSO, torso_length
 from generators.pose import mirror, openpose_18
-from generators.skinning import LIMB_RADII, PARTS, TORSO_MARGIN, at_half, outlines, part_transforms, places, shares, unit_length, view_gap
+from generators.skinning import LIMB_RADII, PARTS, TORSO_MARGIN, at_half, outlines, part_transforms, places, shares, unit_length
+from generators.views import view_gap
 from generators.warp import look_up
 
 

@@ -103,7 +103,8 @@ class TestRows:
         assert posed.num_train_cams == base.num_train_cams and (posed.query, posed.gallery) == (base.query, base.gallery)
         with pytest.raises(ValueError, match="recombined people"):
             PoseAugmentedDataset(
-                base, generator=checkpoint, poses=keypoints, cache_dir=tmp_path, draw="recombined", per_image=3, gate={"novelty": 0.1}, verbose=False
+                base, generator=checkpoint, poses=keypoints, cache_dir=tmp_path, draw="recombined", per_image=3, verbose=False,
+                gate={"novelty": 0.1},
             )  # fmt: skip
 
     def test_adding_data_sets_keeps_the_rows(self, posed: PoseAugmentedDataset, root: Path) -> None:

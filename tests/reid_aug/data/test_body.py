@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators import Pose, Skeleton, coco_17, convert, mirror, mpii_14, openpose_18, rescale, upper_7
+from generators import Pose, Skeleton, coco_17, convert, mirror, mpii_14, openpose_18, rescale, upper_7, view_descriptor
 from generators.parts import torso_length
 from reid_aug.data import body
-from reid_aug.data.body import TORSO, UNKNOWN, VIEWS, valid_for_pairs, view, view_descriptor
+from reid_aug.data.body import TORSO, UNKNOWN, VIEWS, valid_for_pairs, view
 from reid_aug.data.loading import with_keypoints
 from reid_aug.data.market import read_market_folder
 from reid_aug.rendered import RenderedConfig, write_rendered

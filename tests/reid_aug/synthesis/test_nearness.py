@@ -13,10 +13,9 @@ from generator_helpers import CopiesScene
 from scipy.spatial.distance import cdist
 
 import generators
-from generators import Pose, coco_17, convert, openpose_18, rescale, upper_7
+from generators import Pose, coco_17, convert, openpose_18, rescale, upper_7, view_descriptor
 from reid_aug import Augmenter, PoseBank
 from reid_aug.config import load as load_config
-from reid_aug.data.body import view_descriptor
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.augmenter import plan
 from reid_aug.synthesis.dump import DumpConfig

@@ -14,9 +14,8 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 import generators
-from generators import Pose, coco_17, convert, rescale, upper_7
+from generators import Pose, coco_17, convert, rescale, upper_7, view_descriptor
 from reid_aug import PoseAugmentation, PoseBank, PoseDraw, images
-from reid_aug.data.body import view_descriptor
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.online_draw import PoseDrawer
 

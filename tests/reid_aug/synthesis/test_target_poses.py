@@ -221,7 +221,8 @@ class TestCameraAware:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest(train: list[PersonImage], bank: PoseBank, checkpoint: Path) -> None:
-    said = r"poses named 'canonicl'; there are whole, missing-views, canonical, camera-aware, compatible, recombined \(did you mean 'canonical'\?\)"
+    there_are = "whole, missing-views, canonical, camera-aware, compatible, recombined"
+    said = rf"poses named 'canonicl'; there are {there_are} \(did you mean 'canonical'\?\)"
     with pytest.raises(ValueError, match=said):
         plan(train, bank, 1, 0, draw="canonicl")
     with pytest.raises(ValueError, match=said):
