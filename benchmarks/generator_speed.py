@@ -1,6 +1,6 @@
 """Measure every generator at its paper's size: images per second, training step, share of geometry, and of this machine's floor.
 
-    python benchmarks/generator_speed.py [name …] [--batch N] [--skip train|forward|parts] [--quick] [--out FILE]
+    python benchmarks/generator_speed.py [name …] [--batch N] [--skip train|forward|parts] [--size H W] [--quick] [--out FILE]
 
 Each `configs/generators/<name>.yaml` (and those of REID_AUG_GENERATORS) is built as it stands. Forward passes run in
 float32, channels-last, bfloat16 and compiled; a training step is one turn of the loop at the YAML's batch size. FLOPs are
@@ -367,6 +367,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the images, in place of the YAML's")
     parser.add_argument("--skip", action="append", default=[], choices=["train", "forward", "parts"])
     parser.add_argument("--step-modes", nargs="+", choices=list(STEP_MODES), help="of training steps; default: float32, on a GPU all")
     parser.add_argument("--quick", action="store_true", help="every call once: does it run?")
@@ -389,6 +390,7 @@ def main() -> None:
     print(f"{result['device']}: {rate['float32']:.0f} GFLOP/s in a 3 × 3 convolution of 256 channels (float32)")
     for name, config in configurations(arguments.names):
         options = {key: value for key, value in config["generator"].items() if key != "name"}
+        options |= {"size": tuple(arguments.size)} if arguments.size else {}
         row: dict[str, Any] = {"size": list(generators.create(name, **options).size)}
         if "forward" not in arguments.skip:
             model = generators.create(name, **options)

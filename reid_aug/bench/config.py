@@ -145,7 +145,10 @@ class BenchConfig(Config):
             origins += [*OF_REAL_IMAGES, *(name for name in generator_names() if name not in origins)]
             raise ValueError(f"no arm named {arm!r}; there are {', '.join(origins)}, and variants of them{nearest(arm, origins)}")
         variant = self.variant(arm)
-        if origin in (NONE, COPIES) and not variant.model_fields_set <= {"erasing", "grey_patch"}:
+        if variant.draw == RECOMBINED and origin == NONE:
+            raise ValueError(f"arm {arm!r}: recombined people are a generator's, or of `{COPIES}`: photographs cut at the hips and joined")
+        made_of_real = origin in (NONE, COPIES) and variant.draw != RECOMBINED
+        if made_of_real and not variant.model_fields_set <= {"erasing", "grey_patch"}:
             rule = "has no synthetic images that a variant other than erasing and grey-patch could speak of"
             raise ValueError(f"arm {arm!r}: {origin!r} {rule}")
         if variant.online is not None and origin == ORACLE:
@@ -156,7 +159,9 @@ class BenchConfig(Config):
     def variant(self, arm: str) -> Variant:
         """Combine the variants that an arm names and, where it has synthetic images on disk, the benchmark's mixing."""
         origin, names = origin_and_variants(arm)
-        return combined(names, self.variants, None if origin in (NONE, COPIES) else self.mixing)
+        if origin in (NONE, COPIES) and combined(names, self.variants).draw != RECOMBINED:
+            return combined(names, self.variants)
+        return combined(names, self.variants, self.mixing)
 
     @field_serializer("variants", "mixing")
     def _as_given(self, tables: Any) -> Any:

@@ -50,7 +50,7 @@ class SyntheticImages:
         if origin == NONE or variant.online is not None:
             data = training_set(NONE, self.data.people, real, [], None)
             return data if variant.online is None else replace(data, poses=self.data.poses(size))
-        if origin == COPIES:
+        if origin == COPIES and self.fingerprints.targets(arm) is None:
             return training_set(COPIES, self.data.people, real, self.data.rows("whole"), None, spill=self.fingerprints.folder)
         manifest, folder, kept = self.gated(arm)
         return training_set(

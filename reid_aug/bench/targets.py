@@ -11,7 +11,7 @@ from generators import create
 from reid_aug.baselines.mixing import Mixing
 from reid_aug.bench.arms import COPIES, NONE, ORACLE, origin_and_variants
 from reid_aug.bench.config import BenchConfig
-from reid_aug.synthesis.target_poses import WHOLE, draw_for
+from reid_aug.synthesis.target_poses import RECOMBINED, WHOLE, draw_for
 
 
 class Targets(NamedTuple):
@@ -29,7 +29,7 @@ def targets_of(config: BenchConfig, arm: str) -> Targets | None:
     """
     origin, _ = origin_and_variants(arm)
     if origin in (NONE, COPIES):
-        return None
+        return Targets(RECOMBINED, scene=True) if config.variant(arm).draw == RECOMBINED else None
     draw, name = config.variant(arm).draw, config.beside_oracle if origin == ORACLE else origin
     if name is None:
         return Targets(draw or WHOLE)
@@ -46,6 +46,9 @@ def notes(config: BenchConfig, targets: Mapping[str, Targets], share: float | No
         for arm, shown in targets.items():
             alike.setdefault(shown, []).append(f"`{arm}`")
         yield f"Synthetic images show target poses drawn by {'; '.join(_shown(shown, arms) for shown, arms in alike.items())}."
+    if any(shown.draw == RECOMBINED for shown in targets.values()):
+        how = "the generator draws the legs in the other's pose, `copies` cuts both photographs at the hips"
+        yield f"Recombined people have identities of their own; {how}."
     if config.beside_oracle is not None and any(origin_and_variants(arm)[0] == ORACLE for arm in targets):
         rule = "true images of what that is asked for, unless a variant draws other poses"
         yield f"The oracle has the targets and scenes of `{config.beside_oracle}`: {rule}."
@@ -59,6 +62,8 @@ def notes(config: BenchConfig, targets: Mapping[str, Targets], share: float | No
 
 
 def _shown(shown: Targets, arms: Sequence[str]) -> str:
+    if shown.draw == RECOMBINED:
+        return f"`{RECOMBINED}`, photographs of one person with the legs of another ({', '.join(arms)})"
     return f"`{shown.draw}`, in the {'target images' if shown.scene else 'sources'}' places ({', '.join(arms)})"
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from reid_aug import PoseBank
-from reid_aug.bench.arms import Oracle, origin_and_variants, render_arm, training_set
+from reid_aug import PoseBank, images
+from reid_aug.bench.arms import Cut, Oracle, origin_and_variants, render_arm, training_set
 from reid_aug.data.people import PersonImage
 from reid_aug.rendered import RenderedSet
 from reid_aug.synthesis.augmenter import plan
@@ -49,6 +50,20 @@ def test_new_people_have_classes_after_all_others_and_stand_in_for_the_image_who
     data = training_set("pg2", people, real, rows, torch.ones(2, 3, 2, 2, dtype=torch.uint8))
     assert data.labels.tolist() == [0, 0, 1, 2, 4, 3] and data.classes == 5
     assert data.source is not None and data.source.tolist() == [-1, -1, -1, -1, 3, 1]
+
+
+def test_copies_recombined_are_cut_at_the_hips_and_joined(people: list[PersonImage], tmp_path: Path) -> None:
+    train = [p for p in people if p.split == "train"]
+    bank, at = PoseBank.collect(train, (32, 16)), {p.name: p for p in train}
+    manifest = render_arm("copies", train, bank, tmp_path, per_image=1, seed=0, draw="recombined")
+    assert manifest.rows == tuple(replace(row, bytes=made.bytes, sha256=made.sha256) for row, made in
+                                  zip(plan(train, bank, 1, 0, draw="recombined"), manifest.rows, strict=True))  # fmt: skip
+    for row, image in Cut(bank, 1, 0).render(manifest.rows[::5], train):
+        upper, legs = (images.read(at[name].path, (32, 16)) for name in (row.target, row.source))
+        pose, other = at[row.target].pose, at[row.source].pose
+        assert pose is not None and other is not None
+        hips, others = (round(float(p.xy[[8, 11], 1].mean())) for p in (pose, other))
+        assert np.array_equal(image[:hips], upper[:hips]) and np.array_equal(image[hips : hips + 4], legs[others : others + 4])
 
 
 @pytest.mark.parametrize("scene", [False, True])

@@ -45,6 +45,10 @@ class TestTargets:
         arms = "none,warpblend,warpblend+gated,warpblend+online,warpblend+whole"
         assert shown(arms) == [None, NEAR, NEAR, NEAR, Targets("whole", True)]
 
+    def test_recombined_people_stand_in_the_others_places(self, shown: Callable[..., list[Targets | None]]) -> None:
+        recombined = [None, Targets("recombined", True), Targets("recombined", False), Targets("recombined", True)]
+        assert shown("none,copies+recombined,pg2+recombined,warpblend+recombined") == recombined
+
     def test_the_oracle_has_those_of_the_first_generator_among_the_arms(self, shown: Callable[..., list[Targets | None]]) -> None:
         assert shown("none,warpblend,pg2,oracle")[-1] == shown("none,oracle,warpblend,pg2")[1] == NEAR
         assert shown("none,pg2,warpblend,oracle")[-1] == shown("none,pg2+canonical,oracle")[-1] == WHOLE
