@@ -36,7 +36,8 @@ def targets_of(config: BenchConfig, arm: str) -> Targets | None:
     generator = config.generators[name].generator
     with torch.device("meta"):  # only what it takes is asked, which needs no weights
         model = create(generator.name, **generator.options)
-    return Targets(draw_for(model, draw), model.takes_scene)
+    draw = draw_for(model, draw)
+    return Targets(draw, model.takes_scene or draw == RECOMBINED)
 
 
 def notes(config: BenchConfig, targets: Mapping[str, Targets], share: float | None) -> Iterator[str]:

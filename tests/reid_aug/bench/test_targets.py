@@ -46,8 +46,8 @@ class TestTargets:
         assert shown(arms) == [None, NEAR, NEAR, NEAR, Targets("whole", True)]
 
     def test_recombined_people_stand_in_the_others_places(self, shown: Callable[..., list[Targets | None]]) -> None:
-        recombined = [None, Targets("recombined", True), Targets("recombined", False), Targets("recombined", True)]
-        assert shown("none,copies+recombined,pg2+recombined,warpblend+recombined") == recombined
+        recombined = Targets("recombined", True)
+        assert shown("none,copies+recombined,pg2+recombined,warpblend+recombined") == [None, *[recombined] * 3]
 
     def test_the_oracle_has_those_of_the_first_generator_among_the_arms(self, shown: Callable[..., list[Targets | None]]) -> None:
         assert shown("none,warpblend,pg2,oracle")[-1] == shown("none,oracle,warpblend,pg2")[1] == NEAR
