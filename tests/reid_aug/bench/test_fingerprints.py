@@ -38,7 +38,7 @@ def test_one_training_under_two_names_is_refused(
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("name", ["reid", "pg2", "rendered"])
+@pytest.mark.parametrize("name", ["reid", "pg2", "few", "rendered"])
 def test_recorded_lines_are_those_of_their_configuration(name: str, tmp_path: Path) -> None:
     """A key that came later changes no digest while it is off: reports of finished runs are written again without training."""
     record = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
