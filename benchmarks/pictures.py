@@ -29,7 +29,9 @@ def main() -> None:
     parser.add_argument("--generator", default="warpblend", help="which of its generators")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the pictures")
     arguments = parser.parse_args()
-    (checkpoint,) = sorted(arguments.run.glob(f"generators/{arguments.generator}-*/last.safetensors"))
+    checkpoint, *others = sorted(arguments.run.glob(f"generators/{arguments.generator}-*/last.safetensors")) or [None]
+    if checkpoint is None or others:
+        parser.error(f"{arguments.run} holds {1 + len(others) if checkpoint else 'no'} trained {arguments.generator}: one is wanted")
     rendered, model = read_rendered(arguments.run / "data"), generators.load(checkpoint)
     people = load_people(DataConfig(root=str(rendered.root)), test_poses=True)
     for name, rows in (("drawn", _drawn(model, rendered, people)), ("recombined", _recombined(model, people))):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from generators import skinning
 from generators.maps import fill_holes
+from generators.parts import on_device
 from generators.pose import Pose, convert, openpose_18, rescale
 from generators.warp import look_up
 
@@ -24,8 +25,6 @@ CORE = 0.05  # torso lengths inside of the outline from which on nothing but the
 DEPTH, COLOUR = 80.0, 30.0  # how a torso length, and a difference in colour of 1 in [−1, 1], speak for a pixel being the person's
 SKIRT = 0.2  # torso lengths around the legs that trousers and skirts may take
 FAINT = 1e-3  # weight of a candidate that geometry rules out: a network can still ask for it
-
-
 _LEGS = tuple(i for i, part in enumerate(skinning.PARTS) if part.endswith(("_knee", "_ankle")))
 
 
@@ -157,8 +156,9 @@ def with_legs(image: Tensor, other: Tensor, pose: Pose) -> Tensor:
     with torch.autocast(image.device.type, enabled=False):
         pose = convert(pose, openpose_18)
         outside = skinning.outlines(rescale(pose, (pose.size[0] // 2, pose.size[1] // 2)))
-        near = outside[:, _LEGS].amin(1, keepdim=True)
-        legs = skinning.shares(outside)[:, _LEGS].sum(1, keepdim=True) * torch.sigmoid(DEPTH * (SKIRT - near))
+        parts = on_device(_LEGS, outside.device)
+        near = outside.index_select(1, parts).amin(1, keepdim=True)
+        legs = skinning.shares(outside).index_select(1, parts).sum(1, keepdim=True) * torch.sigmoid(DEPTH * (SKIRT - near))
         return image + up(legs.to(image.dtype)) * (other - image)
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from generators.pose import Pose, named_joints
 
 
-def view_descriptor(pose: Pose) -> Tensor:
-    """Describe from which side, and how large, each body is seen: float64 (*B, 4), near where bodies are near in view.
+def view_descriptor(pose: Pose, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Describe from which side, and how large, each body is seen: (*B, 4) of `dtype`, near where bodies are near in view.
 
     With t the torso's length, the root mean square of both sides': twice the width of the shoulders, the width of the
     hips, both positive facing the camera, 1.5 times how far right of the shoulders' middle the nose is (0 where none is seen),
@@ -23,7 +23,7 @@ def view_descriptor(pose: Pose) -> Tensor:
     tensor([1.0000, 0.5000, 0.0750, 3.6889], dtype=torch.float64)
     """
     xy, seen = named_joints(pose, "r_shoulder", "l_shoulder", "r_hip", "l_hip", "nose")
-    r_shoulder, l_shoulder, r_hip, l_hip, nose = xy.double()
+    r_shoulder, l_shoulder, r_hip, l_hip, nose = xy.to(dtype)
     squares = (r_shoulder - r_hip).square().sum(-1) + (l_shoulder - l_hip).square().sum(-1)
     torso = (squares / 2).sqrt().clamp(min=1)  # a pixel at least
     ahead = torch.where(seen[4], nose[..., 0] - (r_shoulder + l_shoulder)[..., 0] / 2, 0)
@@ -33,9 +33,10 @@ def view_descriptor(pose: Pose) -> Tensor:
 
 
 def view_gap(pose: Pose, other: Pose) -> Tensor:
-    """Return how far apart, float64 (*B), the sides are that two bodies are seen from: 0 for the same, about 4 for a front and a back.
+    """Return how far apart (*B) the sides are that two bodies are seen from: 0 for the same, about 4 for a front and a back.
 
     Infinity where a shoulder or hip of either is not seen.
     """
-    apart = (view_descriptor(pose) - view_descriptor(other))[..., :3].norm(dim=-1)
+    views, others = (view_descriptor(body, body.xy.dtype) for body in (pose, other))  # not every device has float64
+    apart = (views - others)[..., :3].norm(dim=-1)
     return apart.nan_to_num(nan=torch.inf)

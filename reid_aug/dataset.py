@@ -23,6 +23,7 @@ from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.gates import GateConfig, as_gate, keep, score
 from reid_aug.synthesis.manifest import Manifest, SyntheticRow
 from reid_aug.synthesis.store import fill
+from reid_aug.synthesis.target_poses import RECOMBINED
 
 Poses = str | os.PathLike[str] | Mapping[str, Pose]
 
@@ -73,9 +74,9 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
             people = _sources(base, poses)
             bank = bank or PoseBank.collect(people, tuple(model.size))  # type: ignore[arg-type]
             augmenter = Augmenter(model, bank, per_image, seed, draw=draw, batch_size=batch_size, device=device)
-            self.folder = _folder(augmenter, people, cache_dir)
-            network = None if gate.identity is None or reid is None else reid_network(reid, bank.pose.size, device)
             first_pid = max((row[1] for row in rows["train"]), default=-1) + 1
+            self.folder = _folder(augmenter, people, cache_dir, first_pid)
+            network = None if gate.identity is None or reid is None else reid_network(reid, bank.pose.size, device)
             self.manifest = synthesise(augmenter, people, self.folder, first_pid)
             rows_kept = self._gated(gate, network, people, bank)
             dsetids = {row[0]: row[3] for row in rows["train"]}
@@ -154,12 +155,13 @@ def synthesise(augmenter: Augmenter, people: list[PersonImage], folder: Path, fi
     return fill(folder, augmenter, rows, people)
 
 
-def _folder(augmenter: Augmenter, people: list[PersonImage], cache_dir: str | os.PathLike[str] | None) -> Path:
+def _folder(augmenter: Augmenter, people: list[PersonImage], cache_dir: str | os.PathLike[str] | None, first_pid: int) -> Path:
     """Name the cache folder of exactly these images: everything that decides a pixel is in its name's digest."""
     if cache_dir is None:
         cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reid-aug"
     sources = [(p.name, p.pid, p.camid, os.path.getsize(p.path), _visible(p)) for p in people]
-    content = json.dumps([augmenter.made_by, sources], sort_keys=True)
+    numbering = [first_pid] if augmenter.draw == RECOMBINED else []
+    content = json.dumps([augmenter.made_by, sources, *numbering], sort_keys=True)
     return Path(cache_dir).expanduser() / f"{augmenter.made_by['generator']}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generators import load, rescale
+from generators import load, named_joints, rescale
 from reid_aug import images
 from reid_aug.baselines.network import labels_of
 from reid_aug.baselines.training import TrainingSet
@@ -99,8 +99,8 @@ class Cut:
         """Give the row of the image in which the hips' middle lies."""
         assert person.pose is not None
         pose = rescale(person.pose, self.bank.pose.size)
-        middle = torch.stack([pose.xy[pose.skeleton.index(joint), 1] for joint in ("r_hip", "l_hip")]).mean()
-        return int(middle.round().clamp(1, pose.size[0] - 2))
+        hips, _ = named_joints(pose, "r_hip", "l_hip")
+        return int(hips[:, 1].mean().round().clamp(1, pose.size[0] - 2))
 
 
 def render_arm(

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from generators import Generator, Pose, convert, digest, name_of, rescale, with_legs
 from reid_aug import images
-from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.people import PersonImage
 from reid_aug.device import torch_device
 from reid_aug.synthesis.bank import PoseBank
@@ -23,6 +21,7 @@ from reid_aug.synthesis.gates import pose_novelty
 from reid_aug.synthesis.manifest import SyntheticRow, package_version
 from reid_aug.synthesis.nearness import tolerance_of
 from reid_aug.synthesis.recombining import plan_recombined
+from reid_aug.synthesis.sources import add, augmentable, image_path
 from reid_aug.synthesis.target_poses import RECOMBINED, cameras_digest, draw_for, drawing, hash64, poses_by_camera
 
 
@@ -47,18 +46,12 @@ def plan(
     choose = drawing(draw, people, bank, seed)
     rows: dict[str, SyntheticRow] = {}
     for person in people:
-        if person.split != "train":
-            raise ValueError(f"only training images may be augmented, got {person.name} of {person.split}")
-        if person.pose is None or not bool(valid_for_pairs(person.pose)):
+        if not augmentable(person):
             continue
         for index in range(per_image):
             bits = hash64(seed, person.name, index)
-            stem = PurePath(person.name).with_suffix("").as_posix().replace("/", "_")
-            path = PurePath(folder, f"{stem}_p{index}.jpg").as_posix()
-            if path in rows:
-                raise ValueError(f"two training images are named {person.name}: synthetic images need names of their own")
-            target = bank.names[choose(person, index, bits)]
-            rows[path] = SyntheticRow(path, person.name, target, person.pid, person.camid, bits >> 32)
+            path, target = image_path(folder, person.name, index), bank.names[choose(person, index, bits)]
+            add(rows, SyntheticRow(path, person.name, target, person.pid, person.camid, bits >> 32), person.name)
     planned = list(rows.values())
     if tolerance_of(draw) is None:
         return planned

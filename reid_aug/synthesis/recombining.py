@@ -15,16 +15,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count
-from pathlib import PurePath
 
 import numpy as np
 
 from generators import view_descriptor
-from reid_aug.data.body import shows_legs, valid_for_pairs
+from reid_aug.data.body import shows_legs
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.manifest import SyntheticRow
 from reid_aug.synthesis.nearness import distances
+from reid_aug.synthesis.sources import add, augmentable, image_path
 from reid_aug.synthesis.target_poses import described, hash64
 
 
@@ -38,7 +38,7 @@ def plan_recombined(
     the next after the largest among `people`; whose legs each gets is a hash of (seed, identity, index), so that order changes
     nothing. ValueError for a bank that lacks these images, and where fewer than per_image + 1 identities show legs.
     """
-    usable = sorted((p for p in people if _usable(p)), key=lambda p: p.name)
+    usable = sorted((p for p in people if augmentable(p) and p.pose is not None and bool(shows_legs(p.pose))), key=lambda p: p.name)
     known = set(bank.names)
     if lost := next((p.name for p in usable if p.name not in known), None):
         raise ValueError(f"recombined draws people in each other's places: a bank of their own images has them all, this one lacks {lost}")
@@ -56,19 +56,10 @@ def plan_recombined(
         for index, partner in enumerate(_partners(place, len(pids), per_image, seed, pid)):
             new_pid, others = next(new_pids), images[pids[partner]]
             for person in images[pid]:
-                stem = PurePath(person.name).with_suffix("").as_posix().replace("/", "_")
-                path = PurePath(folder, f"{new_pid:04d}_c{person.camid + 1}s1_{stem}_p{index}.jpg").as_posix()
-                legs = _nearest(person, others, views)
-                bits = hash64(seed, person.name, index)
-                rows[path] = SyntheticRow(path, legs.name, person.name, new_pid, person.camid, bits >> 32)
+                path = image_path(folder, person.name, index, before=f"{new_pid:04d}_c{person.camid + 1}s1_")
+                legs, bits = _nearest(person, others, views), hash64(seed, person.name, index)
+                add(rows, SyntheticRow(path, legs.name, person.name, new_pid, person.camid, bits >> 32), person.name)
     return list(rows.values())
-
-
-def _usable(person: PersonImage) -> bool:
-    """Tell whether torso and legs are seen; ValueError for one outside train: its identity would leak."""
-    if person.split != "train":
-        raise ValueError(f"only training images may be augmented, got {person.name} of {person.split}")
-    return person.pose is not None and bool(valid_for_pairs(person.pose)) and bool(shows_legs(person.pose))
 
 
 def _partners(place: int, identities: int, number: int, seed: int, pid: int) -> list[int]:

@@ -92,6 +92,15 @@ class TestRows:
         assert posed.num_datasets == 2
         assert {row[3] for row in posed.train if row[0] in posed.synthetic_paths} == {1}
 
+    def test_recombined_people_of_other_numbers_have_a_folder_of_their_own(
+        self, root: Path, keypoints: Path, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        """With `combineall` the same people are augmented, and new ones are numbered after the test's, too."""
+        for combineall in (False, True):
+            base = market(root, combineall=combineall)
+            posed = PoseAugmentedDataset(base, generator=checkpoint, poses=keypoints, cache_dir=tmp_path, draw="recombined", verbose=False)
+            assert min(row[1] for row in posed.train if row[0] in posed.synthetic_paths) == base.num_train_pids
+
     def test_recombined_adds_people_after_all_others(self, root: Path, keypoints: Path, checkpoint: Path, tmp_path: Path) -> None:
         base = market(root)
         posed = PoseAugmentedDataset(

@@ -82,6 +82,13 @@ class TestPlan:
         assert {row.target for row in rows} == {p.name for p in train if p.pid != train[0].pid} - {train[-1].name}
         assert train[-1].name not in {row.source for row in rows}
 
+    def test_two_images_of_one_name_are_refused(self, train: list[PersonImage]) -> None:
+        """In cam/b_1.jpg and cam_b/1.jpg of one camera, one would be written over the other."""
+        first, second, *rest = train
+        twins = [replace(first, alias="cam/b_1.jpg"), replace(second, pid=first.pid, camid=first.camid, alias="cam_b/1.jpg"), *rest]
+        with pytest.raises(ValueError, match="two training images are named cam_b/1.jpg"):
+            plan_recombined(twins, PoseBank.collect(twins, SIZE), 1, 0)
+
     def test_too_few_people_a_foreign_bank_and_test_images_are_refused(self, train: list[PersonImage], bank: PoseBank) -> None:
         with pytest.raises(ValueError, match="per_image=6 is fewer than the identities that show hips and knees, got 6"):
             plan_recombined(train, bank, 6, 0)

@@ -1,0 +1,33 @@
+"""Which images are augmented, and what their synthetic images are called: alike for every way of planning."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from reid_aug.data.body import valid_for_pairs
+from reid_aug.data.people import PersonImage
+from reid_aug.synthesis.manifest import SyntheticRow
+
+
+def augmentable(person: PersonImage) -> bool:
+    """Tell whether shoulders and hips are seen; ValueError for an image outside train: its identity would leak."""
+    if person.split != "train":
+        raise ValueError(f"only training images may be augmented, got {person.name} of {person.split}")
+    return person.pose is not None and bool(valid_for_pairs(person.pose))
+
+
+def image_path(folder: str, name: str, index: int, before: str = "") -> str:
+    """Name the file of a source's synthetic image of that index, below a manifest's folder.
+
+    >>> image_path("train", "cam_a/7.png", 1), image_path("", "7.png", 0, "0012_c1s1_")
+    ('train/cam_a_7_p1.jpg', '0012_c1s1_7_p0.jpg')
+    """
+    stem = PurePath(name).with_suffix("").as_posix().replace("/", "_")
+    return PurePath(folder, f"{before}{stem}_p{index}.jpg").as_posix()
+
+
+def add(rows: dict[str, SyntheticRow], row: SyntheticRow, name: str) -> None:
+    """Add a row by its path; ValueError where another image of the name has it: none is to overwrite another's."""
+    if row.path in rows:
+        raise ValueError(f"two training images are named {name}: synthetic images need names of their own")
+    rows[row.path] = row
