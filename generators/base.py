@@ -67,13 +67,20 @@ class PosePair:
 
     def mirrored(self, which: Tensor) -> PosePair:
         """Flip the pairs that `which (B,)` bool picks left to right, images and poses alike."""
+        images = which[:, None, None, None].to(self.source.device, non_blocking=True)  # which may be elsewhere than poses are
         return PosePair(
-            torch.where(which[:, None, None, None], self.source.flip(-1), self.source),
-            torch.where(which[:, None, None, None], self.target.flip(-1), self.target),
+            torch.where(images, self.source.flip(-1), self.source),
+            torch.where(images, self.target.flip(-1), self.target),
             _where(which, mirror(self.source_pose), self.source_pose),
             _where(which, mirror(self.target_pose), self.target_pose),
             self.identity,
         )
+
+
+
+def in_one_kernel(parameters: Sequence[nn.Parameter]) -> bool | None:
+    """Say what an optimiser's `fused` is: True on a GPU, where one kernel moves all; None, torch's own choice, elsewhere."""
+    return True if parameters and all(parameter.is_cuda for parameter in parameters) else None
 
 
 def _where(which: Tensor, a: Pose, b: Pose) -> Pose:
@@ -184,7 +191,8 @@ class Generator(nn.Module, ABC):
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Make the player's optimiser as the paper has it; here the field's usual Adam of the model's `rate`."""
-        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.5, 0.999))
+        parameters = list(parameters)
+        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.5, 0.999), fused=in_one_kernel(parameters))
 
     def learning_rate(self, player: str, step: int) -> float | None:
         """Return the player's learning rate at `step`, or None to leave the optimiser's."""

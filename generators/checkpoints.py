@@ -18,6 +18,7 @@ from generators.base import Generator
 from generators.registry import create, name_of
 
 FORMAT = "reid-aug generator 1"
+OF_TRAINING = ("optimizer/", "rng/", "scaler/")  # how tensors begin that only a training that goes on needs
 
 
 def digest(model: torch.nn.Module) -> str:
@@ -69,7 +70,7 @@ def load(path: str | os.PathLike[str]) -> Generator:
 def load_weights(model: Generator, path: str | os.PathLike[str]) -> None:
     """Put a checkpoint's weights into a model that was built as its header says."""
     with safetensors.safe_open(str(path), framework="pt") as file:
-        state = {key: file.get_tensor(key) for key in file.keys() if not key.startswith(("optimizer/", "rng/"))}  # noqa: SIM118
+        state = {key: file.get_tensor(key) for key in file.keys() if not key.startswith(OF_TRAINING)}  # noqa: SIM118
     spare = {
         key for name, player in model.players().items() if "discriminator" in name
         for key in _keys_of(model, player)
@@ -130,11 +131,14 @@ def _umask() -> int:
 
 # --- a training that goes on where it stopped ---
 
+WHOLE = ("growth_interval", "_growth_tracker")  # what torch's GradScaler counts in steps
+
 
 def save_training(
-    model: Generator, optimizers: Mapping[str, torch.optim.Optimizer], path: str | os.PathLike[str], step: int, about: Mapping[str, Any]
-) -> None:
-    """Write the model, its players' optimisers and the random state after `step` steps to one file, atomically.
+    model: Generator, optimizers: Mapping[str, torch.optim.Optimizer], path: str | os.PathLike[str], step: int, about: Mapping[str, Any],
+    scaler: torch.amp.GradScaler | None = None,
+) -> None:  # fmt: skip
+    """Write the model, its players' optimisers, 16-mixed's scaler and the random state after `step` steps to one file, atomically.
 
     `about` is what else decides how a training ends; `load_training` refuses to go on with any other.
     """
@@ -142,6 +146,8 @@ def save_training(
     device = next(model.parameters()).device
     if device.type == "cuda":
         tensors["rng/cuda"] = torch.cuda.get_rng_state(device)
+    for key, value in (scaler.state_dict() if scaler is not None else {}).items():
+        tensors[f"scaler/{key}"] = torch.tensor(value, dtype=torch.float64)
     for player, optimizer in optimizers.items():
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{player}/{index}/{key}": torch.as_tensor(value) for key, value in values.items()}
@@ -149,9 +155,10 @@ def save_training(
 
 
 def load_training(
-    model: Generator, optimizers: Mapping[str, torch.optim.Optimizer], path: str | os.PathLike[str], about: Mapping[str, Any]
-) -> tuple[int, dict[str, Tensor]]:
-    """Give the model and its optimisers what `save_training` wrote; return the steps done and the random state.
+    model: Generator, optimizers: Mapping[str, torch.optim.Optimizer], path: str | os.PathLike[str], about: Mapping[str, Any],
+    scaler: torch.amp.GradScaler | None = None,
+) -> tuple[int, dict[str, Tensor]]:  # fmt: skip
+    """Give the model, its optimisers and 16-mixed's scaler what `save_training` wrote; return the steps done and the random state.
 
     ValueError names what the checkpoint's model, or its `about`, has otherwise.
     """
@@ -165,6 +172,9 @@ def load_training(
         state = {key: file.get_tensor(key) for key in file.keys() if "/" in key}  # noqa: SIM118
     for player, optimizer in optimizers.items():
         _restore(optimizer, {k.split("/", 2)[2]: v for k, v in state.items() if k.startswith(f"optimizer/{player}/")})
+    if scaler is not None and "scaler/scale" in state:
+        scales = {key.removeprefix("scaler/"): value.item() for key, value in state.items() if key.startswith("scaler/")}
+        scaler.load_state_dict({key: int(value) if key in WHOLE else value for key, value in scales.items()})
     return int(head["step"]), {key: value for key, value in state.items() if key.startswith("rng/")}
 
 

@@ -116,6 +116,7 @@ class _Loop:
         self.players = dict(model.players())
         _check_disjoint(self.players)
         self.optimizers = {name: model.optimizer(name, player.parameters()) for name, player in self.players.items()}
+        self.scaler: torch.amp.GradScaler | None = getattr(fabric.strategy.precision, "scaler", None)  # of 16-mixed alone
         self.pending: list[tuple[int, str, list[str], Tensor]] = []
         self.last: dict[str, float] = {}
         self.random: dict[str, Tensor] = {}
@@ -236,14 +237,14 @@ class _Loop:
         """Write everything that training goes on from, atomically; losses are checked first."""
         self.flush()
         if self.fabric.is_global_zero:
-            save_training(self.model, self.optimizers, self.checkpoint, step, self.about)
+            save_training(self.model, self.optimizers, self.checkpoint, step, self.about, self.scaler)
         self.fabric.barrier()
 
     def resume(self) -> int:
         """Take up the checkpoint in `out` when there is one; return the number of steps already done."""
         if not self.checkpoint.exists():
             return 0
-        done, self.random = load_training(self.model, self.optimizers, self.checkpoint, self.about)
+        done, self.random = load_training(self.model, self.optimizers, self.checkpoint, self.about, self.scaler)
         return done
 
     def close(self) -> None:

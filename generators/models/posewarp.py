@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators.base import Generator, PosePair, keeps_options
+from generators.base import Generator, PosePair, in_one_kernel, keeps_options
 from generators.blocks import halving_size
 from generators.choices import one_of
 from generators.losses import fake_loss, real_loss
@@ -220,7 +220,8 @@ class PoseWarp(Generator):
         return self.pretrain_steps + self.gan_steps
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.9, 0.999), eps=1e-7)  # Keras' ε
+        parameters = list(parameters)
+        return torch.optim.Adam(parameters, lr=self.rate, betas=(0.9, 0.999), eps=1e-7, fused=in_one_kernel(parameters))  # Keras' ε
 
     def features(self) -> Features | None:
         return Features(VGG_LAYERS, "avg")

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators import skinning
-from generators.base import Generator, PosePair, keeps_options
+from generators.base import Generator, PosePair, in_one_kernel, keeps_options
 from generators.bending import bend
 from generators.composite import CANDIDATES, CORE, MARGIN, Composite, Looks, body, colour_error, compose, filled, looks, part_colours, up
 from generators.losses import fake_loss, real_loss
@@ -197,7 +197,8 @@ class WarpBlend(Generator):
         return self.steps
 
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=self.rate, betas=(0.9, 0.99), weight_decay=1e-3)
+        parameters = list(parameters)
+        return torch.optim.AdamW(parameters, lr=self.rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=in_one_kernel(parameters))
 
     def learning_rate(self, player: str, step: int) -> float:
         rise, done = max(self.steps / 20, 1), min(step / self.steps, 1.0)

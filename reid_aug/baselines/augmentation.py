@@ -12,19 +12,25 @@ from reid_aug.baselines.recipes import BaselineConfig
 LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in grey (ITU-R BT.601)
 
 
+
+def moved(numbers: Tensor, images: Tensor) -> Tensor:
+    """Move what was drawn on the CPU to where the images are; the CPU does not wait for a GPU to get there."""
+    return numbers.to(images.device, non_blocking=True)
+
+
 def augment(images: Tensor, config: BaselineConfig, noise: torch.Generator) -> Tensor:
     """Flip left to right with probability ½ and crop back from `crop_px` of zero padding; (B, 3, H, W), 0 to 255."""
     size, pad = len(images), config.crop_px
     height, width = images.shape[-2:]
     if config.flip:
         flipped = torch.rand(size, generator=noise) < 0.5
-        images = torch.where(flipped[:, None, None, None].to(images.device), images.flip(-1), images)
+        images = torch.where(moved(flipped[:, None, None, None], images), images.flip(-1), images)
     if pad:
         padded = F.pad(images, (pad, pad, pad, pad))
         down = torch.randint(2 * pad + 1, (size, 1), generator=noise) + torch.arange(height)
         across = torch.randint(2 * pad + 1, (size, 1), generator=noise) + torch.arange(width)
         rows = torch.arange(size)[:, None, None, None]
-        index = [t.to(images.device) for t in (rows, torch.arange(3)[:, None, None], down[:, None, :, None], across[:, None, None, :])]
+        index = [moved(t, images) for t in (rows, torch.arange(3)[:, None, None], down[:, None, :, None], across[:, None, None, :])]
         images = padded[tuple(index)]
     return images
 
@@ -47,7 +53,7 @@ def grey_patch(pixels: Tensor, probability: float, noise: torch.Generator) -> Te
     >>> sorted({tuple(pixel) for pixel in grey_patch(red, 1.0, torch.Generator().manual_seed(0))[0].flatten(1).t().tolist()})
     [(76, 76, 76), (255, 0, 0)]
     """
-    luma = (pixels.float() * torch.tensor(LUMA, device=pixels.device).view(3, 1, 1)).sum(1, keepdim=True)
+    luma = (pixels.float() * moved(torch.tensor(LUMA), pixels).view(3, 1, 1)).sum(1, keepdim=True)
     grey = luma if pixels.is_floating_point() else luma.round()
     return torch.where(_rectangles(pixels, probability, noise), grey.to(pixels.dtype), pixels)
 
@@ -64,4 +70,4 @@ def _rectangles(images: Tensor, probability: float, noise: torch.Generator) -> T
     down = (rows >= first_row[:, None]) & (rows < (first_row + tall)[:, None])
     across = (columns >= first_column[:, None]) & (columns < (first_column + wide)[:, None])
     marked = down[:, :, None] & across[:, None, :] & (chosen < probability)[:, None, None]
-    return marked[:, None].to(images.device)
+    return moved(marked[:, None], images)

@@ -122,7 +122,8 @@ def _fitting(model: nn.Module, state: Mapping[str, Tensor], name: str) -> dict[s
 
 def prepare(images: Tensor) -> Tensor:
     """Turn images (B, 3, H, W) from 0 to 255 into what the network takes: float, ImageNet-normalised, channels-last."""
-    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
+    # A tensor made on a GPU of numbers makes the CPU wait; one that moves there does not.
+    mean, std = ((torch.tensor(v) * 255).view(1, 3, 1, 1).to(images.device, non_blocking=True) for v in (MEAN, STD))
     return images.float().sub(mean).div_(std).contiguous(memory_format=torch.channels_last)
 
 

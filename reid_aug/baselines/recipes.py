@@ -16,7 +16,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # On a CPU, torch's 1 × 1 convolution of stride 2 of fewer channels writes past its memory (2.15, oneDNN).
 Width = Annotated[int, Field(ge=8)]
 # Keys that came later count only where they are set, so that digests of earlier runs stay what they were.
-LATER_KEYS = ("widths", "ema", "flip_test", "grey_patch")
+LATER_KEYS = ("widths", "ema", "flip_test", "grey_patch", "cuda_graphs")
 
 
 class BaselineConfig(Config):
@@ -59,6 +59,7 @@ class BaselineConfig(Config):
     metric: Literal["euclidean", "cosine"] = "euclidean"  # Distance by which the gallery is ranked.
     precision: Literal["32-true", "bf16-mixed"] = "32-true"  # Precision of training, in Lightning Fabric's words.
     compile: bool = False  # Whether torch.compile compiles the network.
+    cuda_graphs: bool = False  # Whether a GPU replays forward and backward pass as CUDA graphs: small networks wait for the host otherwise.
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +71,12 @@ class BaselineConfig(Config):
         if self.triplet_weight and self.sampler == "pk" and min(self.identities, self.instances) < 2:
             given = f"identities={self.identities} and instances={self.instances}"
             raise ValueError(f"a triplet loss compares 2 identities at least with 2 instances each at least, got {given}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_launch(self) -> BaselineConfig:
+        if self.cuda_graphs and self.compile:
+            raise ValueError("compile and cuda_graphs are two ways to launch a network, give one of them")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from generators import Pose
 from reid_aug.baselines.augmentation import augment, erase, grey_patch
 from reid_aug.baselines.averaging import MovingAverage
+from reid_aug.baselines.graphs import as_cuda_graphs
 from reid_aug.baselines.initial import initial_weights
 from reid_aug.baselines.losses import batch_hard_triplet, smoothed_cross_entropy
 from reid_aug.baselines.mixing import Mixing, check_batches, most_synthetic
@@ -111,9 +112,11 @@ def train_baseline(
             _freeze(model, step == 0)
         index = torch.from_numpy(batch)
         inputs = _inputs(config, mixing, images, index, data, online, noise, fabric.device)
+        if config.cuda_graphs and fabric.device.type == "cuda" and step == frozen_steps:
+            network = as_cuda_graphs(model, inputs, config.precision)
         with fabric.autocast():
             logits, features = network(inputs)
-        loss = _loss(config, logits, features, labels, per_image, index.to(fabric.device))
+        loss = _loss(config, logits, features, labels, per_image, index.to(fabric.device, non_blocking=True))
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         if config.clip_norm is not None:
@@ -155,7 +158,7 @@ def _inputs(
     online: OnlineAugmentation | None, noise: torch.Generator, device: torch.device,
 ) -> Tensor:  # fmt: skip
     """Give a batch as the network takes it: rendered anew where there is `online`, flipped, cropped, partly grey, normalised, erased."""
-    pixels = images[index.to(images.device)].to(device, non_blocking=True)
+    pixels = images[index.to(images.device, non_blocking=True)].to(device, non_blocking=True)
     if online is not None:
         assert data.poses is not None
         pixels = online(pixels.float() / 255, data.poses[index], data.labels[index]) * 255
@@ -213,7 +216,9 @@ def optimizer_and_schedule(config: BaselineConfig, model: nn.Module) -> tuple[to
     groups: Any = [{"params": body, "lr": rate}, {"params": head, "lr": rate * config.head_rate}]
     if config.head_rate == 1:
         groups = [p for p in model.parameters() if p.requires_grad]
-    options: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay}
+    # On a GPU one kernel moves all weights; on a CPU torch's own way stays, to the bit.
+    fused = True if all(p.is_cuda for p in model.parameters()) else None
+    options: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay, "fused": fused}
     if config.optimizer == "sgd":
         optimizer: Any = torch.optim.SGD(groups, **options, momentum=config.momentum, nesterov=config.momentum > 0)
     elif config.optimizer == "adamw":

@@ -100,7 +100,7 @@ class Fingerprints:
     def baseline(self, name: str) -> dict[str, Any]:
         """List what decides how a baseline trains, the weights it starts from included."""
         config = self.config.baselines_by_name[name]
-        return {**config.values("recipe", "download", "compile", "weights"), "start": self.starts[name][1]}
+        return {**config.values("recipe", "download", "compile", "cuda_graphs", "weights"), "start": self.starts[name][1]}
 
     @cached_property
     def starts(self) -> dict[str, tuple[str, str | None]]:

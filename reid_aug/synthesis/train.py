@@ -77,7 +77,7 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
     people = load_people(config.data) if people is None else people
     stream = PairStream(
         people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
-        min_gap=config.min_gap, jitter=config.jitter,
+        min_gap=config.min_gap, jitter=config.jitter, device=_where_it_trains(config),
     )  # fmt: skip
     about = {"batch_size": config.batch_size, "flip": config.flip, "cross_camera": config.cross_camera, "people": stream.digest}
     if taught_by is not None:
@@ -94,6 +94,12 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
         accelerator=config.accelerator, devices=config.devices, compile=config.compile,
         perceptual=perceptual, about=about,
     )  # fmt: skip
+
+
+def _where_it_trains(config: TrainConfig) -> torch.device:
+    """Name the one GPU that will train, so that batches are put together there; the CPU where it trains, or several devices do."""
+    on_a_gpu = config.devices == 1 and config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if on_a_gpu else "cpu")
 
 
 def _teach(model: Generator, teacher: str) -> str | None:

@@ -51,9 +51,11 @@ def jittered(pair: PosePair, draws: Tensor, config: JitterConfig) -> PosePair:
     """
     transform = _transforms(draws, config, (pair.source.shape[-2], pair.source.shape[-1]))
     low, high = config.saturation
-    saturation = (low + draws[:, 4] * (high - low)).to(pair.source.dtype)
+    saturation = low + draws[:, 4] * (high - low)
     back = _inverse(transform)
-    source, target = (_saturated(warp_images(image, back.to(image.dtype), "border"), saturation) for image in (pair.source, pair.target))
+    # Images may be on a GPU, poses and numbers never are; nobody waits for what moves there.
+    back, saturation = (numbers.to(pair.source.device, pair.source.dtype, non_blocking=True) for numbers in (back, saturation))
+    source, target = (_saturated(warp_images(image, back, "border"), saturation) for image in (pair.source, pair.target))
     source_pose, target_pose = (_moved(pose, transform) for pose in (pair.source_pose, pair.target_pose))
     return replace(pair, source=source, target=target, source_pose=source_pose, target_pose=target_pose)
 
@@ -77,7 +79,8 @@ def _inverse(transform: Tensor) -> Tensor:
 
 def _saturated(images: Tensor, factor: Tensor) -> Tensor:
     """Blend images (B, 3, H, W) in [-1, 1] with their greys (1 − factor) to 1, as torchvision's adjust_saturation."""
-    grey = (images * torch.tensor(_GREY, dtype=images.dtype)[:, None, None]).sum(1, keepdim=True)
+    shares = torch.tensor(_GREY, dtype=images.dtype).to(images.device, non_blocking=True)
+    grey = (images * shares[:, None, None]).sum(1, keepdim=True)
     return (grey + factor[:, None, None, None] * (images - grey)).clamp(-1, 1)
 
 
@@ -93,8 +96,8 @@ class PairStream:
     Pairs are sampled uniformly from all ordered pairs of one identity's train images; `cross_camera="prefer"` takes a
     target from another camera where there is one (as PG2 does); `min_gap` takes frames that lie farther apart than this
     share of their clip, in the order of their names (as posewarp does). `flip` mirrors each pair with probability one
-    half, then `jitter` changes it. Images are decoded once, at first use, into memory (24 KiB each at 128 × 64).
-    ValueError when there is no pair.
+    half, then `jitter` changes it. Images are decoded once, at first use, into the memory of `device` (24 KiB each at
+    128 × 64), where batches are put together; poses stay on the CPU. ValueError when there is no pair.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class PairStream:
         cross_camera: Literal["any", "prefer"] = "any",
         min_gap: float = 0.0,
         jitter: JitterConfig | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
         one_of("cross_camera", cross_camera, CAMERAS)
         if batch_size < 1:
@@ -117,7 +121,7 @@ class PairStream:
         if not 0 <= min_gap < 1:
             raise ValueError(f"min_gap is a share of a clip's frames in [0, 1), got {min_gap}")
         self.size, self.batch_size, self.seed, self.flip = (int(size[0]), int(size[1])), batch_size, seed, flip
-        self.jitter = jitter
+        self.jitter, self.device = jitter, torch.device(device)
         self.people = _in_pairs(with_valid_pose(people, lambda p: p.split == "train" and p.pid != JUNK), people)
         if min_gap:
             self.people.sort(key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)])
@@ -131,7 +135,7 @@ class PairStream:
     @cached_property
     def images(self) -> Tensor:
         """Read every image of `people` as uint8 (N, 3, H, W)."""
-        return read_many([p.path for p in self.people], self.size)
+        return read_many([p.path for p in self.people], self.size).to(self.device)
 
     @cached_property
     def digest(self) -> str:
@@ -144,7 +148,8 @@ class PairStream:
         """Make the batch of one step, counted from 0."""
         pairs, flipped, draws = self._sample(step)
         source, target = torch.from_numpy(pairs).unbind(1)
-        batch = PosePair(self.images[source], self.images[target], self.pose[source], self.pose[target], self._pids[source])
+        rows = (index.to(self.device, non_blocking=True) for index in (source, target))
+        batch = PosePair(*(self.images[row] for row in rows), self.pose[source], self.pose[target], self._pids[source])
         if self.flip:
             batch = batch.mirrored(torch.from_numpy(flipped))  # as bytes, a quarter of the work
         batch = replace(batch, source=to_float(batch.source), target=to_float(batch.target))

@@ -190,6 +190,21 @@ def test_scaled_gradients_are_scaled_back_and_overflows_skipped(
     assert model.first.weight.item() == (8.5 if moves else 10.0) and scaler.get_scale() == (scale if moves else scale / 2)
 
 
+def test_a_resumed_training_has_the_scale_it_had(stream: Callable[..., Iterator[PosePair]], tmp_path: Path) -> None:
+    """16-mixed's scaler halves its scale at overflows; one that began anew at 65,536 would lose the steps until it had halved again."""
+    from lightning_fabric.plugins.precision import MixedPrecision
+
+    scalers = []
+    for steps, scale in ((3, 2.0**127), (4, 65536.0)):  # the first run's first step overflows
+        plugin = MixedPrecision("bf16-mixed", device="cpu")
+        plugin.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=50)
+        train(Plain(start=10.0), stream(size=(8, 4)), tmp_path, steps=steps, fabric=Fabric(accelerator="cpu", devices=1, plugins=plugin))
+        scalers.append(plugin.scaler)
+    first, resumed = (scaler.state_dict() for scaler in scalers)
+    assert first["scale"] == resumed["scale"] == 2.0**126 and resumed["growth_interval"] == 50
+    assert 0 < first["_growth_tracker"] < resumed["_growth_tracker"]
+
+
 def test_compile_compiles_every_player_and_changes_nothing(
     stream: Callable[..., Iterator[PosePair]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

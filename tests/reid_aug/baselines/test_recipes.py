@@ -34,10 +34,10 @@ def test_a_recipe_stands_behind_what_is_given() -> None:
 
 
 def test_later_keys_are_in_files_and_digests_only_where_they_are_set() -> None:
-    later = {"widths", "ema", "flip_test", "grey_patch"}
+    later = {"widths", "ema", "flip_test", "grey_patch", "cuda_graphs"}
     plain = BaselineConfig()
     assert plain.values("recipe").keys() == plain.model_fields_set.union(type(plain).model_fields) - later - {"recipe"}
-    given = {"model": "small", "widths": (8, 8, 8, 16), "ema": 0.9, "flip_test": True, "grey_patch": 0.4}
+    given = {"model": "small", "widths": (8, 8, 8, 16), "ema": 0.9, "flip_test": True, "grey_patch": 0.4, "cuda_graphs": True}
     values = BaselineConfig(**given).values()  # type: ignore[arg-type]
     assert {key: values[key] for key in given} == {**given, "widths": [8, 8, 8, 16]}
     assert BaselineConfig.model_validate(values) == BaselineConfig(**given)  # type: ignore[arg-type]

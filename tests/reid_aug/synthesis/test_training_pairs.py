@@ -324,3 +324,27 @@ def test_stream_refuses(crowd: list[PersonImage], options: dict[str, object], sa
         PairStream(crowd, SIZE, **({"batch_size": 2} | options))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="steps count from 0, got -1"):
         PairStream(crowd, SIZE, 2)[-1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("jitter", [None, POSEWARP])
+def test_batches_put_together_on_a_gpu_are_the_cpus_and_make_nobody_wait(crowd: list[PersonImage], jitter: JitterConfig | None) -> None:
+    there, here = (PairStream(crowd, SIZE, 4, seed=1, jitter=jitter, device=device) for device in ("cuda", "cpu"))
+    assert there[0].source.is_cuda  # decoded and moved
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch = there[3]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(batch.source.cpu(), here[3].source, rtol=0, atol=1e-4)
+    torch.testing.assert_close(batch.target.cpu(), here[3].target, rtol=0, atol=1e-4)
+    assert torch.equal(batch.target_pose.xy, here[3].target_pose.xy) and torch.equal(batch.identity, here[3].identity)
+
+
+def test_images_elsewhere_than_poses_are_mirrored_and_jittered_where_they_are(crowd: list[PersonImage]) -> None:
+    """The meta device stands for a GPU: numbers left on the CPU beside images there would raise."""
+    stream = PairStream(crowd, SIZE, 4, seed=1, jitter=POSEWARP, device="meta")
+    batch = stream[0]
+    assert batch.source.is_meta and batch.target.is_meta and batch.source.shape == (4, 3, *SIZE)
+    assert not batch.source_pose.xy.is_meta
