@@ -23,13 +23,26 @@ def begin(what: str, script: str, device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         versions |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
-    command = shlex.join(["python", f"benchmarks/gpu/{script}", *sys.argv[1:]])
+    # Folders of one machine are nobody else's.
+    words = (Path(word).name if word.startswith(("/", "~")) else word for word in sys.argv[1:])
+    command = shlex.join(["python", "-m", f"benchmarks.gpu.{script.removesuffix('.py')}", *words])
     return {"what": what, "device": name, "versions": versions, "command": command, "date": date.today().isoformat()}
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
     """Write a file of results whole, or leave the one before; numbers keep four digits."""
-    atomic_write_text(path, json.dumps(_rounded(record), indent=1) + "\n")
+    atomic_write_text(path, json.dumps(rounded(record), indent=1) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file of one record a line; a line that a kill tore is left out."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
 
 
 def failure(error: Exception) -> str:
@@ -37,9 +50,10 @@ def failure(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Give four digits of every number in a record."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -65,9 +65,9 @@ def batches(watch: Stopwatch) -> tuple[int, ...]:
 
 
 def build(name: str, config: Row, watch: Stopwatch) -> Generator:
-    """Build a generator as its YAML says; narrow where it is only to run."""
+    """Build a generator as its YAML says; narrow and small where it is only to run."""
     options = {key: value for key, value in config["generator"].items() if key != "name"}
-    return generators.create(name, **(options | ({"width": 8} if watch.quick else {})))
+    return generators.create(name, **(options | ({"width": 8, "size": (64, 32)} if watch.quick else {})))
 
 
 def forward(name: str, config: Row, watch: Stopwatch, row: Row) -> None:

@@ -91,11 +91,17 @@ class Benchmark:
         trainings = [(name, arm, seed) for name in self.config.baselines_by_name for arm in self.config.arms for seed in self.config.seeds]
         for baseline, arm, seed in sorted(trainings, key=lambda training: self.config.seeds.index(training[2])):
             if (baseline, arm, seed) not in done:
-                append(self.folder / RESULTS, self._line(baseline, arm, seed))
+                self.add(baseline, arm, seed)
         done = self.lines()
         targets = {arm: shown for arm in self.config.arms if (shown := self.fingerprints.targets(arm))}
         about_arms = tuple(notes(self.config, targets, self.share))
         return Result(self.folder, [done[training] for training in trainings], quality, self._perceptual(), about_arms)
+
+    def add(self, baseline: str, arm: str, seed: int) -> dict[str, Any]:
+        """Train one arm with one seed, put its line on disk, and give it."""
+        line = self._line(baseline, arm, seed)
+        append(self.folder / RESULTS, line)
+        return line
 
     def lines(self) -> dict[tuple[str, str, int], dict[str, Any]]:
         """Read the finished lines of this configuration, by (baseline, arm, seed)."""

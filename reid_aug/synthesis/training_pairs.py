@@ -148,8 +148,8 @@ class PairStream:
         """Make the batch of one step, counted from 0."""
         pairs, flipped, draws = self._sample(step)
         source, target = torch.from_numpy(pairs).unbind(1)
-        rows = (index.to(self.device, non_blocking=True) for index in (source, target))
-        batch = PosePair(*(self.images[row] for row in rows), self.pose[source], self.pose[target], self._pids[source])
+        sources, targets = (self.images[index.to(self.device, non_blocking=True)] for index in (source, target))
+        batch = PosePair(sources, targets, self.pose[source], self.pose[target], self._pids[source])
         if self.flip:
             batch = batch.mirrored(torch.from_numpy(flipped))  # as bytes, a quarter of the work
         batch = replace(batch, source=to_float(batch.source), target=to_float(batch.target))

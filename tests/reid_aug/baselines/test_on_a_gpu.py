@@ -37,7 +37,7 @@ def waiting_is_an_error() -> Iterator[None]:
 def test_a_captured_network_keeps_weights_and_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Capturing runs the network a few times; what that changes is put back. (A CPU can't capture: the calls alone are made here.)"""
 
-    def warmed_up(module: nn.Module, arguments: tuple[torch.Tensor], **_: Any) -> nn.Module:
+    def warmed_up(module: nn.Module, arguments: tuple[torch.Tensor], **options: Any) -> nn.Module:
         for _ in range(3):
             module(*arguments)
         return module
