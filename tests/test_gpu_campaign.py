@@ -145,3 +145,10 @@ def test_tables_by_hand() -> None:
     assert rows["`none`"] == ["2", "60.0 ± 14.1", "30.0 ± 14.1", "", "3"]
     assert rows["`erasing`"][3].startswith("+10.0 [") and rows["`warpblend+erasing`"][3] == "+10.0 [+10.0, +10.0] over `erasing`"
     assert rows["`copies`"] == ["not run yet"] * 5
+
+
+def test_the_share_of_the_floor_by_hand() -> None:
+    records = {"machine": {"matmul_bfloat16_tflops": 500.0, "copy_tb_per_s": 2.0}}
+    # 1,000 GFLOP take 2 ms there, 8 GB 4 ms: 100 images in 8 ms are half of what is possible.
+    model = {"gflop": 1000.0, "gbyte": 8.0, "batch": 100.0}
+    assert tables._share(12500.0, model, records) == "50%" and tables._share(None, model, records) == tables.NOT_YET

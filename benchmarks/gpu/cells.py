@@ -81,6 +81,7 @@ def cells(setting: Setting) -> Iterator[Cell]:
     yield from (speed_of(name) for name in PAPERS[1:])
     for name in checks.CHECKS:
         yield Cell(f"checks/{name}", 120, lambda shop, name=name: checks.run(checks.CHECKS[name], shop.bench))
+    yield from (compiled(name) for name in ("warpblend", *PAPERS))
     yield from (learning(setting, name) for name in PAPERS[1:])
     yield from trainings(setting, "osnet_x0_25", of_deformable=True)
     yield from trainings(setting, "strong", of_deformable=True)
@@ -97,13 +98,23 @@ def speed_of(name: str) -> Cell:
     """Make the cell that times a generator's forward pass and training step."""
 
     def measure(shop: Workshop) -> Row:
-        [(_, config)] = configurations([name])
-        row = Row()
+        config, row = _yaml(name), Row()
         speed.forward(name, config, shop.watch, row)
         speed.train(name, config, shop.watch, row)
         return row
 
     return Cell(f"speed/{name}", 120, measure)
+
+
+def _yaml(name: str) -> Row:
+    """Read a generator's YAML."""
+    [(_, config)] = configurations([name])
+    return config
+
+
+def compiled(name: str) -> Cell:
+    """Make the cell that times a generator's compiled forward pass."""
+    return Cell(f"compiled/{name}", 150, lambda shop: speed.compiled(name, _yaml(name), shop.watch))
 
 
 def trainings(setting: Setting, baseline: str, *, of_deformable: bool = False) -> Iterator[Cell]:

@@ -122,6 +122,17 @@ def in_bfloat16(model: Generator, inputs: tuple[Any, ...], watch: Stopwatch, cel
             cell["cuda_graph_error"] = failure(error)
 
 
+def compiled(name: str, config: Row, watch: Stopwatch) -> Row:
+    """Measure images per second of a compiled model under bfloat16 autocast, at the largest batch, and what compiling took."""
+    model, batch = build(name, config, watch).to(watch.device, memory_format=torch.channels_last).eval(), batches(watch)[-1]  # type: ignore[call-overload]
+    pair = on_its_skeleton(model, pairs(model, batch)).to(watch.device)
+    # What compiles is Inductor's part; the tiny form asks whether the model can be traced.
+    call = torch.compile(model, backend="eager" if watch.quick else "inductor")
+    with torch.inference_mode(), torch.autocast(watch.device.type, torch.bfloat16):
+        taken = watch.run(lambda: call(*model.inputs_of(pair)))
+        return {"compiling_s": taken, "images_per_s": batch / watch.seconds(lambda: call(*model.inputs_of(pair)))}
+
+
 def graphed(call: Callable[[], torch.Tensor], batch: int, watch: Stopwatch) -> Row:
     """Capture a call as a CUDA graph; measure its rate and how far its result is off."""
     plain = call().float()

@@ -87,12 +87,24 @@ def _forwards(records: Records, predicted: Mapping[str, Any]) -> Iterator[str]:
     rows = []
     for name in GENERATORS:
         model, row = predicted["forward"][name], records.get(f"speed/{name}", {}).get("batch 128", {})
+        fused = records.get(f"compiled/{name}", {}).get("images_per_s")
         graph, plain = (row.get(f"bfloat16_{key}_images_per_s") for key in ("cuda_graph", "channels_last"))
         work = [f"{model['gflop'] / model['batch']:.1f}", f"{model['gbyte'] / model['batch'] * 1e3:.0f}", f"{model['launches']:.0f}"]
-        rates = [_number(model["batch"] / model["step_s"]), _number(plain), _number(model["images_per_s"]), _number(graph)]
-        rows.append([f"`{name}`", *work, *rates])
+        rates = map(_number, (model["batch"] / model["step_s"], plain, model["images_per_s"], graph, fused))
+        best = max((rate for rate in (graph, plain, fused) if rate), default=None)
+        rows.append([f"`{name}`", *work, *rates, _share(best, model, records)])
     heads = ("generator", "GFLOP an image", "MB an image", "operations", "predicted", "measured", "predicted, graph", "measured, graph")
+    heads = (*heads, "compiled", "share of the floor")
     yield from _table(heads, rows)
+
+
+def _share(rate: float | None, model: Mapping[str, float], records: Records) -> str:
+    """Say which share of what the card's own matrix products and copies allow a rate is."""
+    machine = records.get("machine")
+    if rate is None or machine is None:
+        return NOT_YET
+    seconds = max(model["gflop"] / machine["matmul_bfloat16_tflops"] / 1e3, model["gbyte"] / machine["copy_tb_per_s"] / 1e3)
+    return f"{rate * seconds / model['batch']:.0%}"
 
 
 def _learning(records: Records) -> Iterator[str]:
