@@ -15,6 +15,7 @@ from generators import Generator, Pose
 from generators import load as load_generator
 from reid_aug import images
 from reid_aug.baselines.network import FeatureFunction, ReidNetwork, reid_network
+from reid_aug.data.keypoints import checked_poses
 from reid_aug.data.loading import with_keypoints
 from reid_aug.data.people import PersonImage, attach_poses
 from reid_aug.data.torchreid_sets import from_torchreid, named_dataset, torchreid_data
@@ -141,7 +142,7 @@ def _sources(base: Any, poses: Poses) -> list[PersonImage]:
     people = [p for p in from_torchreid(base) if p.split == "train" and p.path not in tested]
     people.sort(key=lambda p: p.name)  # torchreid lists folders in the file system's order
     if isinstance(poses, Mapping):
-        return attach_poses(people, poses)
+        return attach_poses(people, checked_poses(poses))
     if not Path(poses).is_file():
         raise FileNotFoundError(f"no keypoint file at {os.fspath(poses)}")
     return with_keypoints(people, poses, ("train",))

@@ -9,13 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from generators import openpose_18
 from reid_aug import images
 from reid_aug.config import Config
+from reid_aug.data.doubts import report
 from reid_aug.data.keypoints import as_pose, read_columns, read_keypoints
 from reid_aug.data.market import read_market_folder
 from reid_aug.data.people import PersonImage, attach_poses
 from reid_aug.data.people_csv import read_csv
+from reid_aug.data.pose_doubts import pose_doubts
 from reid_aug.data.youtube_pose import read_youtube_pose
 
 
@@ -82,7 +86,11 @@ def with_keypoints(people: Sequence[PersonImage], path: str | os.PathLike[str], 
         return attach_poses(people, read_keypoints(path, size=sizes[0]), splits=splits)
     names, yx = read_columns(path, len(openpose_18))
     row = {name: i for i, name in enumerate(names)}
-    poses = {p.path: as_pose(yx[row[p.name]], size) for p, size in zip(concerned, sizes, strict=True) if p.name in row}
+    found = [(p, row[p.name], size) for p, size in zip(concerned, sizes, strict=True) if p.name in row]
+    if found:
+        people_found, at, their_sizes = zip(*found, strict=True)
+        report(pose_doubts(os.fspath(path), [p.name for p in people_found], yx[list(at)], np.array(their_sizes)))
+    poses = {p.path: as_pose(yx[i], size) for p, i, size in found}
     return attach_poses(people, poses, splits=splits)
 
 
