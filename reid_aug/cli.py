@@ -65,14 +65,12 @@ def _parser() -> argparse.ArgumentParser:
             "settings", nargs="*", metavar=f"{first} | key=value", help=f"{which}, and values that override its keys"
         )
 
-    inspected = verb(
-        "inspect", _inspect, "print what a data set and its keypoints are understood as and what is doubtful, and draw a sheet of skeletons"
-    )
-    inspected.description += "; exit code 0 without doubts, 1 with some, 2 for what can't be read"  # type: ignore[operator]
+    inspected = verb("inspect", _inspect, "show what is understood of a data set and its keypoints, what is doubtful, and skeletons")
+    inspected.epilog = "Exit code 0 without doubts, 1 with some, 2 for what can't be read. train, dump and bench say the same doubts."
     inspected.add_argument("root", metavar="DIR | CSV | MAT | torchreid:NAME:ROOT", help="the people, as data.root names them")
-    inspected.add_argument("keypoints", nargs="?", metavar="KEYPOINTS", help="keypoint file of training images; else annotation-train.csv, if any")
-    inspected.add_argument("--test-keypoints", metavar="FILE", help="keypoint file of query and gallery; else annotation-test.csv, if any")
-    inspected.add_argument("--sheet", metavar="FILE", default="inspect.png", help="PNG to draw 24 images with their skeletons to (inspect.png)")
+    inspected.add_argument("keypoints", nargs="?", metavar="KEYPOINTS", help="keypoint file of training images; else annotation-train.csv")
+    inspected.add_argument("--test-keypoints", metavar="FILE", help="keypoint file of query and gallery; else annotation-test.csv")
+    inspected.add_argument("--sheet", metavar="FILE", default="inspect.png", help="PNG for 24 images with skeletons (inspect.png)")
     configured("train", _train, "train a generator on pairs of images of one person", "generators")
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
     gate = verb("gate", _gate, "score a dump's images by identity and pose, and write a dump of those that pass")

@@ -21,7 +21,7 @@ _KEY, _OURS = "Software", "reid-aug inspect"
 
 
 def draw_sheet(people: Sequence[PersonImage], doubtful: Collection[str] = ()) -> Image.Image:
-    """Draw people as large as cells hold them, skeletons on them and names below; those whose names are `doubtful` have red ones."""
+    """Draw people as large as cells hold them, skeletons on them and names below, in red frames where names are `doubtful`."""
     across, down = min(COLUMNS, max(1, len(people))), max(1, -(-len(people) // COLUMNS))
     height, width = CELL[0] + CAPTION + GAP, CELL[1] + GAP
     sheet = Image.new("RGB", (across * width + GAP, down * height + GAP), GROUND)
@@ -29,11 +29,13 @@ def draw_sheet(people: Sequence[PersonImage], doubtful: Collection[str] = ()) ->
     for i, person in enumerate(people):
         left, top = GAP + i % COLUMNS * width, GAP + i // COLUMNS * height
         picture = _picture(person)
+        if person.name in doubtful:
+            write.rectangle((left - 3, top - 3, left + CELL[1] + 2, top + CELL[0] + CAPTION - 1), outline=WARNING, width=2)
         sheet.paste(picture, (left + (CELL[1] - picture.width) // 2, top + (CELL[0] - picture.height) // 2))
         name = person.name.encode("ascii", "replace").decode()  # what PIL's own font surely has
         while write.textlength(name) > CELL[1]:
             name = f"~{name[2:]}"  # names differ at their ends
-        write.text((left, top + CELL[0] + 1), name, fill=WARNING if person.name in doubtful else TEXT)
+        write.text((left, top + CELL[0] + 1), name, fill=TEXT)
     return sheet
 
 

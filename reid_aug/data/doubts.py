@@ -101,5 +101,5 @@ def people_doubts(people: Sequence[PersonImage]) -> list[Doubt]:
     rendered = tuple(p.name for p in train if (match := _SYNTHETIC.fullmatch(PurePath(p.name).stem)) and match[1] in stems)
     if not rendered:
         return []
-    text = f"{len(rendered):,} of {len(train):,} training images are named as a dump names what it renders: photographs are to be learnt from"
+    text = f"{len(rendered):,} of {len(train):,} training images are named as a dump names what it rendered: is this a dump?"
     return [Doubt("synthetic", text, len(rendered), rendered)]

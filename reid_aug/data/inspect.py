@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -122,12 +121,8 @@ def _sizes(sizes: Sequence[Size]) -> str:
     words = ", ".join(f"{h} × {w} ({n:,})" for (h, w), n in counts[:3])
     if len(counts) <= 3:
         return f"H × W {words}"
-    heights, widths = zip(*counts_of(counts), strict=True)
+    heights, widths = zip(*set(sizes), strict=True)
     return f"H × W {words} and {len(counts) - 3:,} more, {min(heights)} to {max(heights)} high, {min(widths)} to {max(widths)} wide"
-
-
-def counts_of(counts: Sequence[tuple[Size, int]]) -> list[Size]:
-    return [size for size, _ in counts]
 
 
 def _bodies(inspection: Inspection) -> list[tuple[str, str]]:
@@ -135,20 +130,21 @@ def _bodies(inspection: Inspection) -> list[tuple[str, str]]:
     lines = []
     for splits, file in inspection.keypoints.items():
         rows = inspection.of(*splits.split(" and "))
-        posed = [p for p in rows if p.pose is not None and bool(p.pose.visible.any())]
+        posed = sum(p.pose is not None and bool(p.pose.visible.any()) for p in rows)
         if rows:
-            where = "no keypoint file" if file is None and not posed else f"{len(posed):,} of {len(rows):,} ({file or 'in the file itself'})"
+            where = f"{posed:,} of {len(rows):,} images ({file or 'in the file itself'})" if file or posed else "no keypoint file"
             lines.append(("keypoints", f"{splits}: {where}"))
-    poses = [p.pose for p in inspection.people if p.pose is not None and bool(valid_for_pairs(p.pose))]
-    if not poses:
-        return [*lines, ("usable", "no body with both shoulders and both hips")] if any(p.pose for p in inspection.people) else lines
-    usable = Counter(p.split for p in inspection.people if p.pose is not None and bool(valid_for_pairs(p.pose)))
-    lines.append(("usable", f"bodies with both shoulders and both hips: {_each({split: f'{usable[split]:,}' for split in usable})}"))
+    usable = [p for p in inspection.people if p.pose is not None and bool(valid_for_pairs(p.pose))]
+    if not usable:
+        return [*lines, ("usable", "no body with both shoulders and both hips")]
+    counts = Counter(p.split for p in usable)
+    lines.append(("usable", f"bodies with both shoulders and both hips: {_each({split: f'{n:,}' for split, n in counts.items()})}"))
+    poses = [p.pose for p in usable if p.pose is not None]
     low, middle, high = np.percentile([_height(pose) for pose in poses], [5, 50, 95])
     lines.append(("height", f"{middle:.0f} px from the highest joint to the lowest in the median, nine in ten {low:.0f} to {high:.0f} px"))
     views = _views(poses)
-    shown = {name: f"{100 * views[i] / len(poses):.0f} %" for i, name in enumerate(VIEWS)} | ({"unknown": f"{views[UNKNOWN]:,}"} if views[UNKNOWN] else {})
-    return [*lines, ("views", _each(shown))]
+    shown = {name: f"{100 * views[i] / len(poses):.0f} %" for i, name in enumerate(VIEWS)}
+    return [*lines, ("views", _each(shown | ({"unknown": f"{views[UNKNOWN]:,}"} if views[UNKNOWN] else {})))]
 
 
 def _height(pose: Pose) -> float:

@@ -42,7 +42,7 @@ def zeros_are_missing(where: str, names: Sequence[str], yx: np.ndarray) -> tuple
     if not len(rows) or not (each.max() > 1 or len(rows) > max(1, 0.01 * len(names))):
         return yx, []
     text = f"{where}: (0, 0) is taken for missing, {int(zero.sum()):,} joints in {len(rows):,} of {len(names):,} rows"
-    return np.where(zero[..., None], MISSING, yx), [Doubt("zeros", text, len(rows), tuple(names[i] for i in rows))]
+    return np.where(zero[..., None], MISSING, yx), [Doubt("zeros", text, len(rows), tuple(names[i] for i in rows.tolist()))]
 
 
 def pose_doubts(
@@ -79,9 +79,14 @@ class _Rows:
         return np.where((self.raw >= 0).all(-1, keepdims=True), self.raw, np.nan)
 
     @cached_property
+    def joints(self) -> np.ndarray:
+        """Count each row's joints (N)."""
+        return np.count_nonzero(np.isfinite(self.yx[..., 0]), axis=1)
+
+    @cached_property
     def posed(self) -> np.ndarray:
         """Tell which rows have a joint, bool (N)."""
-        return ~np.isnan(self.yx[..., 0]).all(1)
+        return self.joints > 0
 
     @cached_property
     def corners(self) -> np.ndarray:
@@ -108,7 +113,7 @@ class _Rows:
 
     def doubt(self, kind: str, which: np.ndarray, text: str, grave: bool = False) -> Doubt:
         """Make a doubt about the rows `which` (N)."""
-        return Doubt(kind, f"{self.where}: {text}", int(which.sum()), tuple(self.names[i] for i in np.flatnonzero(which)), grave)
+        return Doubt(kind, f"{self.where}: {text}", int(which.sum()), tuple(self.names[i] for i in np.flatnonzero(which).tolist()), grave)
 
 
 def _mostly(which: np.ndarray, of: np.ndarray) -> bool:
@@ -130,8 +135,7 @@ def _of(which: np.ndarray, of: np.ndarray) -> str:
 
 def _shares(rows: _Rows) -> list[Doubt]:
     """Doubt coordinates that are shares of the image."""
-    several = (~np.isnan(rows.yx[..., 0])).sum(1) > 1
-    within = several & (rows.corners[1] <= 1).all(1)
+    within = (rows.joints > 1) & (rows.corners[1] <= 1).all(1)
     if not _mostly(within, rows.posed):
         return []
     text = "rows have every joint between 0 and 1: keypoints are in pixels; multiply shares by the image's height and width"
@@ -145,7 +149,8 @@ def _outside(rows: _Rows) -> list[Doubt]:
     out = (rows.corners[1] >= rows.sizes).any(1)
     if not out.any():
         return []
-    return [rows.doubt("outside", out, f"{_of(out, rows.posed)} rows have joints outside {_size_words(rows, out)}", _mostly(out, rows.posed))]
+    text = f"{_of(out, rows.posed)} rows have joints outside {_size_words(rows, out)}"
+    return [rows.doubt("outside", out, text, grave=_mostly(out, rows.posed))]
 
 
 def _size_words(rows: _Rows, out: np.ndarray) -> str:
@@ -166,14 +171,16 @@ def _points(rows: _Rows) -> list[Doubt]:
     """Doubt bodies that are a point, grave where most are, and those too small for anybody to be seen."""
     if rows.sizes is None:
         return []
-    bodies = (~np.isnan(rows.yx[..., 0])).sum(1) > 3
+    bodies = rows.joints > 3
     span = ((rows.corners[1] - rows.corners[0]) / rows.sizes).max(1)
     point, small = bodies & (span < POINT), bodies & (span < SMALL)
     if _mostly(point, rows.posed):
-        return [rows.doubt("point", point, f"{_of(point, bodies)} bodies have all joints on one point: keypoints are in pixels", grave=True)]
+        text = "bodies have all joints on one point: keypoints are in pixels"
+        return [rows.doubt("point", point, f"{_of(point, bodies)} {text}", grave=True)]
     if not small.any():
         return []
-    return [rows.doubt("small", small, f"{_of(small, bodies)} bodies span less than {100 * SMALL:.0f} % of their image: keypoints of smaller images?")]
+    text = f"{_of(small, bodies)} bodies span less than {100 * SMALL:.0f} % of their image's height and width"
+    return [rows.doubt("small", small, f"{text}: keypoints of smaller images?")]
 
 
 def _reach(rows: _Rows) -> list[Doubt]:
@@ -192,12 +199,11 @@ def _reach(rows: _Rows) -> list[Doubt]:
 
 def _beyond(rows: _Rows) -> list[Doubt]:
     """Doubt negative coordinates other than −1: joints left of or above the image can't be told from missing ones."""
-    beyond = ((rows.raw < 0) & (rows.raw != MISSING)).any(-1)
-    which = beyond.any(1)
+    which = ((rows.raw < 0) & (rows.raw != MISSING)).any((1, 2))
     if not which.any():
         return []
-    text = f"{int(beyond.sum()):,} joints in {int(which.sum()):,} of {len(which):,} rows are left of or above the image, and count as missing"
-    return [rows.doubt("beyond", which, text)]
+    text = "rows have negative coordinates other than -1: joints left of or above the image count as missing"
+    return [rows.doubt("beyond", which, f"{int(which.sum()):,} of {len(which):,} {text}")]
 
 
 # ----------------------------------------------------------------------------------------------------------- order
@@ -243,7 +249,8 @@ def _mirrored(rows: _Rows) -> list[Doubt]:
     faces = ~np.isnan(width)
     if int((width < 0).sum()) <= MOSTLY * int(faces.sum()):
         return []
-    return [rows.doubt("mirrored", width < 0, f"right shoulders lie right of left ones in {_of(width < 0, faces)} faces: left and right exchanged?")]
+    text = f"right shoulders lie right of left ones in {_of(width < 0, faces)} rows with a face: are left and right exchanged?"
+    return [rows.doubt("mirrored", width < 0, text)]
 
 
 def _one_place(rows: _Rows) -> list[Doubt]:
