@@ -76,7 +76,7 @@ def checked_poses(poses: Mapping[str, Pose]) -> Mapping[str, Pose]:
     """
     if isinstance(poses, Keypoints):
         return poses
-    single = {name: pose for name, pose in poses.items() if not len(pose.batch_shape)}
+    single = {name: pose for name, pose in poses.items() if pose is not None and not len(pose.batch_shape)}
     marked: dict[str, Pose] = {}
     for skeleton in {pose.skeleton for pose in single.values()}:
         names = [name for name, pose in single.items() if pose.skeleton == skeleton]
