@@ -108,8 +108,8 @@ class TestInspect:
         order = [openpose_18.index(joint) for joint in (*coco_17.joints, "neck")]
         for file in folder.glob("annotation-*.csv"):
             names, yx = read_columns(file)
-            lines = [f"{name}: {row[order, 0].astype(int).tolist()}: {row[order, 1].astype(int).tolist()}" for name, row in zip(names, yx, strict=True)]
-            file.write_text("\n".join([HEADER, *lines]) + "\n")
+            rows = zip(names, *yx[:, order].astype(int).transpose(2, 0, 1).tolist(), strict=True)
+            file.write_text("\n".join([HEADER, *(f"{name}: {y}: {x}" for name, y, x in rows)]) + "\n")
 
     def test_clean(
         self, rendered: RenderedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -127,16 +127,17 @@ class TestScale:
 
 COCO = list(coco_17.joints)
 SWAPPED = [joint.replace("r_", "?_").replace("l_", "r_").replace("?_", "l_") for joint in openpose_18.joints]
+ENDS_FIRST = "nose neck r_wrist r_elbow r_shoulder l_wrist l_elbow l_shoulder r_ankle r_knee r_hip l_ankle l_knee l_hip"
+MPII = "r_ankle r_knee r_hip l_hip l_knee l_ankle neck nose r_wrist r_elbow r_shoulder l_shoulder l_elbow l_wrist"
+FACE = ["r_eye", "l_eye", "r_ear", "l_ear"]
 ORDERS = {
     "COCO, neck last": [*COCO, "neck"],
     "neck, then COCO": ["neck", *COCO],
     "neck before nose": ["neck", "nose", *openpose_18.joints[2:]],
     "neck last": ["nose", *openpose_18.joints[2:], "neck"],
-    "limbs from their ends": "nose neck r_wrist r_elbow r_shoulder l_wrist l_elbow l_shoulder r_ankle r_knee r_hip l_ankle l_knee l_hip "
-    "r_eye l_eye r_ear l_ear".split(),
-    "MPII": "r_ankle r_knee r_hip l_hip l_knee l_ankle neck nose r_wrist r_elbow r_shoulder l_shoulder l_elbow l_wrist "
-    "r_eye l_eye r_ear l_ear".split(),
-}  # fmt: skip
+    "limbs from their ends": [*ENDS_FIRST.split(), *FACE],
+    "MPII": [*MPII.split(), *FACE],
+}
 
 
 class TestOrder:
