@@ -15,7 +15,7 @@ from generators import openpose_18
 from reid_aug import images
 from reid_aug.config import Config
 from reid_aug.data.doubts import report
-from reid_aug.data.keypoints import as_pose, read_columns, read_keypoints
+from reid_aug.data.keypoints import as_pose, read_columns
 from reid_aug.data.market import read_market_folder
 from reid_aug.data.people import PersonImage, attach_poses
 from reid_aug.data.people_csv import read_csv
@@ -101,24 +101,13 @@ def with_keypoints(
     if sizes is None:
         with ThreadPoolExecutor(8) as pool:
             sizes = dict(zip((p.path for p in concerned), pool.map(images.size_of, (p.path for p in concerned)), strict=True))
-    return _with_sizes(people, path, splits, concerned, [sizes[p.path] for p in concerned])
-
-
-def _with_sizes(
-    people: Sequence[PersonImage], path: str | os.PathLike[str], splits: Sequence[str],
-    concerned: Sequence[PersonImage], sizes: Sequence[tuple[int, int]],
-) -> list[PersonImage]:  # fmt: skip
-    """Attach the poses of a keypoint file to those `concerned`, whose images have `sizes`."""
-    if len(set(sizes)) == 1:
-        return attach_poses(people, read_keypoints(path, size=sizes[0]), splits=splits)
     names, yx = read_columns(path, len(openpose_18))
-    row = {name: i for i, name in enumerate(names)}
-    found = [(p, row[p.name], size) for p, size in zip(concerned, sizes, strict=True) if p.name in row]
-    if found:
-        people_found, at, their_sizes = zip(*found, strict=True)
-        report(pose_doubts(os.fspath(path), [p.name for p in people_found], yx[list(at)], np.array(their_sizes)))
-    poses = {p.path: as_pose(yx[i], size) for p, i, size in found}
-    return attach_poses(people, poses, splits=splits)
+    line = {name: i for i, name in enumerate(names)}
+    found = [(p, line[key]) for p in concerned if (key := p.path if p.path in line else p.name) in line]
+    # Rows of other images are not judged: those may be of any size.
+    rows, their_sizes = [i for _, i in found], np.array([sizes[p.path] for p, _ in found]).reshape(-1, 2)
+    report(pose_doubts(os.fspath(path), [names[i] for i in rows], yx[rows], their_sizes))
+    return attach_poses(people, {p.path: as_pose(yx[i], sizes[p.path]) for p, i in found}, splits=splits)
 
 
 def without_bad_images(people: Sequence[PersonImage]) -> list[PersonImage]:

@@ -42,6 +42,9 @@ def test_bounds_are_those_of_each_image(tmp_path: Path) -> None:
         with_keypoints(people, keypoints(4, 4, 4, 4), ("train",))
     with pytest.warns(DataDoubt, match=r"1 of 4 rows have joints outside .* \(0.png\)"):
         with_keypoints(people, keypoints(2, 1.2, 1.4, 1.5), ("train",))
+    path = keypoints(1, 1, 1, 1)
+    path.write_text(path.read_text() + "".join(f"other{i}.png: {[500] * 18}: {[500] * 18}\n" for i in range(9)))
+    with_keypoints(people[1:2], path, ("train",))  # what the file says of other images, of whatever size, is not judged
     sizes = {p.path: (600, 300) for p in people}  # what is known is not read again
     assert all(p.pose and p.pose.size == (600, 300) for p in with_keypoints(people, keypoints(4, 4, 4, 4), ("train",), sizes=sizes))
 
