@@ -6,6 +6,7 @@ torchreid is imported when PoseAugmentedDataset or register is first asked for, 
 from typing import TYPE_CHECKING, Any
 
 from reid_aug.baselines.samplers import CappedIdentitySampler
+from reid_aug.data.doubts import DataDoubt
 from reid_aug.data.keypoints import read_keypoints
 from reid_aug.data.loading import with_keypoints
 from reid_aug.data.market import read_market_folder
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from reid_aug.dataset import PoseAugmentedDataset, register
 
 __all__ = [
-    "Augmenter", "CappedIdentitySampler", "Manifest", "PersonImage", "PoseAugmentation", "PoseAugmentedDataset", "PoseBank", "PoseDraw",
-    "PosedImages", "SyntheticRow", "collate_poses", "poses_of", "read_csv", "read_keypoints", "read_market_folder", "register",
+    "Augmenter", "CappedIdentitySampler", "DataDoubt", "Manifest", "PersonImage", "PoseAugmentation", "PoseAugmentedDataset", "PoseBank",
+    "PoseDraw", "PosedImages", "SyntheticRow", "collate_poses", "poses_of", "read_csv", "read_keypoints", "read_market_folder", "register",
     "relabel", "with_keypoints", "with_poses",
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""reid-aug: train a generator, list pairs, write dumps, check them, measure image quality, run the benchmark."""
+"""reid-aug: inspect data, train a generator, list pairs, write dumps, check them, measure image quality, run the benchmark."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ USAGE_ERRORS = (ValueError, OSError, KeyError, ModuleNotFoundError)  # bad input
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 when it went well, 1 when `check` found something, 2 for bad input, 130 when stopped half-way."""
+    """Run one verb; 0 when it went well, 1 when `check` or `inspect` found something, 2 for bad input, 130 when stopped half-way.
+
+    What is doubtful in the data goes to standard error, each doubt once.
+    """
+    from reid_aug.data.doubts import doubts_in_lines
+
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        with doubts_in_lines(lambda line: print(f"reid-aug: doubt: {line}", file=sys.stderr)):
+            return arguments.run(arguments)
     except KeyboardInterrupt:
         print("reid-aug: interrupted", file=sys.stderr)
         return 130
@@ -59,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
             "settings", nargs="*", metavar=f"{first} | key=value", help=f"{which}, and values that override its keys"
         )
 
+    inspected = verb("inspect", _inspect, "show what is understood of a data set and its keypoints, what is doubtful, and skeletons")
+    inspected.epilog = "Exit code 0 without doubts, 1 with some, 2 for what can't be read. train, dump and bench say the same doubts."
+    inspected.add_argument("root", metavar="DIR | CSV | MAT | torchreid:NAME:ROOT", help="the people, as data.root names them")
+    inspected.add_argument("keypoints", nargs="?", metavar="KEYPOINTS", help="keypoint file of training images; else annotation-train.csv")
+    inspected.add_argument("--test-keypoints", metavar="FILE", help="keypoint file of query and gallery; else annotation-test.csv")
+    inspected.add_argument("--sheet", metavar="FILE", default="inspect.png", help="PNG for 24 images with skeletons (inspect.png)")
     configured("train", _train, "train a generator on pairs of images of one person", "generators")
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
     gate = verb("gate", _gate, "score a dump's images by identity and pose, and write a dump of those that pass")
@@ -109,6 +121,21 @@ def split_settings(settings: Sequence[str], folder: str | None = None) -> tuple[
     return path, [s for s in settings if "=" in s]
 
 
+def _inspect(arguments: argparse.Namespace) -> int:
+    from reid_aug.data.contact_sheet import draw_sheet, refuse_foreign, write_sheet
+    from reid_aug.data.inspect import inspect, sheet_people, summary
+    from reid_aug.data.loading import DataConfig
+
+    refuse_foreign(arguments.sheet)
+    inspection = inspect(DataConfig(root=arguments.root, keypoints=arguments.keypoints, test_keypoints=arguments.test_keypoints))
+    print(*summary(inspection), sep="\n")
+    doubtful = {name for doubt in inspection.doubts for name in doubt.names}
+    shown = sheet_people(inspection, 24)
+    write_sheet(arguments.sheet, draw_sheet(shown, doubtful))
+    print(f"{'sheet':<10} {arguments.sheet}: {len(shown)} images with their skeletons, right limbs orange, left ones blue")
+    return 1 if inspection.doubts else 0
+
+
 def _train(arguments: argparse.Namespace) -> int:
     from reid_aug import config
     from reid_aug.synthesis.train import TrainConfig, train_from
@@ -122,6 +149,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _dump(arguments: argparse.Namespace) -> int:
     from generators import load
     from reid_aug import config
+    from reid_aug.data.doubts import people_doubts, report
     from reid_aug.data.loading import load_people
     from reid_aug.synthesis.augmenter import Augmenter
     from reid_aug.synthesis.bank import PoseBank
@@ -130,6 +158,7 @@ def _dump(arguments: argparse.Namespace) -> int:
     settings = config.load(DumpConfig, *split_settings(arguments.settings))
     model = load(settings.checkpoint)
     people = load_people(settings.data, test_poses=True)
+    report(people_doubts(people))
     bank = PoseBank.collect((p for p in people if p.split == "train"), tuple(model.size))  # type: ignore[arg-type]
     augmenter = Augmenter(
         model, bank, settings.per_image, settings.seed, draw=settings.draw, batch_size=settings.batch_size, device=settings.device

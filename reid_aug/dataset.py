@@ -15,6 +15,8 @@ from generators import Generator, Pose
 from generators import load as load_generator
 from reid_aug import images
 from reid_aug.baselines.network import FeatureFunction, ReidNetwork, reid_network
+from reid_aug.data.doubts import people_doubts, report
+from reid_aug.data.keypoints import checked_poses
 from reid_aug.data.loading import with_keypoints
 from reid_aug.data.people import PersonImage, attach_poses
 from reid_aug.data.torchreid_sets import from_torchreid, named_dataset, torchreid_data
@@ -140,8 +142,9 @@ def _sources(base: Any, poses: Poses) -> list[PersonImage]:
     tested = {os.fspath(row[0]) for split in (base.query, base.gallery) for row in split}
     people = [p for p in from_torchreid(base) if p.split == "train" and p.path not in tested]
     people.sort(key=lambda p: p.name)  # torchreid lists folders in the file system's order
+    report(people_doubts(people))
     if isinstance(poses, Mapping):
-        return attach_poses(people, poses)
+        return attach_poses(people, checked_poses(poses))
     if not Path(poses).is_file():
         raise FileNotFoundError(f"no keypoint file at {os.fspath(poses)}")
     return with_keypoints(people, poses, ("train",))

@@ -18,6 +18,7 @@ from reid_aug import config as configuration
 from reid_aug import images
 from reid_aug.bench.config import BenchConfig
 from reid_aug.data.body import valid_for_pairs
+from reid_aug.data.doubts import people_doubts, report
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.people import PersonImage
 from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
@@ -52,6 +53,7 @@ class BenchmarkData:
         """List everybody of the data set learnt from; of its training images the share, where there is one."""
         data = self.config.data or DataConfig(root=str(self.rendered.root if self.rendered else ""))
         people = load_people(data, test_poses=True)
+        report(people_doubts(people))
         if self.share is None:
             return people
         return part_of(people, self.share, self.config.synthesis_seed, pairs=self.config.wants_pairs)

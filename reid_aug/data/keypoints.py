@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from generators import Pose, Skeleton, openpose_18
+from reid_aug.data.doubts import report
+from reid_aug.data.pose_doubts import MISSING, pose_doubts, zeros_are_missing
 from reid_aug.images import atomic_write_text
 
 HEADER = "name:keypoints_y:keypoints_x"
-MISSING = -1
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _PLAIN = re.compile(r"[-+0-9eE., \[\]]*")
 
@@ -54,16 +55,11 @@ def read_keypoints(path: str | os.PathLike[str], *, size: tuple[int, int], skele
     """Read the poses of a keypoint file by image name; `size` (H, W) is that of the images its pixels refer to.
 
     A joint with a negative coordinate is not visible. ValueError names the file, the line and what is wrong, also
-    when more than half of the rows leave `size`.
+    when more than half of the rows leave `size` or are no bodies in pixels; what else is doubtful is warned of (DataDoubt).
     """
     names, yx = read_columns(path, len(skeleton))
-    pose = as_pose(yx, size, skeleton)
-    outside = int((pose.visible.numpy() & (yx >= np.asarray(size)).any(-1)).any(-1).sum())
-    if outside * 2 > len(names):
-        raise ValueError(
-            f"{os.fspath(path)}: {outside} of {len(names)} rows have joints outside (H, W) {tuple(size)}: wrong size?"
-        )
-    return Keypoints(tuple(names), pose)
+    report(pose_doubts(os.fspath(path), names, yx, np.tile(size, (len(names), 1)), skeleton))
+    return Keypoints(tuple(names), as_pose(yx, size, skeleton))
 
 
 def as_pose(yx: np.ndarray, size: tuple[int, int], skeleton: Skeleton = openpose_18) -> Pose:
@@ -73,9 +69,35 @@ def as_pose(yx: np.ndarray, size: tuple[int, int], skeleton: Skeleton = openpose
     return Pose(xy, torch.from_numpy(visible), skeleton, (int(size[0]), int(size[1])))
 
 
-def read_columns(path: str | os.PathLike[str], joints: int = 18) -> tuple[list[str], np.ndarray]:
-    """Read a keypoint file as it stands: N names, and y and x as float64 (N, joints, 2), with its -1s.
+def checked_poses(poses: Mapping[str, Pose]) -> Mapping[str, Pose]:
+    """Report what is doubtful in single poses (K, 2) by name, and return all, with (0, 0) not visible where it says missing.
 
+    ValueError when more than half are no bodies in pixels of their `size`. Keypoints were checked when they were read.
+    """
+    if isinstance(poses, Keypoints):
+        return poses
+    single = {name: pose for name, pose in poses.items() if pose is not None and not len(pose.batch_shape)}
+    marked: dict[str, Pose] = {}
+    for skeleton in {pose.skeleton for pose in single.values()}:
+        names = [name for name, pose in single.items() if pose.skeleton == skeleton]
+        xy = torch.stack([single[name].xy.detach().cpu().double() for name in names]).numpy()
+        visible = torch.stack([single[name].visible.cpu() for name in names]).numpy()
+        yx, doubts = zeros_are_missing("poses", names, np.where(visible[..., None], xy[..., ::-1], MISSING))
+        sizes = np.array([single[name].size for name in names])
+        report([*doubts, *pose_doubts("poses", names, yx, sizes, skeleton)])
+        if doubts:
+            gone = visible & (yx == MISSING).all(-1)
+            marked |= {
+                names[i]: replace(single[names[i]], visible=torch.from_numpy(visible[i] & ~gone[i]).to(single[names[i]].xy.device))
+                for i in np.flatnonzero(gone.any(1))
+            }
+    return {**poses, **marked} if marked else poses
+
+
+def read_columns(path: str | os.PathLike[str], joints: int = 18) -> tuple[list[str], np.ndarray]:
+    """Read a keypoint file: N names, and y and x as float64 (N, joints, 2), with its -1s.
+
+    In a file that has zeros for missing joints they are -1, too, and a line says so (pose_doubts.zeros_are_missing).
     ValueError names the file, the line and what is wrong.
     """
     where = os.fspath(path)
@@ -98,7 +120,9 @@ def read_columns(path: str | os.PathLike[str], joints: int = 18) -> tuple[list[s
     numbers = _parse_fast(lists, joints)
     if numbers is None:
         numbers = np.array([_parse_row(f"{where}, line {n}", fields, joints) for n, fields in rows])
-    return names, numbers.reshape(len(names), 2, joints).transpose(0, 2, 1)
+    yx, doubts = zeros_are_missing(where, names, numbers.reshape(len(names), 2, joints).transpose(0, 2, 1))
+    report(doubts)
+    return names, yx
 
 
 def _lines(where: str) -> list[tuple[int, str]]:
@@ -169,7 +193,8 @@ def write_keypoints(path: str | os.PathLike[str], names: Sequence[str], pose: Po
     """Write `pose` (N, K, 2) under `names` (N), atomically, in the format read_keypoints reads; float32 comes back exactly.
 
     The format has no place for a joint left of or above the image: within half a pixel it is moved onto the edge,
-    further out it is written as missing. ValueError for names that would not come back, or coordinates not finite.
+    further out it is written as missing. Two or more joints of a row at exactly (0, 0) come back as missing: no body has
+    them. ValueError for names that would not come back, or coordinates not finite.
     """
     Keypoints(tuple(names), pose)  # refuses unequal lengths
     _check_names("keypoints to write", list(names), list(range(1, len(names) + 1)))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from generators import openpose_18
 from reid_aug import images
 from reid_aug.config import Config
-from reid_aug.data.keypoints import as_pose, read_columns, read_keypoints
+from reid_aug.data.doubts import report
+from reid_aug.data.keypoints import as_pose, read_columns
 from reid_aug.data.market import read_market_folder
 from reid_aug.data.people import PersonImage, attach_poses
 from reid_aug.data.people_csv import read_csv
+from reid_aug.data.pose_doubts import pose_doubts
 from reid_aug.data.youtube_pose import read_youtube_pose
 
 
@@ -36,10 +40,9 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
 
     FileNotFoundError or ValueError, in one line, for anything that is missing or does not fit.
     """
-    root = Path(data.root)
-    if root.suffix == ".mat":  # YouTube Pose: its joints are in the file
-        return read_youtube_pose(root)
-    people, folder = _read(data.root)
+    people, folder = read_people(data.root)
+    if Path(data.root).suffix == ".mat":  # YouTube Pose: its joints are in the file
+        return people
     if data.on_bad_image == "skip":
         people = without_bad_images(people)
     if not train_poses:
@@ -52,8 +55,10 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
     return people
 
 
-def _read(root: str) -> tuple[list[PersonImage], Path]:
-    """Read people without poses, and give the folder where their keypoint files are looked for."""
+def read_people(root: str) -> tuple[list[PersonImage], Path]:
+    """Read people, without poses unless the file itself has them, and give the folder where their keypoint files are looked for."""
+    if Path(root).suffix == ".mat":
+        return read_youtube_pose(root), Path(root).parent
     if root.startswith("torchreid:"):
         from reid_aug.data.torchreid_sets import torchreid_people  # slow to import, and seldom needed
 
@@ -73,17 +78,36 @@ def _keypoints(given: str | None, folder: Path, usual: str, key: str) -> Path:
     return path
 
 
-def with_keypoints(people: Sequence[PersonImage], path: str | os.PathLike[str], splits: Sequence[str]) -> list[PersonImage]:
-    """Return the people with the poses that a keypoint file has for images of `splits`, each in its image's pixels."""
+def keypoint_files(data: DataConfig, folder: Path) -> dict[str, Path | None]:
+    """Give the keypoint file of "train" and that of "query and gallery": the one named, else the folder's usual one, else None."""
+    named = {"train": (data.keypoints, "annotation-train.csv", "data.keypoints")}
+    named["query and gallery"] = (data.test_keypoints, "annotation-test.csv", "data.test_keypoints")
+    return {
+        splits: _keypoints(given, folder, usual, key) if given or (folder / usual).is_file() else None
+        for splits, (given, usual, key) in named.items()
+    }
+
+
+def with_keypoints(
+    people: Sequence[PersonImage], path: str | os.PathLike[str], splits: Sequence[str],
+    *, sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> list[PersonImage]:  # fmt: skip
+    """Return the people with the poses that a keypoint file has for images of `splits`, each in its image's pixels.
+
+    `sizes` are the images' sizes (H, W) by path, where they are known. ValueError where most poses are no bodies in pixels of
+    their images; what else is doubtful in them is warned of (DataDoubt).
+    """
     concerned = [p for p in people if p.split in splits]
-    with ThreadPoolExecutor(8) as pool:
-        sizes = list(pool.map(images.size_of, (p.path for p in concerned)))
-    if len(set(sizes)) == 1:
-        return attach_poses(people, read_keypoints(path, size=sizes[0]), splits=splits)
+    if sizes is None:
+        with ThreadPoolExecutor(8) as pool:
+            sizes = dict(zip((p.path for p in concerned), pool.map(images.size_of, (p.path for p in concerned)), strict=True))
     names, yx = read_columns(path, len(openpose_18))
-    row = {name: i for i, name in enumerate(names)}
-    poses = {p.path: as_pose(yx[row[p.name]], size) for p, size in zip(concerned, sizes, strict=True) if p.name in row}
-    return attach_poses(people, poses, splits=splits)
+    line = {name: i for i, name in enumerate(names)}
+    found = [(p, line[key]) for p in concerned if (key := p.path if p.path in line else p.name) in line]
+    # Rows of other images are not judged: those may be of any size.
+    rows, their_sizes = [i for _, i in found], np.array([sizes[p.path] for p, _ in found]).reshape(-1, 2)
+    report(pose_doubts(os.fspath(path), [names[i] for i in rows], yx[rows], their_sizes))
+    return attach_poses(people, {p.path: as_pose(yx[i], sizes[p.path]) for p, i in found}, splits=splits)
 
 
 def without_bad_images(people: Sequence[PersonImage]) -> list[PersonImage]:

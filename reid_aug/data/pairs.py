@@ -13,9 +13,11 @@ import numpy as np
 
 from generators import openpose_18
 from reid_aug.data.body import TORSO, valid_for_pairs
+from reid_aug.data.doubts import report
 from reid_aug.data.keypoints import read_columns
 from reid_aug.data.market import parse_name
 from reid_aug.data.people import JUNK, PersonImage
+from reid_aug.data.pose_doubts import pose_doubts
 from reid_aug.images import atomic_write_text
 
 # ----------------------------------------------------------------------------------------------- all pairs there are
@@ -115,6 +117,7 @@ def pairs_from_keypoints(csv_path: str | os.PathLike[str], sample: int | None = 
     ValueError for a name or row that can't be read, or a `sample` above what there is.
     """
     names, yx = read_columns(csv_path, len(openpose_18))
+    report(pose_doubts(os.fspath(csv_path), names, yx))
     torso = [openpose_18.index(joint) for joint in TORSO]
     try:
         pids = np.array([parse_name(name)[0] for name in names])

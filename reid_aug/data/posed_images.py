@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from generators import Pose, Skeleton, convert, openpose_18, rescale
 from reid_aug import images as files
+from reid_aug.data.keypoints import checked_poses
 from reid_aug.data.people import PersonImage
 
 
@@ -85,7 +86,7 @@ class _WithPoses(Dataset[dict[str, Any]]):
     """What `with_poses` returns."""
 
     def __init__(self, dataset: Any, poses: Mapping[str, Pose], skeleton: Skeleton) -> None:
-        self.dataset, self.poses, self.skeleton = dataset, poses, skeleton
+        self.dataset, self.poses, self.skeleton = dataset, checked_poses(poses), skeleton
         transform = getattr(dataset, "transform", None)
         for step in getattr(transform, "transforms", [transform]):
             if type(step).__name__.startswith("Random"):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from generators import Generator, Perceptual, PosePair, Trained, convert, create, gaussian_maps, load_perceptual, train
 from reid_aug.config import Config
+from reid_aug.data.doubts import people_doubts, report
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.people import PersonImage
 from reid_aug.device import torch_device
@@ -75,6 +76,7 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
     perceptual = _perceptual(model, config.perceptual.weights)
     taught_by = _teach(model, config.teacher)
     people = load_people(config.data) if people is None else people
+    report(people_doubts(people))
     stream = PairStream(
         people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
         min_gap=config.min_gap, jitter=config.jitter, device=_where_it_trains(config),

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 import generators
+from generators import coco_17, openpose_18
 from reid_aug import Manifest
 from reid_aug.cli import main
+from reid_aug.data.keypoints import HEADER, read_columns
 from reid_aug.data.market import read_market_folder
 from reid_aug.rendered import RenderedSet, read_rendered
 
@@ -97,6 +99,53 @@ def test_pairs(rendered: RenderedSet, tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(sampled) == 11 and {tuple(r) for r in sampled} <= {tuple(r) for r in rows}
     assert "99999" in refused(*run("pairs", keypoints, "--out", tmp_path / "x.csv", "--sample", "99999", capsys=capsys))
     assert not (tmp_path / "x.csv").exists()
+
+
+class TestInspect:
+    """Exit code 0 clean, 1 with doubts, 2 for what can't be read; other verbs say the same doubts once."""
+
+    def coco_order(self, folder: Path) -> None:
+        order = [openpose_18.index(joint) for joint in (*coco_17.joints, "neck")]
+        for file in folder.glob("annotation-*.csv"):
+            names, yx = read_columns(file)
+            rows = zip(names, *yx[:, order].astype(int).transpose(2, 0, 1).tolist(), strict=True)
+            file.write_text("\n".join([HEADER, *(f"{name}: {y}: {x}" for name, y, x in rows)]) + "\n")
+
+    def test_clean(
+        self, rendered: RenderedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for _ in range(2):  # its own sheet is drawn anew
+            code, out, err = run("inspect", rendered.root, capsys=capsys)
+            assert (code, err) == (0, "") and "doubts     none" in out and "inspect.png: 24 images" in out
+        assert [p.name for p in tmp_path.iterdir()] == ["inspect.png"]
+        (tmp_path / "mine.png").write_text("mine")
+        assert "name another file with --sheet FILE" in refused(*run("inspect", rendered.root, "--sheet", "mine.png", capsys=capsys))
+        assert "no folder" in refused(*run("inspect", tmp_path / "nowhere", capsys=capsys))
+
+    def test_doubts(self, folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.coco_order(folder)
+        code, out, err = run("inspect", folder, "--sheet", tmp_path / "new" / "sheet.png", capsys=capsys)
+        assert (code, err) == (1, "") and out.count("joints in another order?") == 2 and (tmp_path / "new" / "sheet.png").is_file()
+        code, _, err = run(
+            "dump", f"checkpoint={checkpoint}", f"data.root={folder}", f"out={tmp_path / 'dump'}", "per_image=1", capsys=capsys
+        )
+        lines = [line for line in err.splitlines() if line.startswith("reid-aug: doubt: ")]
+        assert code == 0 and len(lines) == 2 and all("joints in another order?" in line for line in lines)
+        code, _, err = run("train", *SMALL, f"data.root={folder}", f"out={tmp_path / 'run'}", capsys=capsys)
+        assert code == 0 and err.count("reid-aug: doubt: ") == 1 and "joints in another order?" in err
+        code, out, _ = run("inspect", tmp_path / "dump", "--sheet", tmp_path / "new" / "sheet.png", capsys=capsys)
+        assert code == 1 and "training images are named as a dump names what it rendered" in out
+
+    def test_zeros_for_missing(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        file, zeros = folder / "annotation-train.csv", [0] * 18
+        lines = file.read_text().splitlines()
+        lines[1:] = [f"{line.split(':')[0]}: {zeros}: {zeros}" if i % 4 else line for i, line in enumerate(lines[1:])]  # one of each person
+        file.write_text("\n".join(lines) + "\n")
+        code, out, err = run("pairs", file, "--out", tmp_path / "p.csv", capsys=capsys)
+        assert code == 0 and out.startswith("0 pairs") and "(0, 0) is taken for missing, 324 joints in 18 of 24 rows" in err
+        code, out, _ = run("inspect", folder, "--sheet", tmp_path / "sheet.png", capsys=capsys)
+        assert code == 1 and "train: 6 of 24 images" in out
 
 
 class TestBadInput:

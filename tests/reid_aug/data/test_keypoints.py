@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from generators import Pose, openpose_18, upper_7
-from reid_aug.data.keypoints import HEADER, Keypoints, read_columns, read_keypoints, write_keypoints
+from reid_aug.data.doubts import DataDoubt, collected
+from reid_aug.data.keypoints import HEADER, Keypoints, checked_poses, read_columns, read_keypoints, write_keypoints
 
 SIZE = (128, 64)
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -65,7 +67,7 @@ def test_harmless_variations_read_alike(tmp_path: Path, style: str) -> None:
 
 
 def test_another_skeleton(tmp_path: Path) -> None:
-    path = file(tmp_path, row("a", [1] * 7, [2] * 7))
+    path = file(tmp_path, row("a", list(range(20, 27)), [2] * 7))
     assert read_keypoints(path, size=SIZE, skeleton=upper_7)["a"].xy.shape == (7, 2)
 
 
@@ -136,6 +138,37 @@ def test_a_wrong_size_is_noticed(tmp_path: Path) -> None:
     assert len(read_keypoints(file(tmp_path, good("a"), row("c", [1] * 18, [1] * 18)), size=(16, 8))) == 2
 
 
+class TestDoubts:
+    """What pose_doubts finds, at the doors that read poses."""
+
+    def test_zeros_are_missing_and_a_line_says_so(self, tmp_path: Path) -> None:
+        path = file(tmp_path, good("a"), row("b", [0] * 18, [0] * 18), row("c", [0, 0, *range(14, 30)], [0, 0, *range(16)]))
+        with pytest.warns(DataDoubt, match=rf"^{path}: \(0, 0\) is taken for missing, 20 joints in 2 of 3 rows \(b, c\)$"):
+            names, yx = read_columns(path)
+        assert (yx[1] == -1).all() and yx[2].tolist()[:3] == [[-1, -1], [-1, -1], [14, 0]]
+        with pytest.warns(DataDoubt):
+            poses = read_keypoints(path, size=SIZE)
+        assert poses.pose.visible.sum(1).tolist() == [18, 0, 16]
+
+    def test_doubts_are_warned_of(self, tmp_path: Path) -> None:
+        with pytest.warns(DataDoubt, match="1 of 3 rows have joints outside"):
+            read_keypoints(file(tmp_path, good("a"), good("b"), row("c", list(range(400, 418)), list(range(18)))), size=SIZE)
+
+    def test_poses_by_name(self) -> None:
+        seen = torch.ones(18, dtype=torch.bool)
+        body = torch.stack([torch.arange(18.0), torch.arange(18.0) + 10], 1)
+        poses = {"a": Pose(body, seen, openpose_18, SIZE), "b": Pose(torch.zeros(18, 2), seen, openpose_18, SIZE)}
+        with pytest.warns(DataDoubt, match=r"^poses: \(0, 0\) is taken for missing, 18 joints in 1 of 2 rows \(b\)$"):
+            checked = checked_poses(poses)
+        assert checked["a"] is poses["a"] and not checked["b"].visible.any() and checked["b"].size == SIZE
+        other = {"a": poses["a"], "head": Pose(torch.full((7, 2), 3.0), torch.ones(7, dtype=torch.bool), upper_7, (64, 64))}
+        with pytest.raises(ValueError, match="1 of 1 bodies have all joints on one point"):
+            checked_poses(other)
+        with pytest.raises(ValueError, match=r"1 of 1 rows have joints outside \(H, W\) \(16, 8\): wrong size"):
+            checked_poses({"a": replace(poses["a"], size=(16, 8))})
+        assert checked_poses({}) == {}
+
+
 NAMES = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=12).filter(
     lambda s: s == s.strip() and not set(s) & set(":\r\n") and s
 )
@@ -150,9 +183,12 @@ def test_what_is_written_comes_back_exactly(tmp_path: Path, data: st.DataObject,
     visible = torch.from_numpy(data.draw(hnp.arrays(bool, (n, 18))))
     pose = Pose(xy, visible, openpose_18, SIZE)
     write_keypoints(tmp_path / "k.csv", names, pose)
-    back = read_keypoints(tmp_path / "k.csv", size=SIZE)
+    with collected():  # random joints are no bodies, of which a reader would say so
+        back = read_keypoints(tmp_path / "k.csv", size=SIZE)
     assert list(back.names) == names
-    assert torch.equal(back.pose.xy, pose.xy) and torch.equal(back.pose.visible, visible)
+    assert torch.equal(back.pose.xy, pose.xy)
+    corner = visible & (xy == 0).all(-1)  # may be taken for missing, and is 0 either way
+    assert torch.equal(back.pose.visible | corner, visible) and (torch.equal(back.pose.visible, visible) or corner.sum() > 1)
 
 
 def test_the_written_form_is_the_fields(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from reid_aug import images
+from reid_aug.data.doubts import DataDoubt
 from reid_aug.data.keypoints import HEADER
 from reid_aug.data.loading import DataConfig, load_people, with_keypoints
 from reid_aug.data.people import PersonImage
@@ -27,6 +28,25 @@ def test_each_pose_is_in_its_images_pixels(tmp_path: Path, sizes: list[tuple[int
     for person, size in zip(with_keypoints(people, tmp_path / "k.csv", ("train",)), sizes, strict=True):
         assert person.pose is not None and person.pose.size == size and person.pose.xy.dtype == torch.float32
         assert person.pose.visible.tolist() == [False] + [True] * 17 and person.pose.xy[17].tolist() == [3, 17]
+
+
+def test_bounds_are_those_of_each_image(tmp_path: Path) -> None:
+    people = [write(tmp_path, f"{i}.png", size) for i, size in enumerate([(60, 30), (64, 32), (80, 40), (90, 45)])]
+
+    def keypoints(*factors: float) -> Path:
+        rows = [f"{i}.png: {[(10 + 2 * j) * f for j in range(18)]}: {[(6 + j) * f for j in range(18)]}" for i, f in enumerate(factors)]
+        (tmp_path / "k.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+        return tmp_path / "k.csv"
+
+    with pytest.raises(ValueError, match=r"4 of 4 rows have joints outside their images, \(H, W\) \(60, 30\) to \(90, 45\): wrong size\?"):
+        with_keypoints(people, keypoints(4, 4, 4, 4), ("train",))
+    with pytest.warns(DataDoubt, match=r"1 of 4 rows have joints outside .* \(0.png\)"):
+        with_keypoints(people, keypoints(2, 1.2, 1.4, 1.5), ("train",))
+    path = keypoints(1, 1, 1, 1)
+    path.write_text(path.read_text() + "".join(f"other{i}.png: {[500] * 18}: {[500] * 18}\n" for i in range(9)))
+    with_keypoints(people[1:2], path, ("train",))  # what the file says of other images, of whatever size, is not judged
+    sizes = {p.path: (600, 300) for p in people}  # what is known is not read again
+    assert all(p.pose and p.pose.size == (600, 300) for p in with_keypoints(people, keypoints(4, 4, 4, 4), ("train",), sizes=sizes))
 
 
 def test_bad_images_are_left_out_and_named(rendered, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from torchvision import transforms
 
 from generators import coco_17, convert, rescale
 from reid_aug import images
+from reid_aug.data.doubts import DataDoubt
 from reid_aug.data.people import PersonImage
 from reid_aug.data.posed_images import PosedImages, collate_poses, poses_of, with_poses
 
@@ -85,6 +86,17 @@ class TestTorchreid:
         assert poses_of(batch, coco_17).xy.shape == (3, 17, 2)
         with pytest.raises(ValueError, match="'openpose_18' has xy"):
             poses_of(batch)
+
+    def test_poses_are_checked(self, people: list[PersonImage]) -> None:
+        poses = {p.name: p.pose for p in people if p.pose is not None}
+        first = next(p for p in people if p.split == "train")
+        assert first.pose is not None
+        zeros = replace(first.pose, xy=first.pose.xy * 0, visible=torch.ones_like(first.pose.visible))
+        with pytest.warns(DataDoubt, match=r"poses: \(0, 0\) is taken for missing, 18 joints in 1 of"):
+            posed = with_poses(self.dataset(people), poses | {first.name: zeros})
+        assert not posed[0]["pose_visible"].any() and posed[1]["pose_visible"].any()
+        with pytest.raises(ValueError, match="poses: 52 of 52 rows have joints outside"):
+            with_poses(self.dataset(people), {name: replace(pose, size=(8, 4)) for name, pose in poses.items()})
 
     def test_what_a_pose_cannot_follow_is_refused(self, people: list[PersonImage]) -> None:
         poses = {p.name: p.pose for p in people if p.pose is not None}
