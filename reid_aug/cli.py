@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 USAGE_ERRORS = (ValueError, OSError, KeyError, ModuleNotFoundError)  # bad input, or a package of an extra is missing: one line, exit code 2
 
@@ -16,7 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; 0 when it went well, 1 when `check` found something, 2 for bad input, 130 when stopped half-way."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _each_once(warnings.showwarning)
+            return arguments.run(arguments)
     except KeyboardInterrupt:
         print("reid-aug: interrupted", file=sys.stderr)
         return 130
@@ -32,6 +36,22 @@ def _complain(error: BaseException, code: int) -> int:
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     print(f"reid-aug: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def _each_once(show: Callable[..., None]) -> Callable[..., None]:
+    """Make what shows warnings: of data in one line, each once, though data are read more than once; all others as ever."""
+    from reid_aug.data.left_out import LeftOutWarning
+
+    seen: set[str] = set()
+
+    def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, LeftOutWarning):
+            show(message, category, *where, **more)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            print(f"reid-aug: {message}", file=sys.stderr)
+
+    return shown
 
 
 class _Parser(argparse.ArgumentParser):
@@ -126,6 +146,8 @@ def _dump(arguments: argparse.Namespace) -> int:
     from reid_aug.synthesis.augmenter import Augmenter
     from reid_aug.synthesis.bank import PoseBank
     from reid_aug.synthesis.dump import DumpConfig, dump
+    from reid_aug.synthesis.sources import augmentable, not_augmented, recombinable
+    from reid_aug.synthesis.target_poses import RECOMBINED
 
     settings = config.load(DumpConfig, *split_settings(arguments.settings))
     model = load(settings.checkpoint)
@@ -135,7 +157,10 @@ def _dump(arguments: argparse.Namespace) -> int:
         model, bank, settings.per_image, settings.seed, draw=settings.draw, batch_size=settings.batch_size, device=settings.device
     )
     rows = dump(people, augmenter, settings.out, copy_real=settings.copy_real).rows
-    print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {settings.out}")
+    usable = recombinable if augmenter.draw == RECOMBINED else augmentable
+    as_they_are = ", ".join(f"{count} {why}" for why, count in Counter(one.why for one in not_augmented(people, usable)).items())
+    rest = f"; training images left as they are: {as_they_are}" if as_they_are else ""
+    print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {settings.out}{rest}")
     return 0
 
 

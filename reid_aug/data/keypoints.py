@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from generators import Pose, Skeleton, openpose_18
+from reid_aug.data.foreign import refuse_other_keypoints
 from reid_aug.images import atomic_write_text
 
 HEADER = "name:keypoints_y:keypoints_x"
@@ -79,6 +80,7 @@ def read_columns(path: str | os.PathLike[str], joints: int = 18) -> tuple[list[s
     ValueError names the file, the line and what is wrong.
     """
     where = os.fspath(path)
+    refuse_other_keypoints(where)
     lines = _lines(where)
     if not lines:
         raise ValueError(f"{where}: the file is empty; a keypoint file begins with {HEADER!r}")

@@ -7,15 +7,18 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from generators import openpose_18
 from reid_aug import images
 from reid_aug.config import Config
 from reid_aug.data.keypoints import as_pose, read_columns, read_keypoints
-from reid_aug.data.market import read_market_folder
-from reid_aug.data.people import PersonImage, attach_poses
-from reid_aug.data.people_csv import read_csv
+from reid_aug.data.left_out import LeftOut
+from reid_aug.data.market import market_left_out, read_market_folder
+from reid_aug.data.people import PersonImage, attach_poses, keys_of
+from reid_aug.data.people_csv import csv_left_out, read_csv
 from reid_aug.data.youtube_pose import read_youtube_pose
 
 
@@ -29,6 +32,13 @@ class DataConfig(Config):
     keypoints: str | None = None  # Keypoint file of the training split; without one, annotation-train.csv in the folder.
     test_keypoints: str | None = None  # Keypoint file of query and gallery; without one, annotation-test.csv if it exists.
     on_bad_image: Literal["raise", "skip"] = "raise"  # Whether an image that can't be decoded stops all, or is named and left out.
+    allow_overlap: bool = False  # Whether an identity may be in train and in query or gallery, too.
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is off: it must not change the digests of earlier runs."""
+        values = write(self)
+        return values if values.get("allow_overlap") else {key: value for key, value in values.items() if key != "allow_overlap"}
 
 
 def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool = False) -> list[PersonImage]:
@@ -39,7 +49,8 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
     root = Path(data.root)
     if root.suffix == ".mat":  # YouTube Pose: its joints are in the file
         return read_youtube_pose(root)
-    people, folder = _read(data.root)
+    # Where nobody learns from the training images, the others may show the same people.
+    people, folder = _read(data.root, data.allow_overlap or not train_poses)
     if data.on_bad_image == "skip":
         people = without_bad_images(people)
     if not train_poses:
@@ -52,22 +63,40 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
     return people
 
 
-def _read(root: str) -> tuple[list[PersonImage], Path]:
+def left_out_of(data: DataConfig) -> list[LeftOut]:
+    """List the files and rows of a data set that are not among its people, and why: what is expected, such as junk, too."""
+    path = Path(data.root)
+    if data.root.startswith("torchreid:"):
+        from reid_aug.data.torchreid_sets import torchreid_left_out
+
+        return torchreid_left_out(*_torchreid(data.root))
+    if path.suffix.lower() == ".csv":
+        return csv_left_out(path)
+    return [] if path.suffix == ".mat" else market_left_out(path)
+
+
+def _torchreid(root: str) -> list[str]:
+    """Part torchreid:NAME:ROOT: the name and, if given, the root."""
+    return root.split(":", 2)[1:]
+
+
+def _read(root: str, allow_overlap: bool) -> tuple[list[PersonImage], Path]:
     """Read people without poses, and give the folder where their keypoint files are looked for."""
     if root.startswith("torchreid:"):
         from reid_aug.data.torchreid_sets import torchreid_people  # slow to import, and seldom needed
 
-        _, name, *folder = root.split(":", 2)
+        name, *folder = _torchreid(root)
         return torchreid_people(name, *folder), Path(folder[0] if folder else ".")
     path = Path(root)
-    people = read_csv(path) if path.suffix == ".csv" else read_market_folder(path)
+    read = read_csv if path.suffix.lower() == ".csv" else read_market_folder
+    people = read(path, allow_overlap=allow_overlap)
     return people, path if path.is_dir() else path.parent
 
 
 def _keypoints(given: str | None, folder: Path, usual: str, key: str) -> Path:
     """Give the keypoint file to read: the one given, or else the usual one of the folder; FileNotFoundError without it."""
     path = Path(given) if given else folder / usual
-    if not path.is_file():
+    if not path.exists():
         complaint = f"no keypoint file at {path}"
         raise FileNotFoundError(complaint if given else f"{complaint}: name one with {key}=FILE (name:keypoints_y:keypoints_x)")
     return path
@@ -82,8 +111,9 @@ def with_keypoints(people: Sequence[PersonImage], path: str | os.PathLike[str], 
         return attach_poses(people, read_keypoints(path, size=sizes[0]), splits=splits)
     names, yx = read_columns(path, len(openpose_18))
     row = {name: i for i, name in enumerate(names)}
-    poses = {p.path: as_pose(yx[row[p.name]], size) for p, size in zip(concerned, sizes, strict=True) if p.name in row}
-    return attach_poses(people, poses, splits=splits)
+    keys = keys_of(concerned, row)
+    poses = {p.path: as_pose(yx[row[keys[p.path]]], size) for p, size in zip(concerned, sizes, strict=True) if p.path in keys}
+    return attach_poses(people, poses, splits=splits, known=names)
 
 
 def without_bad_images(people: Sequence[PersonImage]) -> list[PersonImage]:

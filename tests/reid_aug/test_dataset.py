@@ -221,7 +221,7 @@ class TestBadInput:
 
     def test_keypoints_of_another_set(self, root: Path, checkpoint: Path, tmp_path: Path) -> None:
         (tmp_path / "k.csv").write_text(f"name:keypoints_y:keypoints_x\nother.jpg: {[5] * 18}: {[5] * 18}\n")
-        with pytest.raises(ValueError, match="0 of 24 train images have a pose, at least half must; without one: 0001_"):
+        with pytest.raises(ValueError, match="0 of 24 train images have a pose, at least half must; without one: 24 not named there \(0001_"):
             PoseAugmentedDataset(market(root), generator=checkpoint, poses=tmp_path / "k.csv", cache_dir=tmp_path)
 
     def test_a_truncated_photograph_is_an_error_and_no_hang(self, posed: PoseAugmentedDataset, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def overlap(root: Path) -> None:
         (only_junk, "query holds no images"),
         (two_odd_names, "query: 2 of 3 image names can't be read; a Market-style name begins like 0002_c1, got '0002-c1.png'"),
         (camera_zero, "cameras in Market-style names count from 1, got '0003_c0s1.jpg'"),
-        (misspelt, r"lacks query and holds bounding_box_test, bounding_box_train, querys \(is 'querys' meant\?\)"),
+        (misspelt, r"lacks query and holds bounding_box_test, bounding_box_train, querys \(is 'querys' meant\? rename it 'query'\)"),
         (without_folders, "lacks bounding_box_train, query, bounding_box_test and holds no folder$"),
         (overlap, "train and test share no identity, but 2 are in both: 2, 7"),
     ],

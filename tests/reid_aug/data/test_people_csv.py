@@ -57,7 +57,7 @@ def test_csv_without_cameras_and_with_words(tmp_path: Path) -> None:
         (HEAD + "a.jpg,1,-1,train\n", "line 2: a camid is a whole number from 0, got '-1'"),
         (HEAD + "a.jpg,1,x,train\n", "line 2: a camid is a whole number from 0, got 'x'"),
         (HEAD + "a.jpg,,0,train\n", "line 2: the pid is empty"),
-        (HEAD + "a.jpg,-2,0,train\n", "line 2: a pid is 0 or more, or -1 for junk, got -2"),
+        (HEAD + "a.jpg,-2,0,train\n", "line 2: a pid is a whole number from 0, a word, or -1 for junk, got -2"),
         (HEAD + ",1,0,train\n", "line 2: the path is empty"),
         (HEAD + "a.jpg,1,0,train\n./a.jpg,1,0,train\na.jpg,2,0,train\n", "line 4: '.*a.jpg' is already in train on line 2"),
         (HEAD + "a.jpg,1,0,train\nb.jpg,1,0,gallery\n", "train and test share no identity, but 1 are in both: 1"),
