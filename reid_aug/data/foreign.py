@@ -8,10 +8,11 @@ from pathlib import Path
 
 PEOPLE = "people are read from a Market-style folder, a CSV path,pid,camid,split, or torchreid:NAME:DIR"
 WRITE = "reid_aug.data.keypoints.write_keypoints(FILE, names, pose)"
+HEADER = "name:keypoints_y:keypoints_x"
 HEAD_BYTES = 65536  # how much of a file is looked at
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _BINARY = {
-    _HDF5: "HDF5 (.h5, or MATLAB 7.3)", b"MATLAB 5.0": "MATLAB's .mat", b"\x93NUMPY": "NumPy's .npy", b"PK\x03\x04": "a zip archive (.npz, .xlsx)",
+    b"MATLAB 7.3": "MATLAB 7.3's .mat (HDF5)", _HDF5: "HDF5 (.h5)", b"MATLAB 5.0": "MATLAB's .mat", b"\x93NUMPY": "NumPy's .npy", b"PK\x03\x04": "a zip archive (.npz, .xlsx)",
     b"\x80": "a pickle", b"\xff\xd8\xff": "a JPEG", b"\x89PNG": "a PNG",
 }  # fmt: skip
 # Where torchreid looks for a data set below its folder, and what shows that a folder is this data set.
@@ -24,8 +25,9 @@ def refuse_other_people(root: str | os.PathLike[str]) -> None:
     """Raise ValueError for a file or folder that is known to be something else than a Market-style folder; return for any other."""
     path = Path(root)
     if path.is_file():
-        if is_hdf5(path) or path.suffix == ".mat":
-            refuse_mat(path)
+        if path.name in ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt"):
+            refuse_other_people(path.parent)
+        refuse_mat(path)
         raise ValueError(f"{os.fspath(root)!r} is a file, {_kind(path) or 'of no kind that is known'}; {PEOPLE}")
     if not path.is_dir():
         return
@@ -46,16 +48,10 @@ def refuse_other_people(root: str | os.PathLike[str]) -> None:
 
 def refuse_mat(path: Path) -> None:
     """Raise ValueError for a .mat that is CUHK03's; return for any other."""
-    if is_hdf5(path):
+    if _head(path).startswith(b"MATLAB 7.3") or (path.suffix == ".mat" and _head(path).startswith(_HDF5)):
         raise ValueError(f"{path} is a MATLAB 7.3 file (HDF5), as CUHK03's cuhk-03.mat is: {_cuhk03(path.parent)}")
     if re.fullmatch(r"cuhk03_new_protocol_config_\w+\.mat", path.name):
         raise ValueError(f"{path} is CUHK03's new protocol: {_cuhk03(path.parent)}")
-
-
-def is_hdf5(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file is HDF5; MATLAB 7.3 puts a header of 512 bytes before it."""
-    head = _head(Path(path))
-    return head.startswith(_HDF5) or head[512:].startswith(_HDF5)
 
 
 def _by_torchreid(path: Path, name: str, below: str) -> str:
@@ -81,12 +77,14 @@ def refuse_other_keypoints(path: str | os.PathLike[str]) -> None:
     what = _folder_kind(where) if where.is_dir() else _kind(where)
     if what is None:
         return
-    skeleton = "openpose_18" if "OpenPose" in what else "coco_17"
-    pose = f"Pose(xy, visible, {skeleton}, (height, width))"
-    pose = pose if skeleton == "openpose_18" else f"convert({pose}, openpose_18)"
+    inside = next((where / name for name in ("annotation-train.csv", "annotation-test.csv") if (where / name).is_file()), None)
+    if inside is not None:
+        raise ValueError(f"{os.fspath(path)} is a folder: name the keypoint file in it, as {inside}")
+    of_coco = "COCO" in what or "AlphaPose" in what
+    pose = "convert(Pose(xy, visible, coco_17, (H, W)), openpose_18)" if of_coco else "Pose(xy, visible, openpose_18, (H, W))"
     raise ValueError(
-        f"{os.fspath(path)} is {what}; keypoints are read from a text file name:keypoints_y:keypoints_x of 18 OpenPose joints: "
-        f"write it in Python with {WRITE}, pose = {pose}, whose names are of generators"
+        f"{os.fspath(path)} is {what}; keypoints are read from a text file {HEADER} of 18 OpenPose joints. "
+        f"In Python, {WRITE} writes one, with pose = {pose} of generators, xy and visible in the order of names"
     )
 
 
@@ -96,7 +94,7 @@ def _folder_kind(path: Path) -> str:
     if not files:
         return "a folder"
     kind = _kind(files[0])
-    return f"a folder of {len(files)} JSON files{f', the first {kind}' if kind else ''}"
+    return f"a folder of JSON files ({len(files)}, the first {kind or 'empty'})"
 
 
 def _kind(path: Path) -> str | None:
@@ -105,8 +103,6 @@ def _kind(path: Path) -> str | None:
     for magic, what in _BINARY.items():
         if head.startswith(magic):
             return what
-    if is_hdf5(path):
-        return _BINARY[_HDF5]
     text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
     if not text.startswith(("{", "[")):
         return None

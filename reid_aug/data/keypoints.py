@@ -13,10 +13,9 @@ import numpy as np
 import torch
 
 from generators import Pose, Skeleton, openpose_18
-from reid_aug.data.foreign import refuse_other_keypoints
+from reid_aug.data.foreign import HEADER, refuse_other_keypoints
 from reid_aug.images import atomic_write_text
 
-HEADER = "name:keypoints_y:keypoints_x"
 MISSING = -1
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _PLAIN = re.compile(r"[-+0-9eE., \[\]]*")

@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from reid_aug.data.foreign import refuse_other_people
-from reid_aug.data.left_out import LeftOut, first_few, warn_of
+from reid_aug.data.left_out import LeftOut, first_few, reasons, warn_of
 from reid_aug.data.people import JUNK, PersonImage, refuse_overlap
 from reid_aug.images import SUFFIXES
 
 MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 ALSO_THERE = ("gt_bbox", "gt_query")  # Folders of Market-1501 that hold no image of a split.
 NO_IMAGES = ("thumbs.db", "desktop.ini")  # What Windows leaves in folders, Market-1501's own among them.
+_LOOKED_FOR = first_few(SUFFIXES)
 _NAME = re.compile(r"(-1|\d+)_c(\d+)", re.ASCII)
 
 
@@ -69,9 +70,8 @@ def read_market_folder(root: str | os.PathLike[str], *, allow_overlap: bool = Fa
     people = [p for p in rows if not _left_out(p)]
     for split, folder in MARKET_FOLDERS.items():
         if (Path(root) / folder).is_dir() and not any(p.split == split for p in people):
-            inside = first_few([one.name for one in left_out if one.name.startswith(f"{folder}/")])
-            but = f", but {inside}" if inside else ""
-            raise ValueError(f"{Path(root) / folder} holds no images ({', '.join(SUFFIXES)}) of people{but}")
+            others = "; ".join(reasons(one for one in left_out if one.name.startswith(f"{folder}/")))
+            raise ValueError(f"{Path(root) / folder} holds no images ({_LOOKED_FOR}) of people{others and f', but {others}'}")
     warn_of(f"{os.fspath(root)}, left out", left_out)
     if not allow_overlap:
         refuse_overlap(os.fspath(root), people)
@@ -134,10 +134,10 @@ def _split_rows(folder: Path, split: str) -> tuple[list[PersonImage], list[LeftO
     entries = sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e.name)
     for entry in entries:
         if entry.is_dir():
-            left_out.append(LeftOut(f"{folder.name}/{entry.name}", "inside in a folder of its own, which is not looked into"))
+            left_out.append(LeftOut(f"{folder.name}/{entry.name}", "as folders inside, which are not looked into"))
         elif not entry.name.lower().endswith(SUFFIXES):
             if entry.name.lower() not in NO_IMAGES:
-                left_out.append(LeftOut(f"{folder.name}/{entry.name}", f"of another kind than {', '.join(SUFFIXES)}"))
+                left_out.append(LeftOut(f"{folder.name}/{entry.name}", f"of another kind than {_LOOKED_FOR}"))
         elif entry.is_file():
             try:
                 pid, camid = parse_name(entry.name)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from generators import no_such
 from reid_aug.data.left_out import LeftOut, warn_of
 from reid_aug.data.people import JUNK, SPLITS, PersonImage, tell_apart
 from reid_aug.images import SUFFIXES
@@ -24,7 +25,7 @@ def torchreid_people(name: str, root: str | os.PathLike[str] = "") -> list[Perso
     """Read everybody of a torchreid data set: `name` as torchreid has it, `root` the folder its data sets are in.
 
     Junk (-1) is left out, and a line warns of image files beside those listed that torchreid passes over; `torchreid_left_out`
-    lists both. FileNotFoundError without that folder, which torchreid would make and download to; ValueError for a name it
+    lists both. FileNotFoundError without its folder, which torchreid would make and download to; ValueError for a name it
     has not, or what it can't read.
     """
     people, left_out = _read(name, root)
@@ -38,18 +39,31 @@ def torchreid_left_out(name: str, root: str | os.PathLike[str] = "") -> list[Lef
 
 
 def _read(name: str, root: str | os.PathLike[str]) -> tuple[list[PersonImage], list[LeftOut]]:
-    if not Path(root).is_dir():
-        raise FileNotFoundError(f"no folder {os.fspath(root)!r} with torchreid's data set {name!r} in it")
+    _check_there(name, Path(root))
     where = f"torchreid's data set {name!r} below {os.fspath(root)!r}"
     try:
         everybody = _rows(named_dataset(name, root=os.fspath(root), verbose=False))
     except ModuleNotFoundError as error:
         needs = " ".join(dict.fromkeys([str(error.name), *(["imageio"] if error.name == "h5py" else [])]))
         raise ModuleNotFoundError(f"{where} can't be read without {error.name}: pip install {needs}", name=error.name) from None
-    except Exception as error:  # torchreid takes files apart unchecked: AttributeError, IndexError, KeyError and more
+    except (AttributeError, IndexError, KeyError) as error:  # torchreid takes names apart unchecked
+        raise ValueError(f"{where}: a file is not named as torchreid's reader has it ({type(error).__name__}: {error})") from None
+    except (ValueError, TypeError, RuntimeError, AssertionError, OSError) as error:
         raise ValueError(f"{where}: {' '.join(str(error).split())[:200] or type(error).__name__}") from None
     junk = [LeftOut(p.path, "of identity -1, junk", expected=True) for p in everybody if p.pid == JUNK]
     return tell_apart([p for p in everybody if p.pid != JUNK]), junk + _passed_over(everybody)
+
+
+def _check_there(name: str, root: Path) -> None:
+    """Raise ValueError for a name that torchreid has no image data set of, FileNotFoundError where its folder is missing."""
+    # The registry is private on both packagings; without it, torchreid makes the folder itself and tries to download.
+    known = getattr(torchreid_data.datasets.init_image_dataset, "__globals__", {}).get("__image_datasets", {})  # pyright: ignore[reportAttributeAccessIssue]
+    if known and name not in known:
+        raise ValueError(no_such("torchreid data set", name, sorted(known)))
+    below = getattr(known.get(name), "dataset_dir", None)
+    place = root / below if isinstance(below, str) else root
+    if not place.is_dir():
+        raise FileNotFoundError(f"no folder {os.fspath(place)!r}, where torchreid's data set {name!r} lies: give data.root=torchreid:{name}:DIR")
 
 
 def _passed_over(people: Sequence[PersonImage]) -> list[LeftOut]:
