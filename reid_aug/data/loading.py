@@ -57,7 +57,8 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
         return people
     people = with_keypoints(people, _keypoints(data.keypoints, folder, "annotation-train.csv", "data.keypoints"), ("train",))
     default = folder / "annotation-test.csv"
-    if test_poses and (data.test_keypoints or default.exists()):
+    there = default.exists() and any(p.split != "train" for p in people)
+    if test_poses and (data.test_keypoints or there):
         path = _keypoints(data.test_keypoints, folder, default.name, "data.test_keypoints")
         people = with_keypoints(people, path, ("query", "gallery"))
     return people

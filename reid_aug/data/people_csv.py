@@ -102,7 +102,7 @@ def _no_pid(pid: str) -> str | None:
     """Say what is wrong with an identity as it is written; None for a whole number from 0, a word, or -1."""
     if not pid:
         return "the pid is empty"
-    if pid in _MISSING:
+    if pid in _MISSING or not any(character.isalnum() for character in pid):
         return f"{pid!r} stands for a missing pid: write -1 for junk, or who it is"
     if _is_junk(pid) or not _NUMBER.fullmatch(pid) or re.fullmatch(r"\d{1,18}", pid, re.ASCII):
         return None

@@ -33,8 +33,11 @@ def pairs_to_measure(people: Sequence[PersonImage], settings: PairsConfig, keypo
     try:
         return _pairs(people, settings, keypoints)
     except ValueError as error:
-        if not any(p.pose is not None for p in people if p.split != "train"):
-            raise ValueError("image quality needs poses of query and gallery: data.test_keypoints=FILE, or quality.pairs=0") from error
+        test, without = [p for p in people if p.split != "train"], "a benchmark does without by quality.pairs=0"
+        if not test:
+            raise ValueError(f"image quality is measured on query and gallery, and the data set has neither ({without})") from error
+        if not any(p.pose is not None for p in test):
+            raise ValueError(f"image quality needs poses of query and gallery: give data.test_keypoints=FILE ({without})") from error
         raise
 
 
