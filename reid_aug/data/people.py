@@ -95,7 +95,7 @@ def keys_of(people: Sequence[PersonImage], known: Container[str]) -> dict[str, s
         if other := next((p.path for p in others if p.split == first.split or not _same_content(first.path, p.path)), None):
             longer = next((end for end in reversed(_ends(first.path)) if end not in _ends(other)), first.path)
             raise ValueError(
-                f"the pose named {name!r} is of one image, and {len(owners[name])} files end so, {first.path} and {other} among them: "
+                f"{name!r} names one image, and {len(owners[name])} files end so, {first.path} and {other} among them: "
                 f"name each by more of its path, as {longer!r}"
             )
     return keys
