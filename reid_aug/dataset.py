@@ -16,8 +16,8 @@ from generators import Generator, Pose
 from generators import load as load_generator
 from reid_aug import images
 from reid_aug.baselines.network import FeatureFunction, ReidNetwork, reid_network
-from reid_aug.data.loading import with_keypoints
 from reid_aug.data.left_out import first_few
+from reid_aug.data.loading import with_keypoints
 from reid_aug.data.people import JUNK, SPLITS, PersonImage, attach_poses
 from reid_aug.data.torchreid_sets import four, from_torchreid, named_dataset, torchreid_data
 from reid_aug.synthesis.augmenter import Augmenter

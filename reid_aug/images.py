@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 from tqdm import tqdm
 
@@ -95,7 +95,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _may_turn(image: Image.Image) -> bool:
+def _may_turn(image: ImageFile.ImageFile) -> bool:
     """Tell whether an image of which the header alone was read may be another, once it is upright."""
     if image.format != "PNG" or "exif" in image.info or image.fp is None:
         return _turn(image) is not None

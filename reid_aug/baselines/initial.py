@@ -59,7 +59,8 @@ def _imagenet(config: BaselineConfig) -> Path:
             return folder / name
     url = _torchvision_url(config.model)
     if url is None:
-        raise weights.MissingWeights(f"put torchreid's {name} into {weights.cache()} (its model zoo links it), or give baseline.weights=FILE")
+        put = f"put torchreid's {name} into {weights.cache()} (its model zoo links it)"
+        raise weights.MissingWeights(f"{put}, or give baseline.weights=FILE")
     return weights.find(url, f"torchvision's {config.model}", download=config.download, key="baseline.download")
 
 

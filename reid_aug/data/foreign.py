@@ -12,8 +12,8 @@ HEADER = "name:keypoints_y:keypoints_x"
 HEAD_BYTES = 65536  # how much of a file is looked at
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _BINARY = {
-    b"MATLAB 7.3": "MATLAB 7.3's .mat (HDF5)", _HDF5: "HDF5 (.h5)", b"MATLAB 5.0": "MATLAB's .mat", b"\x93NUMPY": "NumPy's .npy", b"PK\x03\x04": "a zip archive (.npz, .xlsx)",
-    b"\x80": "a pickle", b"\xff\xd8\xff": "a JPEG", b"\x89PNG": "a PNG",
+    b"MATLAB 7.3": "MATLAB 7.3's .mat (HDF5)", _HDF5: "HDF5 (.h5)", b"MATLAB 5.0": "MATLAB's .mat", b"\x93NUMPY": "NumPy's .npy",
+    b"PK\x03\x04": "a zip archive (.npz, .xlsx)", b"\x80": "a pickle", b"\xff\xd8\xff": "a JPEG", b"\x89PNG": "a PNG",
 }  # fmt: skip
 # Where torchreid looks for a data set below its folder, and what shows that a folder is this data set.
 _MSMT17 = {"MSMT17_V1": "train", "MSMT17_V2": "mask_train_v2"}
@@ -43,7 +43,7 @@ def refuse_other_people(root: str | os.PathLike[str]) -> None:
     if path.name == "msmt17" and any((path / version).is_dir() for version in _MSMT17):
         raise ValueError(f"{os.fspath(root)!r} is MSMT17: give data.root=torchreid:msmt17:{path.parent}")
     if (path / "bbox_train").is_dir():
-        raise ValueError(f"{os.fspath(root)!r} is MARS or laid out so, folders of tracklets: list the images to use in a CSV path,pid,camid,split")
+        raise ValueError(f"{os.fspath(root)!r} is MARS or laid out so, of tracklets: list the images to use in a CSV path,pid,camid,split")
 
 
 def refuse_mat(path: Path) -> None:

@@ -77,10 +77,10 @@ def keys_of(people: Sequence[PersonImage], known: Container[str]) -> dict[str, s
     A name is an image's path, its `name`, or the end of its path from some folder on: `0.png`, `cam_a/0.png`; the longest
     that `known` has is taken. ValueError for a name that fits two photographs: copies of one photograph are one.
 
-    >>> people = [PersonImage("/set/a/1.jpg", 1, 0, "train"), PersonImage("/set/b/1.jpg", 2, 0, "train"), PersonImage("/set/2.jpg", 1, 0, "train")]
+    >>> people = [PersonImage(f"/set/{name}", 1, 0, "train") for name in ("a/1.jpg", "b/1.jpg", "2.jpg")]
     >>> keys_of(people, {"a/1.jpg", "2.jpg"})
     {'/set/a/1.jpg': 'a/1.jpg', '/set/2.jpg': '2.jpg'}
-    """  # fmt: skip
+    """
     keys: dict[str, str] = {}
     owners: dict[str, list[PersonImage]] = {}  # by a name that fits them
     for person in people:

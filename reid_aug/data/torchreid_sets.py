@@ -63,7 +63,8 @@ def _check_there(name: str, root: Path) -> None:
     below = getattr(known.get(name), "dataset_dir", None)
     place = root / below if isinstance(below, str) else root
     if not place.is_dir():
-        raise FileNotFoundError(f"no folder {os.fspath(place)!r}, where torchreid's data set {name!r} lies: give data.root=torchreid:{name}:DIR")
+        advice = f"give data.root=torchreid:{name}:DIR"
+        raise FileNotFoundError(f"no folder {os.fspath(place)!r}, where torchreid's data set {name!r} lies: {advice}")
 
 
 def _passed_over(people: Sequence[PersonImage]) -> list[LeftOut]:
@@ -113,7 +114,7 @@ def four(row: Any, split: str) -> tuple[str, int, int, int]:
     path, *numbers = row
     for name, value in zip(("pid", "camid", "dsetid"), numbers, strict=False):
         try:
-            whole = int(value) == value
+            whole = int(value) == (int(value) if isinstance(value, str) else value)  # a number in quotes is one
         except (TypeError, ValueError):
             whole = False
         if not whole:

@@ -115,7 +115,7 @@ def copy_file(source: Path, target: Path) -> str:
 
 
 def copy_upright(source: Path, target: Path) -> str:
-    """Copy one image, atomically, upright where EXIF turns it, and give the copy's digest: tools that ignore EXIF see what its keypoints are of."""
+    """Copy one image, atomically, upright where EXIF turns it, and give the copy's digest: not all tools heed EXIF."""
     return _put(images.upright_bytes(source), target)
 
 

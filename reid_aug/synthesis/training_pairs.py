@@ -124,7 +124,7 @@ class PairStream:
         if min_gap:
             self.people.sort(key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)])
         camids = [p.camid for p in self.people] if cross_camera == "prefer" else None
-        left_out = in_no_pair(people, self.people)
+        left_out = [one for one in in_no_pair(people, self.people) if not one.expected]
         warn_of(f"{len(left_out)} of {len(left_out) + len(self.people)} training images are in no pair", left_out)
         self.population = pair_population([p.pid for p in self.people], camids, min_gap)
         if not self.population.count:
@@ -200,7 +200,10 @@ def in_no_pair(people: Sequence[PersonImage], paired: Sequence[PersonImage]) -> 
     kept, alone = {p.path for p in paired}, "alone of their identity"
     reasons = {one.name: one.why for one in not_augmented(people)}
     left_out = (p for p in people if p.split == "train" and p.path not in kept)
-    return [LeftOut(p.name, "of identity -1, junk" if p.pid == JUNK else reasons.get(p.name, alone)) for p in left_out]
+    return [
+        LeftOut(p.name, "of identity -1, junk", expected=True) if p.pid == JUNK else LeftOut(p.name, reasons.get(p.name, alone))
+        for p in left_out
+    ]
 
 
 def _batched(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reid_aug.data.market import market_junk, market_left_out, read_market_folder
 from reid_aug.data.left_out import LeftOut, LeftOutWarning
+from reid_aug.data.market import market_junk, market_left_out, read_market_folder
 from reid_aug.data.people import PersonImage, relabel
 
 MARKET = {

@@ -35,7 +35,7 @@ def test_poses_that_do_not_fit_are_refused() -> None:
         ValueError, match=r"1 of 4 train images have a pose, at least half must; without one: 3 not named there \(0.jpg, 2.jpg, 3.jpg\)$"
     ):
         attach_poses(crowd(), {"1.jpg": a_pose()})
-    with pytest.raises(ValueError, match="0 of 6 train and query images .* \(0.jpg, 1.jpg, 2.jpg and 3 more\)"):
+    with pytest.raises(ValueError, match=r"0 of 6 train and query images .* \(0.jpg, 1.jpg, 2.jpg and 3 more\)"):
         attach_poses(crowd(5), {}, splits=("train", "query"))
     with pytest.raises(ValueError, match="0 of 0 gallery images .* no image at all"):
         attach_poses(crowd(), {}, splits=("gallery",))
@@ -58,7 +58,9 @@ class TestNames:
         assert keys_of(people, known) == dict(zip([p.path for p in people[:3]], known[:3], strict=True))
 
     def test_a_name_of_two_files_is_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"'0.png' names one image, and 2 files end so, .* name each by more of its path, as 'cam_a/0.png'"):
+        with pytest.raises(
+            ValueError, match=r"'0.png' names one image, and 2 files end so, .* name each by more of its path, as 'cam_a/0.png'"
+        ):
             keys_of(self.cameras(), ["0.png", "cam_a/1.png", "cam_b/1.png"])
         with pytest.raises(ValueError, match="'cam_a/0.png' names one image, .* as 'set/cam_a/0.png'"):
             keys_of([*self.cameras(), *self.cameras("/other")], ["cam_a/0.png"])
