@@ -330,7 +330,7 @@ def test_torchreids_data_sets_by_name(root: Path) -> None:
     people = load_people(DataConfig(root=f"torchreid:market1501:{root}"), train_poses=False)
     base = torchreid_data.datasets.init_image_dataset("market1501", root=str(root), verbose=False)
     assert [(p.path, p.pid, p.camid) for p in people if p.split == "train"] == [tuple(row[:3]) for row in base.train]
-    with pytest.raises(ValueError, match="torchreid's data set 'market1502' below"):
+    with pytest.raises(ValueError, match="no torchreid data set named 'market1502'; .*did you mean 'market1501'"):
         load_people(DataConfig(root=f"torchreid:market1502:{root}"))
-    with pytest.raises(FileNotFoundError, match="no folder 'nowhere' with torchreid's data set 'market1501' in it"):
+    with pytest.raises(FileNotFoundError, match="no folder 'nowhere/market1501', where torchreid's data set 'market1501' lies"):
         load_people(DataConfig(root="torchreid:market1501:nowhere"))
