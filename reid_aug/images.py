@@ -89,6 +89,8 @@ def upright_bytes(path: str | os.PathLike[str]) -> bytes:
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """Tell how an opened image is to be turned or mirrored to be upright; None for one that is, or whose EXIF is broken."""
+    if not hasattr(image, "tag_v2") and not any(key in image.info for key in ("exif", "xmp", *_PNG_TEXTS)):
+        return None  # most images: looking further would take a while
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # PIL lets struct.error, SyntaxError and others through; viewers show such an image as it is

@@ -164,7 +164,7 @@ def read_rendered(root: str | os.PathLike[str]) -> RenderedSet:
     """Open a written set; FileNotFoundError where there is none, ValueError for another version's."""
     root = Path(root)
     if not is_rendered(root):
-        raise FileNotFoundError(f"{root} is not a rendered data set: it has no {_INDEX}; reid-aug rendered out=DIR makes one")
+        raise FileNotFoundError(f"{root} is not a rendered data set: it has no {_INDEX}; write_rendered makes one")
     with (root / _INDEX).open() as file:
         head = json.loads(file.readline())
         if (head.get("format"), head.get("version")) != (_FORMAT, _VERSION):
