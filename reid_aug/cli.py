@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -149,11 +150,14 @@ def _train(arguments: argparse.Namespace) -> int:
 def _dump(arguments: argparse.Namespace) -> int:
     from generators import load
     from reid_aug import config
-    from reid_aug.data.doubts import people_doubts, report
+    from reid_aug.data.doubts import report
     from reid_aug.data.loading import load_people
+    from reid_aug.data.people import people_doubts
     from reid_aug.synthesis.augmenter import Augmenter
     from reid_aug.synthesis.bank import PoseBank
     from reid_aug.synthesis.dump import DumpConfig, dump
+    from reid_aug.synthesis.sources import augmentable, not_augmented, recombinable
+    from reid_aug.synthesis.target_poses import RECOMBINED
 
     settings = config.load(DumpConfig, *split_settings(arguments.settings))
     model = load(settings.checkpoint)
@@ -164,7 +168,10 @@ def _dump(arguments: argparse.Namespace) -> int:
         model, bank, settings.per_image, settings.seed, draw=settings.draw, batch_size=settings.batch_size, device=settings.device
     )
     rows = dump(people, augmenter, settings.out, copy_real=settings.copy_real).rows
-    print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {settings.out}")
+    usable = recombinable if augmenter.draw == RECOMBINED else augmentable
+    as_they_are = ", ".join(f"{count} {why}" for why, count in Counter(one.why for one in not_augmented(people, usable)).items())
+    rest = f"; training images left as they are: {as_they_are}" if as_they_are else ""
+    print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {settings.out}{rest}")
     return 0
 
 

@@ -49,7 +49,10 @@ def load(model: type[C], path: str | Path | None = None, overrides: Sequence[str
         merged = OmegaConf.create({}) if path is None else OmegaConf.load(path)
         if not isinstance(merged, DictConfig):
             raise ValueError(f"a configuration is a table of keys, got {type(OmegaConf.to_container(merged)).__name__}")
-        values = OmegaConf.to_container(OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides))), resolve=True)
+        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+        if left_open := sorted(OmegaConf.missing_keys(merged)):  # ??? in a file
+            raise ValueError(_missing(left_open[0]))
+        values = OmegaConf.to_container(merged, resolve=True)
     # OmegaConf lets plain errors through where an override and the file do not fit together.
     except (YAMLError, OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
         raise ValueError(f"{path or 'overrides'}: {' '.join(str(error).split())}") from None
@@ -104,7 +107,9 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
         known: list[str] = list(getattr(_walk(model, first["loc"][:-1])[1], "model_fields", ()))
         return f"unknown key {where!r}; there are {', '.join(known)}{nearest(keys[-1][:SHOWN], known)}"
     if first["type"] == "missing":
-        return f"{where} is missing: give {where}=…"
+        inside = _bare(_walk(model, first["loc"])[1])  # a table's own key is what can be typed
+        needed = [key for key, field in inside.model_fields.items() if field.is_required()] if _is_model(inside) else []
+        return _missing(".".join([where, *needed[:1]]))
     if first["type"].startswith("union_tag"):
         return f"{begin}{_kinds(model, first['loc'], first.get('ctx', {}))}"
     if first["type"] == "value_error":  # a rule of ours, whose message has the value; pydantic's input may be the whole table
@@ -112,6 +117,10 @@ def explain(model: type[BaseModel], error: ValidationError) -> str:
     complaint = begin + first["msg"][0].lower() + first["msg"][1:]
     # The value of broken JSON is the whole file.
     return complaint if first["type"] == "json_invalid" else f"{complaint}, got {_cut(repr(first['input']))}"
+
+
+def _missing(key: str) -> str:
+    return f"{key} is missing: give {key}=…"
 
 
 def _cut(text: str) -> str:

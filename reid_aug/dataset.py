@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from generators import Generator, Pose
 from generators import load as load_generator
 from reid_aug import images
 from reid_aug.baselines.network import FeatureFunction, ReidNetwork, reid_network
-from reid_aug.data.doubts import people_doubts, report
+from reid_aug.data.doubts import first_few, report
 from reid_aug.data.keypoints import checked_poses
 from reid_aug.data.loading import with_keypoints
-from reid_aug.data.people import PersonImage, attach_poses
-from reid_aug.data.torchreid_sets import from_torchreid, named_dataset, torchreid_data
+from reid_aug.data.people import JUNK, SPLITS, PersonImage, attach_poses, people_doubts
+from reid_aug.data.torchreid_sets import four, from_torchreid, named_dataset, torchreid_data
 from reid_aug.synthesis.augmenter import Augmenter
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.gates import GateConfig, as_gate, keep, score
@@ -66,9 +67,10 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         batch_size: int = 64,
         verbose: bool = True,
     ) -> None:
-        rows = {split: [_four(row) for row in getattr(base, split)] for split in ("train", "query", "gallery")}
+        rows = {split: [four(row, split) for row in getattr(base, split)] for split in SPLITS}
         self.base, self.manifest, self.synthetic_paths = base, None, frozenset[str]()
         if base.mode == "train":
+            _warn_of_labels([row[1] for row in rows["train"]])
             gate = as_gate(gate or {})
             if gate.identity is not None and reid is None:
                 raise ValueError("a gate on identity asks a Re-ID network: give reid=, a baseline file or a function of images")
@@ -131,21 +133,27 @@ def register(name: str, base: str | type = "market1501", **options: Any) -> None
     torchreid_data.register_image_dataset(name, build)
 
 
-def _four(row: tuple[Any, ...]) -> tuple[str, int, int, int]:
-    """Give a row as torchreid wants all of them: a plain path (a Path breaks its collation), and a data set index."""
-    path, pid, camid, *rest = row
-    return os.fspath(path), int(pid), int(camid), int(rest[0]) if rest else 0
+def _warn_of_labels(pids: Sequence[int]) -> None:
+    """Warn of training labels that are not 0..N-1: torchreid sizes its classifier by their number, and takes them for columns."""
+    labels = sorted(set(pids))
+    if wrong := [label for label in labels if not 0 <= label < len(labels)]:
+        relabel = "labels = {pid: label for label, pid in enumerate(sorted({row[1] for row in train}))}, then labels[row[1]] in each row"
+        warnings.warn(
+            f"torchreid needs training labels 0..{len(labels) - 1}, one for each of {len(labels)} people; {len(wrong)} are outside: "
+            f"{first_few(wrong)}. Relabel: {relabel}",
+            stacklevel=3,
+        )
 
 
 def _sources(base: Any, poses: Poses) -> list[PersonImage]:
     """Collect the training images that may be augmented, with poses: with `combineall`, train holds test images too."""
     tested = {os.fspath(row[0]) for split in (base.query, base.gallery) for row in split}
-    people = [p for p in from_torchreid(base) if p.split == "train" and p.path not in tested]
+    people = [p for p in from_torchreid(base) if p.split == "train" and p.pid != JUNK and p.path not in tested]
     people.sort(key=lambda p: p.name)  # torchreid lists folders in the file system's order
     report(people_doubts(people))
     if isinstance(poses, Mapping):
         return attach_poses(people, checked_poses(poses))
-    if not Path(poses).is_file():
+    if not Path(poses).exists():
         raise FileNotFoundError(f"no keypoint file at {os.fspath(poses)}")
     return with_keypoints(people, poses, ("train",))
 

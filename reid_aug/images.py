@@ -12,15 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 from tqdm import tqdm
 
 from generators import replacing
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+SUFFIXES = (*FORMATS, ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")  # of files that are looked for in folders
 # PIL clips these to 0..255 when it makes RGB of them: a 16-bit picture would turn white without a word.
 _DEEP_MODES = ("I", "F")
+# EXIF's orientation → what a viewer does with the pixels before it shows them; 1 is upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+# Where old tools keep EXIF or its like in a PNG.
+_PNG_TEXTS = ("Raw profile type exif", "XML:com.adobe.xmp")
 
 
 class ImageError(OSError, ValueError):
@@ -28,7 +36,10 @@ class ImageError(OSError, ValueError):
 
 
 def read(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read an image as uint8 (H, W, 3) RGB, resized bilinearly to `size` (H, W); ImageError if missing, truncated or no image."""
+    """Read an image as uint8 (H, W, 3) RGB, resized bilinearly to `size` (H, W); ImageError if missing, truncated or no image.
+
+    It is upright, as viewers show it, cv2 reads it and keypoints are of it, where EXIF says that the camera was turned.
+    """
     if not os.path.isfile(path):  # also keeps a named pipe from blocking for ever
         what = "is not a file" if os.path.exists(path) else "does not exist"
         raise ImageError(f"image {os.fspath(path)!r} {what}")
@@ -36,7 +47,9 @@ def read(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> n
         with Image.open(path) as image:
             if image.mode.startswith(_DEEP_MODES):
                 raise ValueError(f"it has more than 8 bits per channel (mode {image.mode})")
-            rgb = image.convert("RGB")
+            image.load()  # here already: a PNG may tell its orientation after its pixels
+            turn = _turn(image)
+            rgb = (image if turn is None else image.transpose(turn)).convert("RGB")
     except Exception as error:  # PIL's decoders let struct.error, SyntaxError, zlib's and others through
         raise ImageError(f"image {os.fspath(path)!r} can't be decoded: {_reason(error)}") from error
     if size is not None and (rgb.height, rgb.width) != tuple(size):
@@ -45,13 +58,53 @@ def read(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> n
 
 
 def size_of(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Read an image's size (H, W) from its header alone; ImageError as `read` raises it."""
-    try:
-        with Image.open(path) as image:
+    """Read the size (H, W) that `read` gives an image from its header alone, where it can; ImageError as `read` raises it."""
+    with contextlib.suppress(OSError), Image.open(path) as image:
+        if not _may_turn(image):
             return image.height, image.width
-    except OSError:
-        height, width = read(path).shape[:2]
-        return height, width
+    height, width = read(path).shape[:2]
+    return height, width
+
+
+def turned(path: str | os.PathLike[str]) -> bool:
+    """Tell from the header whether EXIF turns or mirrors an image: torchreid, which ignores that, sees another one. False for no image."""
+    with contextlib.suppress(OSError), Image.open(path) as image:
+        if not _may_turn(image):
+            return False
+        if image.format == "PNG":
+            image.load()
+        return _turn(image) is not None
+    return False
+
+
+def upright_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Give the bytes of an image file or, where EXIF turns it, of the same image upright and without EXIF, in the same format."""
+    if not turned(path):
+        return Path(path).read_bytes()
+    suffix = os.path.splitext(path)[1].lower()
+    buffer = io.BytesIO()
+    Image.fromarray(read(path)).save(buffer, FORMATS.get(suffix) or Image.registered_extensions()[suffix], quality=95)
+    return buffer.getvalue()
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Tell how an opened image is to be turned or mirrored to be upright; None for one that is, or whose EXIF is broken."""
+    if not hasattr(image, "tag_v2") and not any(key in image.info for key in ("exif", "xmp", *_PNG_TEXTS)):
+        return None  # most images: looking further would take a while
+    try:
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # PIL lets struct.error, SyntaxError and others through; viewers show such an image as it is
+        return None
+
+
+def _may_turn(image: ImageFile.ImageFile) -> bool:
+    """Tell whether an image of which the header alone was read may be another, once it is upright."""
+    if image.format != "PNG" or "exif" in image.info or image.fp is None:
+        return _turn(image) is not None
+    at = image.fp.tell()
+    rest = image.fp.read()  # a PNG may tell its orientation after its pixels
+    image.fp.seek(at)
+    return b"eXIf" in rest or any(key in image.info or key.encode() in rest for key in _PNG_TEXTS)
 
 
 def _reason(error: Exception) -> str:

@@ -47,7 +47,7 @@ def initial_weights(config: BaselineConfig) -> Start:
 def _imagenet(config: BaselineConfig) -> Path:
     """Find the file of ImageNet weights; MissingWeights says how to get it."""
     if config.model == "small":
-        raise weights.MissingWeights("nobody trained that network on ImageNet; say weights=scratch")
+        raise weights.MissingWeights("nobody trained that network on ImageNet; say baseline.weights=scratch")
     if config.model == "lite0":
         try:
             return lite0_weights()
@@ -59,7 +59,8 @@ def _imagenet(config: BaselineConfig) -> Path:
             return folder / name
     url = _torchvision_url(config.model)
     if url is None:
-        raise weights.MissingWeights(f"put torchreid's {name} into {weights.cache()} (its model zoo links it), or give weights=FILE")
+        put = f"put torchreid's {name} into {weights.cache()} (its model zoo links it)"
+        raise weights.MissingWeights(f"{put}, or give baseline.weights=FILE")
     return weights.find(url, f"torchvision's {config.model}", download=config.download, key="baseline.download")
 
 

@@ -78,5 +78,7 @@ def _import_faiss() -> ModuleType:
     try:
         import faiss
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("backend 'faiss' needs faiss: pip install faiss-cpu, or '.[gpu]' for a GPU", name="faiss") from error
+        raise ModuleNotFoundError(
+            "backend 'faiss' needs faiss: pip install faiss-cpu, or 'reid-aug[gpu]' for a GPU", name="faiss"
+        ) from error
     return faiss

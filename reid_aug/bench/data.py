@@ -18,9 +18,9 @@ from reid_aug import config as configuration
 from reid_aug import images
 from reid_aug.bench.config import BenchConfig
 from reid_aug.data.body import valid_for_pairs
-from reid_aug.data.doubts import people_doubts, report
+from reid_aug.data.doubts import report
 from reid_aug.data.loading import DataConfig, load_people
-from reid_aug.data.people import PersonImage
+from reid_aug.data.people import PersonImage, people_doubts
 from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
 from reid_aug.synthesis.augmenter import plan
 from reid_aug.synthesis.bank import PoseBank

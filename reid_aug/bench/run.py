@@ -116,7 +116,8 @@ class Benchmark:
         for config in self.config.baselines_by_name.values():
             for split in ("train", "query", "gallery"):
                 if not len(self.data.real(split, config.size)):  # every image decoded
-                    raise ValueError(f"a benchmark needs {split} images, and there are none")
+                    advice = "give data.root, or test.root, of a data set that has them"
+                    raise ValueError(f"a benchmark needs {split} images, and there are none: {advice}")
         for arm in self.config.arms:
             if shown := self.fingerprints.targets(arm):
                 self.data.rows(shown.draw)

@@ -116,7 +116,11 @@ class SyntheticImages:
             arm = self.config.generators[name]
             trained = arm.checkpoint is not None or self.fingerprints.place("generators", name).exists()
             if not trained and arm.perceptual.weights != BASELINE:
-                check_perceptual(arm.generator, arm.perceptual)
+                try:
+                    check_perceptual(arm.generator, arm.perceptual)
+                except (FileNotFoundError, ValueError) as error:  # the option has a place of its own here
+                    option = f"generators.{name}.perceptual.weights="
+                    raise type(error)(str(error).replace("perceptual.weights=", option)) from None
 
     def online(self, arm: str, seed: int) -> PoseAugmentation | None:
         """Give what renders an arm's images batch by batch; None for arms whose images are on disk."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
-
-from reid_aug.data.people import PersonImage, first_few
-
-_SYNTHETIC = re.compile(r"(.+)_p\d+")  # stem of a synthetic image's name: its source's, and which of its images it is
 
 
 class DataDoubt(UserWarning):
     """A doubt about data that were read; `warnings.simplefilter("error", DataDoubt)` makes an error of each."""
+
+
+def first_few(items: Sequence[object]) -> str:
+    """Write the first three of a list, and how many more there are.
+
+    >>> first_few(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    return ", ".join(str(item) for item in items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Doubt:
     count: int
     names: tuple[str, ...] = ()
     grave: bool = False
+    names_in_text: bool = False  # whether the line itself says the first of them
 
     def __str__(self) -> str:
         """Write the line and the first names.
@@ -40,7 +44,7 @@ class Doubt:
         >>> str(Doubt("small", "k.csv: 4 of 9 bodies are small", 4, ("a", "b", "c", "d")))
         'k.csv: 4 of 9 bodies are small (a, b, c and 1 more)'
         """
-        return f"{self.text} ({first_few(self.names)})" if self.names else self.text
+        return f"{self.text} ({first_few(self.names)})" if self.names and not self.names_in_text else self.text
 
 
 _collecting: ContextVar[list[Doubt] | None] = ContextVar("doubts", default=None)
@@ -92,14 +96,3 @@ def doubts_in_lines(say: Callable[[str], None]) -> Iterator[None]:
         warnings.showwarning = line
         warnings.simplefilter("always", DataDoubt)
         yield
-
-
-def people_doubts(people: Sequence[PersonImage]) -> list[Doubt]:
-    """Find what is doubtful in the people themselves: training images that a dump rendered."""
-    train = [p for p in people if p.split == "train"]
-    stems = {PurePath(p.name).stem for p in train}
-    rendered = tuple(p.name for p in train if (match := _SYNTHETIC.fullmatch(PurePath(p.name).stem)) and match[1] in stems)
-    if not rendered:
-        return []
-    text = f"{len(rendered):,} of {len(train):,} training images are named as a dump names what it rendered: is this a dump?"
-    return [Doubt("synthetic", text, len(rendered), rendered)]

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from generators import Pose, Skeleton
 from reid_aug import images
 from reid_aug.data.body import UNKNOWN, VIEWS, valid_for_pairs, view
-from reid_aug.data.doubts import Doubt, collected, people_doubts
+from reid_aug.data.doubts import Doubt, collected
 from reid_aug.data.keypoints import HEADER
 from reid_aug.data.loading import DataConfig, keypoint_files, read_people, with_keypoints
-from reid_aug.data.people import SPLITS, PersonImage
+from reid_aug.data.people import SPLITS, PersonImage, people_doubts
 
 Size = tuple[int, int]
 
@@ -45,7 +45,7 @@ def inspect(data: DataConfig, extra: Sequence[Doubt] = ()) -> Inspection:
     """
     _refuse_keypoints_alone(data.root)
     with collected() as doubts:
-        people, folder = read_people(data.root)
+        people, folder = read_people(data.root, allow_overlap=True)
         sizes, unreadable = header_sizes([p.path for p in people])
         if unreadable:
             text = f"{len(unreadable):,} of {len(people):,} images can't be read; {next(iter(unreadable.values()))}"
@@ -57,8 +57,18 @@ def inspect(data: DataConfig, extra: Sequence[Doubt] = ()) -> Inspection:
         for splits, file in files.items():
             if file is not None:
                 people = with_keypoints(people, file, splits.split(" and "), sizes=sizes)
-        doubts += people_doubts(people)
+        doubts += [*people_doubts(people), *_overlap(people)]
     return Inspection(data.root, people, sizes, files, [*doubts, *extra])
+
+
+def _overlap(people: Sequence[PersonImage]) -> list[Doubt]:
+    """Doubt identities that are learnt from and tested on, which other verbs refuse."""
+    learnt = {p.pid for p in people if p.split == "train"}
+    both = sorted({p.pid for p in people if p.split != "train"} & learnt)
+    if not both:
+        return []
+    text = f"{len(both):,} identities are in train and in query or gallery: other verbs read them with data.allow_overlap=true alone"
+    return [Doubt("overlap", text, len(both), tuple(map(str, both)), grave=True)]
 
 
 def _refuse_keypoints_alone(root: str) -> None:

@@ -14,10 +14,10 @@ import torch
 
 from generators import Pose, Skeleton, openpose_18
 from reid_aug.data.doubts import report
+from reid_aug.data.foreign import HEADER, refuse_other_keypoints
 from reid_aug.data.pose_doubts import MISSING, pose_doubts, zeros_are_missing
 from reid_aug.images import atomic_write_text
 
-HEADER = "name:keypoints_y:keypoints_x"
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _PLAIN = re.compile(r"[-+0-9eE., \[\]]*")
 
@@ -101,6 +101,7 @@ def read_columns(path: str | os.PathLike[str], joints: int = 18) -> tuple[list[s
     ValueError names the file, the line and what is wrong.
     """
     where = os.fspath(path)
+    refuse_other_keypoints(where)
     lines = _lines(where)
     if not lines:
         raise ValueError(f"{where}: the file is empty; a keypoint file begins with {HEADER!r}")

@@ -7,18 +7,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from generators import openpose_18
 from reid_aug import images
 from reid_aug.config import Config
 from reid_aug.data.doubts import report
 from reid_aug.data.keypoints import as_pose, read_columns
-from reid_aug.data.market import read_market_folder
-from reid_aug.data.people import PersonImage, attach_poses
-from reid_aug.data.people_csv import read_csv
+from reid_aug.data.left_out import LeftOut
+from reid_aug.data.market import market_left_out, read_market_folder
+from reid_aug.data.people import PersonImage, attach_poses, keys_of
+from reid_aug.data.people_csv import csv_left_out, read_csv
 from reid_aug.data.pose_doubts import pose_doubts
 from reid_aug.data.youtube_pose import read_youtube_pose
 
@@ -33,6 +35,13 @@ class DataConfig(Config):
     keypoints: str | None = None  # Keypoint file of the training split; without one, annotation-train.csv in the folder.
     test_keypoints: str | None = None  # Keypoint file of query and gallery; without one, annotation-test.csv if it exists.
     on_bad_image: Literal["raise", "skip"] = "raise"  # Whether an image that can't be decoded stops all, or is named and left out.
+    allow_overlap: bool = False  # Whether an identity may be in train and in query or gallery, too.
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is off: it must not change the digests of earlier runs."""
+        values = write(self)
+        return values if values.get("allow_overlap") else {key: value for key, value in values.items() if key != "allow_overlap"}
 
 
 def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool = False) -> list[PersonImage]:
@@ -40,7 +49,8 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
 
     FileNotFoundError or ValueError, in one line, for anything that is missing or does not fit.
     """
-    people, folder = read_people(data.root)
+    # Where nobody learns from the training images, the others may show the same people.
+    people, folder = read_people(data.root, allow_overlap=data.allow_overlap or not train_poses)
     if Path(data.root).suffix == ".mat":  # YouTube Pose: its joints are in the file
         return people
     if data.on_bad_image == "skip":
@@ -49,30 +59,49 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
         return people
     people = with_keypoints(people, _keypoints(data.keypoints, folder, "annotation-train.csv", "data.keypoints"), ("train",))
     default = folder / "annotation-test.csv"
-    if test_poses and (data.test_keypoints or default.exists()):
+    there = default.exists() and any(p.split != "train" for p in people)
+    if test_poses and (data.test_keypoints or there):
         path = _keypoints(data.test_keypoints, folder, default.name, "data.test_keypoints")
         people = with_keypoints(people, path, ("query", "gallery"))
     return people
 
 
-def read_people(root: str) -> tuple[list[PersonImage], Path]:
+def left_out_of(data: DataConfig) -> list[LeftOut]:
+    """List the files and rows of a data set that are not among its people, and why: what is expected, such as junk, too."""
+    path = Path(data.root)
+    if data.root.startswith("torchreid:"):
+        from reid_aug.data.torchreid_sets import torchreid_left_out
+
+        return torchreid_left_out(*_torchreid(data.root))
+    if path.suffix.lower() == ".csv":
+        return csv_left_out(path)
+    return [] if path.suffix == ".mat" else market_left_out(path)
+
+
+def _torchreid(root: str) -> list[str]:
+    """Part torchreid:NAME:ROOT: the name and, if given, the root."""
+    return root.split(":", 2)[1:]
+
+
+def read_people(root: str, *, allow_overlap: bool = False) -> tuple[list[PersonImage], Path]:
     """Read people, without poses unless the file itself has them, and give the folder where their keypoint files are looked for."""
     if Path(root).suffix == ".mat":
         return read_youtube_pose(root), Path(root).parent
     if root.startswith("torchreid:"):
         from reid_aug.data.torchreid_sets import torchreid_people  # slow to import, and seldom needed
 
-        _, name, *folder = root.split(":", 2)
+        name, *folder = _torchreid(root)
         return torchreid_people(name, *folder), Path(folder[0] if folder else ".")
     path = Path(root)
-    people = read_csv(path) if path.suffix == ".csv" else read_market_folder(path)
+    read = read_csv if path.suffix.lower() == ".csv" else read_market_folder
+    people = read(path, allow_overlap=allow_overlap)
     return people, path if path.is_dir() else path.parent
 
 
 def _keypoints(given: str | None, folder: Path, usual: str, key: str) -> Path:
     """Give the keypoint file to read: the one given, or else the usual one of the folder; FileNotFoundError without it."""
     path = Path(given) if given else folder / usual
-    if not path.is_file():
+    if not path.exists():
         complaint = f"no keypoint file at {path}"
         raise FileNotFoundError(complaint if given else f"{complaint}: name one with {key}=FILE (name:keypoints_y:keypoints_x)")
     return path
@@ -103,11 +132,12 @@ def with_keypoints(
             sizes = dict(zip((p.path for p in concerned), pool.map(images.size_of, (p.path for p in concerned)), strict=True))
     names, yx = read_columns(path, len(openpose_18))
     line = {name: i for i, name in enumerate(names)}
-    found = [(p, line[key]) for p in concerned if (key := p.path if p.path in line else p.name) in line]
+    keys = keys_of(concerned, line)
+    found = [(p, line[keys[p.path]]) for p in concerned if p.path in keys]
     # Rows of other images are not judged: those may be of any size.
     rows, their_sizes = [i for _, i in found], np.array([sizes[p.path] for p, _ in found]).reshape(-1, 2)
     report(pose_doubts(os.fspath(path), [names[i] for i in rows], yx[rows], their_sizes))
-    return attach_poses(people, {p.path: as_pose(yx[i], sizes[p.path]) for p, i in found}, splits=splits)
+    return attach_poses(people, {p.path: as_pose(yx[i], sizes[p.path]) for p, i in found}, splits=splits, known=names)
 
 
 def without_bad_images(people: Sequence[PersonImage]) -> list[PersonImage]:

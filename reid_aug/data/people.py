@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from generators import Pose, one_of
+from reid_aug.data.doubts import Doubt, first_few
+from reid_aug.data.left_out import LeftOut, reasons, warn_of
 
 SPLITS = ("train", "query", "gallery")
 JUNK = -1
+_SYNTHETIC = re.compile(r"(.+)_p\d+")  # stem of a synthetic image's name: its source's, and which of its images it is
 
 
 @dataclass(frozen=True)
@@ -65,45 +70,92 @@ def refuse_overlap(where: str, people: Iterable[PersonImage]) -> None:
     if both:
         raise ValueError(
             f"{where}: train and test share no identity, but {len(both)} are in both: {first_few(both)} "
-            "(allow_overlap=True reads it anyway)"
+            "(to read it anyway: data.allow_overlap=true, in Python allow_overlap=True)"
         )
 
 
-def first_few(items: Sequence[object]) -> str:
-    """Write the first three of a list, and how many more there are.
+def keys_of(people: Sequence[PersonImage], known: Container[str]) -> dict[str, str]:
+    """Find under which name `known` has each image, by path; who is not there is left out. The one rule for names of poses.
 
-    >>> first_few(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
+    A name is an image's path, its `name`, or the end of its path from some folder on: `0.png`, `cam_a/0.png`; the longest
+    that `known` has is taken. ValueError for a name that fits two photographs: copies of one photograph are one.
+
+    >>> people = [PersonImage(f"/set/{name}", 1, 0, "train") for name in ("a/1.jpg", "b/1.jpg", "2.jpg")]
+    >>> keys_of(people, {"a/1.jpg", "2.jpg"})
+    {'/set/a/1.jpg': 'a/1.jpg', '/set/2.jpg': '2.jpg'}
     """
-    return ", ".join(str(item) for item in items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
+    keys: dict[str, str] = {}
+    owners: dict[str, list[PersonImage]] = {}  # by a name that fits them
+    for person in people:
+        if person.path in keys:
+            continue
+        for name in dict.fromkeys((person.path, person.name, *_ends(person.path))):
+            if name in known:
+                keys.setdefault(person.path, name)
+                owners.setdefault(name, []).append(person)
+    for name in keys.values():
+        first, *others = owners[name]
+        if other := next((p.path for p in others if p.split == first.split or not _same_content(first.path, p.path)), None):
+            longer = next((end for end in reversed(_ends(first.path)) if end not in _ends(other)), first.path)
+            raise ValueError(
+                f"{name!r} names one image, and {len(owners[name])} files end so, {first.path} and {other} among them: "
+                f"name each by more of its path, as {longer!r}"
+            )
+    return keys
+
+
+def _ends(path: str) -> list[str]:
+    """List the ends of a path from each of its folders on, the longest first.
+
+    >>> _ends("/set/a/1.jpg")
+    ['set/a/1.jpg', 'a/1.jpg', '1.jpg']
+    """
+    parts = Path(path).parts
+    parts = parts[1:] if os.path.isabs(path) else parts
+    return ["/".join(parts[i:]) for i in range(len(parts))]
+
+
+def _same_content(first: str, second: str) -> bool:
+    """Tell whether two files hold the same bytes."""
+    try:
+        return filecmp.cmp(first, second, shallow=False)
+    except OSError:
+        return False
+
+
+def unnamed(people: Sequence[PersonImage], known: Collection[str], *, splits: Sequence[str] = ("train",)) -> list[LeftOut]:
+    """List the images of `splits` that `known` has no name for, and whether it has one that differs in capitals or suffix alone."""
+    concerned = [p for p in people if p.split in splits]
+    keys = keys_of(concerned, known)
+    missing = [p for p in concerned if p.path not in keys]
+    used = set(keys.values())
+    spare = {Path(name).stem.lower() for name in known if name not in used} if missing else set()
+    alike, other = "named otherwise there, in capitals or suffix", "not named there"
+    return [LeftOut(p.name, alike if Path(p.name).stem.lower() in spare else other) for p in missing]
 
 
 def attach_poses(
-    people: Sequence[PersonImage], poses: Mapping[str, Pose], *, splits: Sequence[str] = ("train",)
+    people: Sequence[PersonImage], poses: Mapping[str, Pose], *, splits: Sequence[str] = ("train",), known: Collection[str] | None = None
 ) -> list[PersonImage]:
-    """Return the people, those of `splits` with the pose (K, 2) that `poses` has under their path or name.
+    """Return the people, those of `splits` with the pose (K, 2) that `poses` has under their path or name (`keys_of`).
 
-    ValueError when less than half of the images of `splits` have one.
+    Those without one are warned of in a line, which compares them with the names `known`, by default those of `poses`.
+    ValueError when less than half of the images of `splits` have one, or a name fits two of them.
     """
     for split in splits:
         one_of("a split", split, SPLITS)
-    result, missing, posed = [], [], 0
-    for person in people:
-        key = person.path if person.path in poses else person.name
-        if person.split not in splits:
-            result.append(person)
-        elif key in poses:
-            result.append(replace(person, pose=_single(key, poses[key])))
-            posed += 1
-        else:
-            result.append(person)
-            missing.append(person.name)
-    if not posed or len(missing) > posed:
+    concerned = [p for p in people if p.split in splits]
+    keys = keys_of(concerned, poses)
+    missing, all_of_them = sum(p.path not in keys for p in concerned), f"{len(concerned)} {' and '.join(splits)} images"
+    why = unnamed(concerned, poses if known is None else known, splits=splits) if missing else []
+    if missing == len(concerned) or 2 * missing > len(concerned):
         raise ValueError(
-            f"{posed} of {posed + len(missing)} {' and '.join(splits)} images have a pose, at least half must; "
-            f"without one: {first_few(missing) or 'no image at all'}"
+            f"{len(concerned) - missing} of {all_of_them} have a pose, at least half must; "
+            f"without one: {'; '.join(reasons(why)) or 'no image at all'}"
         )
-    return result
+    warn_of(f"{missing} of {all_of_them} have no pose among the keypoints", why)
+    single = {key: _single(key, poses[key]) for key in keys.values()}
+    return [replace(p, pose=single[keys[p.path]]) if p.split in splits and p.path in keys else p for p in people]
 
 
 def _single(key: str, pose: Pose) -> Pose:
@@ -111,3 +163,14 @@ def _single(key: str, pose: Pose) -> Pose:
     if len(pose.batch_shape):
         raise ValueError(f"the pose of one image is (K, 2), that of {key!r} is {tuple(pose.xy.shape)}")
     return pose
+
+
+def people_doubts(people: Sequence[PersonImage]) -> list[Doubt]:
+    """Find what is doubtful in the people themselves: training images that a dump rendered."""
+    train = [p for p in people if p.split == "train"]
+    stems = {PurePath(p.name).stem for p in train}
+    rendered = tuple(p.name for p in train if (match := _SYNTHETIC.fullmatch(PurePath(p.name).stem)) and match[1] in stems)
+    if not rendered:
+        return []
+    text = f"{len(rendered):,} of {len(train):,} training images are named as a dump names what it rendered: is this a dump?"
+    return [Doubt("synthetic", text, len(rendered), rendered)]

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from generators import Pose, Skeleton, convert, openpose_18, rescale
 from reid_aug import images as files
 from reid_aug.data.keypoints import checked_poses
-from reid_aug.data.people import PersonImage
+from reid_aug.data.left_out import warn_of
+from reid_aug.data.people import SPLITS, PersonImage, keys_of, tell_apart, unnamed
 
 
 class PosedImage(NamedTuple):
@@ -74,10 +76,11 @@ def collate_poses(items: Sequence[PosedImage]) -> PosedBatch:
 def with_poses(dataset: Any, poses: Mapping[str, Pose], skeleton: Skeleton = openpose_18) -> Dataset[dict[str, Any]]:
     """Wrap a torchreid image data set: items also hold `pose_xy` (K, 2) and `pose_visible` (K,), in the pixels of `img`.
 
-    `poses` has poses by path or file name, each in the pixels of its `size`; without one, nothing is visible. The
-    transform must keep the picture whole (resize, to tensor, normalise): with torchreid's ImageDataManager,
-    `transforms=[]`. Samplers and data managers take the data set itself. ValueError for a random transform, for several
-    images per item (k_tfm), or when no image of the data set has a pose.
+    `poses` has poses by path or by the names that PoseAugmentedDataset takes (`people.keys_of`), each in the pixels of its
+    `size`; without one, nothing is visible, and a line says how many those are. The transform must keep the picture whole
+    (resize, to tensor, normalise): with torchreid's ImageDataManager, `transforms=[]`. Samplers and data managers take the
+    data set itself. An image that EXIF turns is read upright. ValueError for a random transform, for several images per item
+    (k_tfm), for a name that two images have, or when no image of the data set has a pose.
     """
     return _WithPoses(dataset, poses, skeleton)
 
@@ -87,17 +90,27 @@ class _WithPoses(Dataset[dict[str, Any]]):
 
     def __init__(self, dataset: Any, poses: Mapping[str, Pose], skeleton: Skeleton) -> None:
         self.dataset, self.poses, self.skeleton = dataset, checked_poses(poses), skeleton
+        self._turned: dict[str, bool] = {}  # by path, looked up when an image is first read
         transform = getattr(dataset, "transform", None)
         for step in getattr(transform, "transforms", [transform]):
             if type(step).__name__.startswith("Random"):
                 raise ValueError(f"a pose can't follow {type(step).__name__}: leave it out, and do it to the batch after the augmentation")
-        paths = [row[0] for row in getattr(dataset, "data", [])]
-        if paths and all(self._pose(path) is None for path in paths):
-            raise ValueError(f"none of {len(paths)} images has a pose under its path or name, as {os.path.basename(paths[0])!r}")
+        people = _listed(dataset)
+        self.keys = keys_of(people, poses)
+        if people and not self.keys:
+            raise ValueError(f"none of {len(people)} images has a pose under its path or name, as {people[0].name!r}")
+        if len(self.keys) < len({p.path for p in people}):
+            missing = unnamed(people, poses, splits=SPLITS)
+            warn_of(f"{len(missing)} of {len(people)} images have no pose", missing)
 
     def _pose(self, path: str) -> Pose | None:
-        """Look a pose up by path, or else by file name."""
-        return self.poses.get(path, self.poses.get(os.path.basename(path)))
+        """Look a pose up by the name that its image has among them."""
+        return self.poses[self.keys[path]] if path in self.keys else None
+
+    def _is_turned(self, path: str) -> bool:
+        if path not in self._turned:
+            self._turned[path] = files.turned(path)
+        return self._turned[path]
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -106,10 +119,23 @@ class _WithPoses(Dataset[dict[str, Any]]):
         """Take the data set's item and add its pose."""
         item = dict(self.dataset[index])
         image = item["img"]
+        if isinstance(image, Tensor) and self._is_turned(item["impath"]):  # torchreid does not look at EXIF, poses are of what it shows
+            image = item["img"] = self.dataset.transform(Image.fromarray(files.read(item["impath"])))
         if not isinstance(image, Tensor):
             raise ValueError(f"an item's img is one tensor (3, H, W), got {type(image).__name__}: k_tfm is 1, and ToTensor a transform")
         pose = _at(self._pose(item["impath"]), self.skeleton, (image.shape[-2], image.shape[-1]))
         return item | {"pose_xy": pose.xy, "pose_visible": pose.visible}
+
+
+def _listed(dataset: Any) -> list[PersonImage]:
+    """List the images that a torchreid data set gives in its mode, under the names that tell all of its images apart."""
+    rows = [os.fspath(row[0]) for row in getattr(dataset, "data", [])]
+    if all(isinstance(getattr(dataset, split, None), list | tuple) for split in SPLITS):
+        from reid_aug.data.torchreid_sets import from_torchreid  # who has such a data set has torchreid
+
+        by_path = {p.path: p for p in from_torchreid(dataset) if p.split == dataset.mode}
+        return [by_path[path] for path in rows if path in by_path]
+    return tell_apart([PersonImage(path, 0, 0, "train") for path in rows])
 
 
 def poses_of(batch: Mapping[str, Any], skeleton: Skeleton = openpose_18) -> Pose:

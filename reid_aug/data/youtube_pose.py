@@ -16,6 +16,7 @@ import torch
 
 from generators import Pose, upper_7
 from reid_aug import images
+from reid_aug.data.foreign import refuse_mat
 from reid_aug.data.people import PersonImage, tell_apart
 
 FRAMES = "GT_frames"
@@ -50,6 +51,7 @@ def _videos(where: str) -> list[np.void]:
 
     if not os.path.isfile(where):
         raise FileNotFoundError(f"no file {where}: YouTube Pose comes as YouTube_Pose_dataset.mat and GT_frames.zip")
+    refuse_mat(Path(where))
     try:
         variables: Mapping[str, Any] = loadmat(where)
     except Exception as error:  # scipy raises many kinds for what is no MATLAB file, NotImplementedError for version 7.3

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from generators import Generator, Pose, PosePair, body_mask, replacing, rescale, sample_sheet
 from reid_aug import images
 from reid_aug.data.pairs import held_out_pairs, pairs_from_keypoints, read_pairs, unpaired
-from reid_aug.data.people import PersonImage
+from reid_aug.data.people import PersonImage, keys_of
 from reid_aug.quality.metrics import Batch
 from reid_aug.quality.protocols import MaskConfig, PairsConfig
 from reid_aug.synthesis.augmenter import refuse_other_shape, render
@@ -33,8 +33,11 @@ def pairs_to_measure(people: Sequence[PersonImage], settings: PairsConfig, keypo
     try:
         return _pairs(people, settings, keypoints)
     except ValueError as error:
-        if not any(p.pose is not None for p in people if p.split != "train"):
-            raise ValueError("image quality needs poses of query and gallery: data.test_keypoints=FILE, or quality.pairs=0") from error
+        test, without = [p for p in people if p.split != "train"], "a benchmark does without by quality.pairs=0"
+        if not test:
+            raise ValueError(f"image quality is measured on query and gallery, and the data set has neither ({without})") from error
+        if not any(p.pose is not None for p in test):
+            raise ValueError(f"image quality needs poses of query and gallery: give data.test_keypoints=FILE ({without})") from error
         raise
 
 
@@ -55,16 +58,19 @@ def _pairs(people: Sequence[PersonImage], settings: PairsConfig, keypoints: Path
 
 
 def listed(people: Sequence[PersonImage], names: Sequence[tuple[str, str]], where: str, kind: str = "paired") -> list[Pair]:
-    """Look up query and gallery images of (source, target) names; a name that both splits have is the gallery's.
+    """Look up query and gallery images of (source, target) names (`people.keys_of`); a photograph that both splits have is the gallery's.
 
-    ValueError names `where` the names are listed and the name that is not in the data set or has no pose, or the pair that is not
-    of `kind`.
+    ValueError names `where` the names are listed and the name that is not in the data set, is that of two photographs or has no pose,
+    or the pair that is not of `kind`.
     """
     splits = ("query", "gallery")
-    by_name = {p.name: p for split in splits for p in people if p.split == split}
     if not names:
         raise ValueError(f"{where} lists no pair")
-    for name in dict.fromkeys(name for pair in names for name in pair):
+    wanted = dict.fromkeys(name for pair in names for name in pair)
+    test = [p for split in splits for p in people if p.split == split]
+    keys = keys_of(test, wanted)
+    by_name = {keys[p.path]: p for p in test if p.path in keys}
+    for name in wanted:
         person = by_name.get(name)
         if person is None:
             raise ValueError(f"{where} names {name}, which is no image of {' or '.join(splits)}")

@@ -138,7 +138,7 @@ def _of_dump(path: Path, settings: QualityRun, networks: Networks) -> _Work:
     if not manifest.rows:
         raise ValueError(f"{path}: its manifest lists no synthetic image")
     synthetic = {Path(row.path).name for row in manifest.rows}
-    data = settings.data or DataConfig(root=str(path))
+    data = settings.data or DataConfig(root=str(path), allow_overlap=True)
     people = [p for p in market_named(load_people(data)) if p.name not in synthetic]
     height, width = settings.size or images.read(path / manifest.rows[0].path).shape[:2]
     size = (height, width)

@@ -91,7 +91,8 @@ def _sample(folder: Path, count: int, rng: np.random.Generator) -> list[Path]:
     """Sample `count` different images of a folder and the folders below it."""
     if not folder.is_dir():
         raise NotADirectoryError(f"no folder at {folder}")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.FORMATS)
+    # Hidden files are none: macOS leaves ._x.jpg beside x.jpg on other file systems.
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.SUFFIXES and not p.name.startswith("."))
     if len(files) < count:
         raise ValueError(f"{folder} holds {len(files)} images, {count} are wanted")
     return [files[i] for i in rng.permutation(len(files))[:count]]

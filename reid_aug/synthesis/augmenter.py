@@ -21,7 +21,7 @@ from reid_aug.synthesis.gates import pose_novelty
 from reid_aug.synthesis.manifest import SyntheticRow, package_version
 from reid_aug.synthesis.nearness import tolerance_of
 from reid_aug.synthesis.recombining import plan_recombined
-from reid_aug.synthesis.sources import add, augmentable, image_path
+from reid_aug.synthesis.sources import add, augmentable, image_path, warn_of_not_augmented
 from reid_aug.synthesis.target_poses import RECOMBINED, cameras_digest, draw_for, drawing, hash64, poses_by_camera
 
 
@@ -36,13 +36,15 @@ def plan(
     images of an identity, so that shards must not part them. An image is usable when shoulders and hips are seen (the
     Deformable GAN protocol); one outside train is refused: its identity would leak. Rows of "compatible", which keeps near the
     source, say how novel their pose is to the identity (`gates.pose_novelty`). "recombined" makes new people
-    (`recombining.plan_recombined`), whose identities count from `first_pid`.
+    (`recombining.plan_recombined`), whose identities count from `first_pid`. A line warns of images that are not usable
+    (`sources.not_augmented` lists them).
     """
     if per_image < 1:
         raise ValueError(f"per_image is at least 1, got {per_image}")
     people = list(people)
     if draw == RECOMBINED:
         return plan_recombined(people, bank, per_image, seed, folder, first_pid)
+    warn_of_not_augmented(people)
     choose = drawing(draw, people, bank, seed)
     rows: dict[str, SyntheticRow] = {}
     for person in people:

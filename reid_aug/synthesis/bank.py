@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,9 @@ class PoseBank:
     def __post_init__(self) -> None:
         if not self.names or len(self.names) != len(self.pose):
             raise ValueError(f"a pose bank holds at least one pose and a name for each, got {len(self.names)} names")
+        if len(set(self.names)) < len(self.names):
+            twice = next(name for name, times in Counter(self.names).items() if times > 1)
+            raise ValueError(f"a pose bank's poses have names of their own, {twice!r} is there twice: people.tell_apart gives images such")
         if self.camids is not None and len(self.camids) != len(self.names):
             raise ValueError(f"a pose bank has a camera for each of its {len(self.names)} poses or none, got {len(self.camids)}")
         if self.paths is not None and len(self.paths) != len(self.names):

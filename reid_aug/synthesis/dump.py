@@ -76,7 +76,7 @@ def dump(people: Sequence[PersonImage], augmenter: Augmenter, out: str | os.Path
     def also() -> dict[str, str]:
         """Write real images and keypoints, and return their digests by path; called when the synthetic images are there."""
         kept = people if copy_real else []
-        there = {f"{MARKET_FOLDERS[p.split]}/{p.name}": copy_file(Path(p.path), out / MARKET_FOLDERS[p.split] / p.name)
+        there = {f"{MARKET_FOLDERS[p.split]}/{p.name}": copy_upright(Path(p.path), out / MARKET_FOLDERS[p.split] / p.name)
                  for p in tqdm(kept, desc="copy real images", unit="image", disable=None)}  # fmt: skip
         targets = {Path(row.path).name: augmenter.bank.pose[i] for row, i in zip(rows, _indices(augmenter, rows), strict=True)}
         there |= _keypoints(out / "annotation-train.csv", {**_poses(kept, ("train",)), **targets})
@@ -111,7 +111,15 @@ def _keypoints(path: Path, poses: dict[str, Pose]) -> dict[str, str]:
 
 def copy_file(source: Path, target: Path) -> str:
     """Copy one file, atomically, and give its digest."""
-    data = source.read_bytes()
+    return _put(source.read_bytes(), target)
+
+
+def copy_upright(source: Path, target: Path) -> str:
+    """Copy one image, atomically, upright where EXIF turns it, and give the copy's digest: not all tools heed EXIF."""
+    return _put(images.upright_bytes(source), target)
+
+
+def _put(data: bytes, target: Path) -> str:
     if not target.exists() or target.read_bytes() != data:
         images.atomic_write_bytes(target, data)
     return hashlib.sha256(data).hexdigest()
@@ -174,7 +182,7 @@ def _people(folder: Path, manifest: Manifest, data: DataConfig | None) -> list[P
     if data is None and not any(path.startswith(f"{MARKET_FOLDERS['train']}/") for path in manifest.files):
         raise ValueError(f"{folder} holds no real images: name those it was rendered from with data.root=DIR")
     made = {Path(row.path).name for row in manifest.rows}
-    return [p for p in market_named(load_people(data or DataConfig(root=str(folder)))) if p.name not in made]
+    return [p for p in market_named(load_people(data or DataConfig(root=str(folder), allow_overlap=True))) if p.name not in made]
 
 
 def write_kept(

@@ -19,12 +19,11 @@ from itertools import count
 import numpy as np
 
 from generators import view_descriptor
-from reid_aug.data.body import shows_legs
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.manifest import SyntheticRow
 from reid_aug.synthesis.nearness import distances
-from reid_aug.synthesis.sources import add, augmentable, image_path
+from reid_aug.synthesis.sources import add, image_path, recombinable, warn_of_not_augmented
 from reid_aug.synthesis.target_poses import described, hash64
 
 
@@ -38,7 +37,8 @@ def plan_recombined(
     the next after the largest among `people`; whose legs each gets is a hash of (seed, identity, index), so that order changes
     nothing. ValueError for a bank that lacks these images, and where fewer than per_image + 1 identities show legs.
     """
-    usable = sorted((p for p in people if augmentable(p) and p.pose is not None and bool(shows_legs(p.pose))), key=lambda p: p.name)
+    usable = sorted(filter(recombinable, people), key=lambda p: p.name)
+    warn_of_not_augmented(people, recombinable)
     known = set(bank.names)
     if lost := next((p.name for p in usable if p.name not in known), None):
         raise ValueError(f"recombined draws people in each other's places: a bank of their own images has them all, this one lacks {lost}")

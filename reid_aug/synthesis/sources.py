@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 
-from reid_aug.data.body import valid_for_pairs
+from reid_aug.data.body import shows_legs, valid_for_pairs
+from reid_aug.data.left_out import LeftOut, warn_of
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.manifest import SyntheticRow
 
@@ -14,6 +16,32 @@ def augmentable(person: PersonImage) -> bool:
     if person.split != "train":
         raise ValueError(f"only training images may be augmented, got {person.name} of {person.split}")
     return person.pose is not None and bool(valid_for_pairs(person.pose))
+
+
+def recombinable(person: PersonImage) -> bool:
+    """Tell whether shoulders, hips and knees are seen: the image may give its legs and get another's."""
+    return augmentable(person) and person.pose is not None and bool(shows_legs(person.pose))
+
+
+def not_augmented(people: Iterable[PersonImage], usable: Callable[[PersonImage], bool] = augmentable) -> list[LeftOut]:
+    """List the training images that are not `usable` (augmentable, or recombinable), and why."""
+    return [LeftOut(p.name, _lack(p)) for p in people if p.split == "train" and not usable(p)]
+
+
+def _lack(person: PersonImage) -> str:
+    if person.pose is None:
+        return "without a pose"
+    return "that lack a knee" if augmentable(person) else "that lack a shoulder or hip"
+
+
+def warn_of_not_augmented(people: Sequence[PersonImage], usable: Callable[[PersonImage], bool] = augmentable) -> None:
+    """Warn in a line of how many training images are not `usable`, and why, and how many people have no other."""
+    train, left_out = [p for p in people if p.split == "train"], not_augmented(people, usable)
+    names = {one.name for one in left_out}
+    lost = {p.pid for p in train} - {p.pid for p in train if p.name not in names}
+    whole = f" ({len(lost)} of {len({p.pid for p in train})} people have no other)" if lost else ""
+    how = "recombined" if usable is recombinable else "augmented"
+    warn_of(f"{len(left_out)} of {len(train)} training images are not {how}{whole}", left_out)
 
 
 def image_path(folder: str, name: str, index: int, before: str = "") -> str:

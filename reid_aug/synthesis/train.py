@@ -12,9 +12,9 @@ from torch import Tensor
 
 from generators import Generator, Perceptual, PosePair, Trained, convert, create, gaussian_maps, load_perceptual, train
 from reid_aug.config import Config
-from reid_aug.data.doubts import people_doubts, report
+from reid_aug.data.doubts import report
 from reid_aug.data.loading import DataConfig, load_people
-from reid_aug.data.people import PersonImage
+from reid_aug.data.people import PersonImage, people_doubts
 from reid_aug.device import torch_device
 from reid_aug.synthesis.training_pairs import JitterConfig, PairStream
 from reid_aug.weights import find

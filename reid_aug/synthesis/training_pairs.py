@@ -16,9 +16,11 @@ from torch import Tensor
 
 from generators import Pose, PosePair, convert, one_of, openpose_18, rescale, warp_images
 from reid_aug.config import Config
+from reid_aug.data.left_out import LeftOut, warn_of
 from reid_aug.data.pairs import pair_population, with_valid_pose
 from reid_aug.data.people import JUNK, PersonImage
 from reid_aug.images import read_many, to_float
+from reid_aug.synthesis.sources import not_augmented
 
 CAMERAS = ("any", "prefer")  # where a pair's target comes from
 NUMBERS = 5  # numbers that a pair's change is made of
@@ -126,6 +128,8 @@ class PairStream:
         if min_gap:
             self.people.sort(key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)])
         camids = [p.camid for p in self.people] if cross_camera == "prefer" else None
+        left_out = [one for one in in_no_pair(people, self.people) if not one.expected]
+        warn_of(f"{len(left_out)} of {len(left_out) + len(self.people)} training images are in no pair", left_out)
         self.population = pair_population([p.pid for p in self.people], camids, min_gap)
         if not self.population.count:
             raise ValueError(f"no training pairs: no identity has two images farther apart than min_gap, {min_gap} of its images")
@@ -194,6 +198,17 @@ def _in_pairs(usable: Sequence[PersonImage], people: Sequence[PersonImage]) -> l
             f"hips, of {len(numbers)} identities, none with two such images"
         )
     return paired
+
+
+def in_no_pair(people: Sequence[PersonImage], paired: Sequence[PersonImage]) -> list[LeftOut]:
+    """List the training images that are not among those `paired`, and why."""
+    kept, alone = {p.path for p in paired}, "alone of their identity"
+    reasons = {one.name: one.why for one in not_augmented(people)}
+    left_out = (p for p in people if p.split == "train" and p.path not in kept)
+    return [
+        LeftOut(p.name, "of identity -1, junk", expected=True) if p.pid == JUNK else LeftOut(p.name, reasons.get(p.name, alone))
+        for p in left_out
+    ]
 
 
 def _batched(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:

@@ -28,6 +28,8 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         (["out=x", "data.root=y", "batch_sise=3"], "unknown key 'batch_sise'; there are .*did you mean 'batch_size'"),
         (["out=x", "data.rot=y"], "unknown key 'data.rot'; there are root, .*did you mean 'root'"),
         (["data.root=y"], "^out is missing: give out="),
+        (["out=x"], r"^data\.root is missing: give data\.root=…"),
+        (["out=x", "data.root=???"], r"data\.root is missing: give data\.root=…"),
         (["out=x", "data.root=y", "batch_size=0"], "batch_size: input should be greater than 0, got 0"),
         (["out=x", "data.root=y", "steps=many"], "steps: .*got 'many'"),
         (["out=x", "data.root=y", "data.on_bad_image=hide"], "data.on_bad_image: .*'raise' or 'skip', got 'hide'"),
@@ -79,3 +81,11 @@ def test_configurations_go_by_name_or_path(tmp_path: Path, monkeypatch: pytest.M
         config.named("pg3", "generators")
     with pytest.raises(FileNotFoundError, match="no configuration 'generatorz' among those shipped"):
         config.shipped("generatorz")
+
+
+def test_a_key_that_came_later_changes_no_digest() -> None:
+    off, on = (
+        config.load(DumpConfig, None, ["checkpoint=c", "out=o", "data.root=r", f"data.allow_overlap={a}"]) for a in ("false", "true")
+    )
+    assert "allow_overlap" not in off.model_dump(mode="json")["data"] and on.model_dump()["data"]["allow_overlap"] is True
+    assert config.load(DumpConfig, None, ["checkpoint=c", "out=o", "data.root=r"]) == off

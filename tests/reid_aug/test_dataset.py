@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -221,8 +222,34 @@ class TestBadInput:
 
     def test_keypoints_of_another_set(self, root: Path, checkpoint: Path, tmp_path: Path) -> None:
         (tmp_path / "k.csv").write_text(f"name:keypoints_y:keypoints_x\nother.jpg: {[5] * 18}: {[5] * 18}\n")
-        with pytest.raises(ValueError, match="0 of 24 train images have a pose, at least half must; without one: 0001_"):
+        with pytest.raises(
+            ValueError, match=r"0 of 24 train images have a pose, at least half must; without one: 24 not named there \(0001_"
+        ):
             PoseAugmentedDataset(market(root), generator=checkpoint, poses=tmp_path / "k.csv", cache_dir=tmp_path)
+
+    def test_labels_with_gaps_are_warned_of_and_the_advice_mends_them(
+        self, root: Path, keypoints: Path, checkpoint: Path, cache: Path
+    ) -> None:
+        base, options = market(root), {"generator": checkpoint, "poses": keypoints, "cache_dir": cache, "verbose": False}
+        train = base.train = [(path, 10 * (pid + 2), camid, dsetid) for path, pid, camid, dsetid in base.train]
+        with pytest.warns(
+            UserWarning, match="labels 0..5, one for each of 6 people; 6 are outside: 20, 30, 40 and 3 more. Relabel: "
+        ) as caught:
+            posed = PoseAugmentedDataset(base, **options)
+        assert {row[1] for row in posed.train} == {20, 30, 40, 50, 60, 70}, "what the caller does next is the caller's"
+        advised = str(caught[0].message).split("Relabel: labels = ")[1].split(", then")[0]
+        labels = eval(advised, {"train": train})
+        base.train = [(row[0], labels[row[1]], *row[2:]) for row in train]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            posed = PoseAugmentedDataset(base, **options)
+        assert {row[1] for row in posed.train} == set(range(6))
+
+    def test_labels_in_words_are_refused_by_row(self, root: Path, keypoints: Path, checkpoint: Path) -> None:
+        base = market(root)
+        base.train = [(path, f"p{pid}", camid, dsetid) for path, pid, camid, dsetid in base.train]
+        with pytest.raises(ValueError, match=r"pid of a torchreid image data set is a whole number, train has 'p\d' in \('"):
+            PoseAugmentedDataset(base, generator=checkpoint, poses=keypoints)
 
     def test_a_truncated_photograph_is_an_error_and_no_hang(self, posed: PoseAugmentedDataset, tmp_path: Path) -> None:
         whole = Path(posed.train[0][0]).read_bytes()
@@ -303,7 +330,7 @@ def test_torchreids_data_sets_by_name(root: Path) -> None:
     people = load_people(DataConfig(root=f"torchreid:market1501:{root}"), train_poses=False)
     base = torchreid_data.datasets.init_image_dataset("market1501", root=str(root), verbose=False)
     assert [(p.path, p.pid, p.camid) for p in people if p.split == "train"] == [tuple(row[:3]) for row in base.train]
-    with pytest.raises(ValueError, match="torchreid's data set 'market1502' below"):
+    with pytest.raises(ValueError, match="no torchreid data set named 'market1502'; .*did you mean 'market1501'"):
         load_people(DataConfig(root=f"torchreid:market1502:{root}"))
-    with pytest.raises(FileNotFoundError, match="no folder 'nowhere' with torchreid's data set 'market1501' in it"):
+    with pytest.raises(FileNotFoundError, match="no folder 'nowhere/market1501', where torchreid's data set 'market1501' lies"):
         load_people(DataConfig(root="torchreid:market1501:nowhere"))

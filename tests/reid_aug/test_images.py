@@ -182,3 +182,56 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     with pytest.raises(type(error)):
         images.atomic_write_bytes(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+# EXIF's orientations: how an upright picture is stored under each, by what PIL calls the way there.
+STORED = {
+    1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_270,
+}  # fmt: skip
+
+
+def stored(image: np.ndarray, path: Path, orientation: int, **options: object) -> Path:
+    """Write a picture as a camera that was turned does."""
+    exif, way = Image.Exif(), STORED[orientation]
+    exif[274] = orientation
+    as_seen = Image.fromarray(image)
+    (as_seen if way is None else as_seen.transpose(way)).save(path, exif=exif, **options)  # type: ignore[arg-type]
+    return path
+
+
+class TestUpright:
+    @pytest.mark.parametrize("orientation", STORED)
+    @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+    def test_what_a_viewer_shows_is_read(self, tmp_path: Path, orientation: int, suffix: str) -> None:
+        path = stored(picture(12, 8), tmp_path / f"a{suffix}", orientation, **({"lossless": True} if suffix == ".webp" else {}))
+        assert np.array_equal(images.read(path), picture(12, 8))
+        assert images.size_of(path) == (12, 8) and images.turned(path) == (orientation != 1)
+        copy = tmp_path / f"copy{suffix}"
+        copy.write_bytes(images.upright_bytes(path))
+        raw = np.asarray(Image.open(copy).convert("RGB"))
+        assert raw.shape == (12, 8, 3) and (suffix == ".webp" or np.array_equal(raw, picture(12, 8)))
+        assert not images.turned(copy) and (orientation != 1 or copy.read_bytes() == path.read_bytes())
+
+    @pytest.mark.parametrize("orientation", STORED)
+    def test_jpeg_as_opencv_reads_it(self, tmp_path: Path, orientation: int) -> None:
+        import cv2
+
+        smooth = np.asarray(Image.fromarray(picture(4, 2)).resize((16, 32), Image.Resampling.BICUBIC))
+        path = stored(smooth, tmp_path / "a.jpg", orientation, quality=95)
+        oracle = cv2.imread(str(path))
+        assert oracle is not None and np.abs(images.read(path).astype(int) - oracle[..., ::-1]).max() <= 3
+        assert images.size_of(path) == (32, 16) == images.read_many([path], (32, 16)).shape[2:]
+
+    def test_a_png_that_says_so_after_its_pixels(self, tmp_path: Path) -> None:
+        data = stored(picture(12, 8), tmp_path / "a.png", 6).read_bytes()
+        at = data.index(b"eXIf") - 4
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        (tmp_path / "b.png").write_bytes(data[:at] + data[end:-12] + data[at:end] + data[-12:])
+        assert np.array_equal(images.read(tmp_path / "b.png"), picture(12, 8))
+        assert images.size_of(tmp_path / "b.png") == (12, 8) and images.turned(tmp_path / "b.png")
+
+    def test_broken_exif_is_none(self, tmp_path: Path) -> None:
+        Image.fromarray(picture(12, 8)).save(tmp_path / "a.png", exif=b"Exif\0\0nonsense")
+        assert np.array_equal(images.read(tmp_path / "a.png"), picture(12, 8)) and images.size_of(tmp_path / "a.png") == (12, 8)
+        assert not images.turned(tmp_path / "a.png") and not images.turned(tmp_path / "nowhere.png")

@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 
-from reid_aug.data.doubts import DataDoubt, Doubt, collected, doubts_in_lines, people_doubts, report
-from reid_aug.data.people import PersonImage
+from reid_aug.data.doubts import DataDoubt, Doubt, collected, doubts_in_lines, report
+from reid_aug.data.people import PersonImage, people_doubts
 
 SMALL, GRAVE = Doubt("small", "k.csv: 2 of 9 bodies are small", 2, ("a", "b")), Doubt("outside", "k.csv: wrong size?", 9, grave=True)
 

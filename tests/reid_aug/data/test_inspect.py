@@ -57,6 +57,15 @@ def test_what_readers_refuse_is_shown(folder: Path) -> None:
     assert summary(inspect(DataConfig(root=str(folder))))[-1] == f"doubt      {doubt}"
 
 
+def test_people_in_train_and_test_are_a_doubt(folder: Path) -> None:
+    """Other verbs refuse the set; what is wrong with it is what a validator is asked for."""
+    image = next((folder / "bounding_box_train").glob("0001_*.jpg"))
+    (folder / "query" / image.name).write_bytes(image.read_bytes())
+    doubts = [doubt for doubt in inspect(DataConfig(root=str(folder))).doubts if doubt.kind == "overlap"]
+    assert [str(doubt).split(":")[0] for doubt in doubts] == ["1 identities are in train and in query or gallery"]
+    assert doubts[0].names == ("1",) and doubts[0].grave
+
+
 def test_images_that_cant_be_read_are_named(folder: Path) -> None:
     broken = sorted((folder / "query").iterdir())[:2]
     for path in broken:

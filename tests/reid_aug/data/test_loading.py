@@ -11,7 +11,7 @@ import torch
 from reid_aug import images
 from reid_aug.data.doubts import DataDoubt
 from reid_aug.data.keypoints import HEADER
-from reid_aug.data.loading import DataConfig, load_people, with_keypoints
+from reid_aug.data.loading import DataConfig, left_out_of, load_people, with_keypoints
 from reid_aug.data.people import PersonImage
 
 
@@ -64,3 +64,13 @@ def test_a_missing_keypoint_file_is_named(folder: Path) -> None:
         load_people(DataConfig(root=str(folder)))
     with pytest.raises(FileNotFoundError, match="no keypoint file at nowhere.csv$"):
         load_people(DataConfig(root=str(folder), keypoints="nowhere.csv"))
+
+
+def test_what_is_left_out_is_data_for_every_kind_of_set(folder: Path, tmp_path: Path) -> None:
+    (folder / "query" / "notes.txt").touch()
+    assert [one.name for one in left_out_of(DataConfig(root=str(folder)))] == ["query/notes.txt"]
+    image = next((folder / "query").glob("*.jpg"))
+    (tmp_path / "people.CSV").write_text(f"path,pid,split\n{image},-1,train\n{image},a,query\n")
+    assert [(one.name, one.expected) for one in left_out_of(DataConfig(root=str(tmp_path / "people.CSV")))] == [(f"line 2: {image}", True)]
+    assert len(load_people(DataConfig(root=str(tmp_path / "people.CSV")), train_poses=False)) == 1
+    assert left_out_of(DataConfig(root="YouTube.mat")) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reid_aug.data.people import PersonImage
-from reid_aug.data.people_csv import read_csv
+from reid_aug.data.people_csv import csv_left_out, read_csv
 
 HEAD = "path,pid,camid,split\n"
 
@@ -57,7 +57,12 @@ def test_csv_without_cameras_and_with_words(tmp_path: Path) -> None:
         (HEAD + "a.jpg,1,-1,train\n", "line 2: a camid is a whole number from 0, got '-1'"),
         (HEAD + "a.jpg,1,x,train\n", "line 2: a camid is a whole number from 0, got 'x'"),
         (HEAD + "a.jpg,,0,train\n", "line 2: the pid is empty"),
-        (HEAD + "a.jpg,-2,0,train\n", "line 2: a pid is 0 or more, or -1 for junk, got -2"),
+        (HEAD + "a.jpg,-2,0,train\n", "line 2: a pid is a whole number from 0, a word, or -1 for junk, got -2"),
+        (HEAD + "a.jpg,x,0,train\nb.jpg,-2,0,train\n", "line 3: a pid is a whole number from 0, a word, or -1 for junk, got -2"),
+        (HEAD + "a.jpg,1.0,0,train\n", "line 2: a pid is a whole number from 0, .* got 1.0"),
+        (HEAD + "a.jpg,inf,0,train\n", "line 2: a pid is a whole number from 0, .* got inf"),
+        (HEAD + "a.jpg,x,0,train\nb.jpg,NaN,0,train\n", "line 3: 'NaN' stands for a missing pid: write -1 for junk, or who it is"),
+        (HEAD + "a.jpg,-,0,train\n", "line 2: '-' stands for a missing pid"),
         (HEAD + ",1,0,train\n", "line 2: the path is empty"),
         (HEAD + "a.jpg,1,0,train\n./a.jpg,1,0,train\na.jpg,2,0,train\n", "line 4: '.*a.jpg' is already in train on line 2"),
         (HEAD + "a.jpg,1,0,train\nb.jpg,1,0,gallery\n", "train and test share no identity, but 1 are in both: 1"),
@@ -81,3 +86,12 @@ def test_csv_missing_images_and_bytes(tmp_path: Path) -> None:
         read_csv(path)
     both = table(tmp_path, HEAD + "a.jpg,1,0,train\nb.jpg,1,0,gallery\n")
     assert len(read_csv(both, allow_overlap=True)) == 2
+
+
+@pytest.mark.parametrize("names", [("p1", "p2"), ("4", "17")])
+def test_junk_is_junk_beside_words_as_beside_numbers(tmp_path: Path, names: tuple[str, str]) -> None:
+    path = table(tmp_path, HEAD + f"a.jpg,-1,0,train\nb.jpg,{names[1]},0,train\nsub/e.jpg,{names[0]},0,train\n")
+    assert summary(read_csv(path)) == [("b.jpg", int(names[1]) if names[1].isdigit() else 1, 0, "train"),
+                                       ("e.jpg", int(names[0]) if names[0].isdigit() else 0, 0, "train")]  # fmt: skip
+    (junk,) = csv_left_out(path)
+    assert junk.name == f"line 2: {tmp_path / 'a.jpg'}" and junk.expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torchvision import transforms
 from generators import coco_17, convert, rescale
 from reid_aug import images
 from reid_aug.data.doubts import DataDoubt
-from reid_aug.data.people import PersonImage
+from reid_aug.data.people import PersonImage, attach_poses
 from reid_aug.data.posed_images import PosedImages, collate_poses, poses_of, with_poses
 
 SIZE = (32, 16)
@@ -78,6 +79,32 @@ class TestTorchreid:
             pose = train[row].pose
             assert pose is not None and torch.equal(collated.visible[row], pose.visible)
             torch.testing.assert_close(collated.xy[row], rescale(pose, (64, 32)).xy)
+
+    @pytest.mark.filterwarnings("error")
+    def test_names_are_those_of_every_door(self, people: list[PersonImage], tmp_path: Path) -> None:
+        """Two cameras' 0.jpg are told apart by their folders, as PoseAugmentedDataset does; one pose for both is refused."""
+        train = [p for p in people if p.split == "train"][:4]
+        moved = []
+        for i, person in enumerate(train):
+            path = tmp_path / f"cam_{'ab'[i % 2]}" / f"{i // 2}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(Path(person.path).read_bytes())
+            moved.append(replace(person, path=str(path)))
+        dataset = self.dataset([*moved, *(p for p in people if p.split != "train")])
+        by_end = {"/".join(Path(p.path).parts[-2:]): p.pose for p in moved if p.pose is not None}
+        item = with_poses(dataset, by_end)[1]
+        assert moved[1].pose is not None and torch.equal(item["pose_visible"], moved[1].pose.visible)
+        assert {p.pose is not None for p in attach_poses(moved, by_end)} == {True}
+        by_base = {f"{i}.jpg": pose for i, pose in enumerate(list(by_end.values())[:2])}
+        with pytest.raises(ValueError, match="'0.jpg' names one image, and 2 files end so, .* as 'cam_a/0.jpg'"):
+            with_poses(dataset, by_base)
+        with pytest.raises(ValueError, match="'0.jpg' names one image"):
+            attach_poses(moved, by_base)
+
+    def test_how_many_have_no_pose_is_said(self, people: list[PersonImage]) -> None:
+        poses = {p.name: p.pose for p in people[2:] if p.pose is not None}
+        with pytest.warns(DataDoubt, match=f"2 of 24 images have no pose: 2 not named there .{people[0].name}, {people[1].name}"):
+            with_poses(self.dataset(people), poses)
 
     def test_another_skeleton(self, people: list[PersonImage]) -> None:
         dataset = self.dataset(people)

@@ -15,7 +15,7 @@ from generators import Pose, body_mask, openpose_18
 from reid_aug import images
 from reid_aug.data.pairs import pairs_from_keypoints, unpaired, write_pairs
 from reid_aug.data.people import PersonImage
-from reid_aug.quality.held_out import content_digest, dump_batches, pairs_to_measure, protocol_mask, reencode, rendered_pairs
+from reid_aug.quality.held_out import content_digest, dump_batches, listed, pairs_to_measure, protocol_mask, reencode, rendered_pairs
 from reid_aug.quality.protocols import MaskConfig, PairsConfig
 from reid_aug.rendered import RenderedSet
 from reid_aug.synthesis.manifest import SyntheticRow
@@ -40,6 +40,31 @@ class TestListedPairs:
         assert pairs == pairs_to_measure(people[::-1], PairsConfig(count=9, seed=2, order="keypoints"), path)
         with pytest.raises(ValueError, match="samples from a keypoint file: give data.test_keypoints=FILE"):
             pairs_to_measure(people, PairsConfig(count=9, order="keypoints"))
+
+    def test_a_name_of_two_photographs_is_refused(self, people: list[PersonImage], tmp_path: Path) -> None:
+        """Of a copy in both splits the gallery's is taken; another photograph of the name is nobody's to choose."""
+        source, target = pairs_to_measure(people, PairsConfig(count=1, seed=5))[0]
+        copy, other = (tmp_path / split / source.name for split in ("query", "gallery"))
+        for path in (copy, other):
+            path.parent.mkdir()
+            path.write_bytes(Path(source.path).read_bytes())
+        rest = [p for p in people if p.name != source.name]
+        both = [replace(source, path=str(copy), split="query"), replace(source, path=str(other), split="gallery")]
+        (pair,) = listed([*rest, *both], [(source.name, target.name)], "list")
+        assert pair[0].split == "gallery"
+        other.write_bytes(Path(target.path).read_bytes())
+        with pytest.raises(ValueError, match=f"'{source.name}' names one image, and 2 files end so, .* as 'query/{source.name}'"):
+            listed([*rest, *both], [(source.name, target.name)], "list")
+        (pair,) = listed([*rest, *both], [(f"query/{source.name}", target.name)], "list")
+        assert pair[0].split == "query"
+
+    def test_without_test_images_or_their_poses_the_way_out_is_named(self, people: list[PersonImage]) -> None:
+        train, bare = [p for p in people if p.split == "train"], [replace(p, pose=None) for p in people]
+        for crowd, says in ((train, "the data set has neither"), (bare, "give data.test_keypoints=FILE")):
+            with pytest.raises(
+                ValueError, match=f"image quality .* query and gallery.*{says} .a benchmark does without by quality.pairs=0"
+            ):
+                pairs_to_measure(crowd, PairsConfig(count=1))
 
     def test_what_is_not_there_is_named(self, people: list[PersonImage], tmp_path: Path) -> None:
         path, names = tmp_path / "p.csv", self.names(people)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from reid_aug import images
 from reid_aug.cli import main
@@ -42,6 +43,16 @@ def test_the_page_holds_everything_and_names_no_network(folders: tuple[Path, Pat
     assert all(t["data"].startswith("iVBOR") for t in shown)  # PNG, whatever the files were
     assert write_study(*folders, tmp_path / "again", count=5, practice=2).read_text() == text
     assert write_study(*folders, tmp_path / "other", count=5, practice=2, seed=1).read_text() != text
+
+
+def test_images_of_all_suffixes_are_sampled_and_hidden_files_are_not(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    for folder in folders:
+        for path in list(folder.glob("*.png")):
+            Image.open(path).save(path.with_suffix(".bmp"))
+            path.unlink()
+        (folder / "._x.jpg").write_bytes(b"what macOS leaves")
+    shown = trials(write_study(*folders, tmp_path / "study", count=8, practice=2))
+    assert len(shown) == 16 and {Path(t["image"]).suffix for t in shown} == {".bmp", ".jpg"}
 
 
 def test_the_papers_counts_are_the_default(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from reid_aug import PoseBank, images
 from reid_aug.data.body import valid_for_pairs
-from reid_aug.data.people import PersonImage
+from reid_aug.data.people import PersonImage, tell_apart
 
 SIZE = (32, 16)
 
@@ -37,6 +37,13 @@ class TestBank:
     def test_empty_is_refused(self, people: list[PersonImage]) -> None:
         with pytest.raises(ValueError, match="no image has a pose"):
             PoseBank.collect([replace(p, pose=None) for p in people], SIZE)
+
+    def test_two_poses_of_one_name_are_refused(self, people: list[PersonImage]) -> None:
+        """Which of them a target is, nobody could tell."""
+        twins = [replace(p, alias="0.png") for p in people[:2]]
+        with pytest.raises(ValueError, match="'0.png' is there twice: people.tell_apart gives images such"):
+            PoseBank.collect(twins, SIZE)
+        assert len(PoseBank.collect(tell_apart(people[:2]), SIZE)) == 2
 
     def test_digest_sees_one_joint(self, people: list[PersonImage]) -> None:
         bank = PoseBank.collect(train(people), SIZE)

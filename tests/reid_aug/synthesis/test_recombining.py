@@ -15,11 +15,14 @@ from generator_helpers import CopiesScene
 import generators
 from generators.pose import Pose, openpose_18
 from reid_aug import Augmenter, PersonImage, PoseBank, images
+from reid_aug.data.doubts import DataDoubt
+from reid_aug.data.left_out import LeftOut
 from reid_aug.data.market import read_market_folder
 from reid_aug.synthesis.augmenter import plan
 from reid_aug.synthesis.dump import GateRun, dump, gate_dump
 from reid_aug.synthesis.manifest import SyntheticRow
 from reid_aug.synthesis.recombining import plan_recombined
+from reid_aug.synthesis.sources import not_augmented, recombinable
 
 SIZE = (32, 16)
 
@@ -57,6 +60,7 @@ class TestPlan:
         assert sorted(by_people(plan_recombined(train, bank, 2, 0))) == list(range(largest + 1, largest + 13))
         assert min(by_people(plan_recombined(train, bank, 2, 0, first_pid=900))) == 900
 
+    @pytest.mark.filterwarnings("ignore:.*are not recombined")
     def test_legs_are_of_the_same_camera_and_nearest_in_view(self, train: list[PersonImage], bank: PoseBank) -> None:
         at = {p.name: p for p in train}
         for row in plan_recombined(train, bank, 3, 1):
@@ -81,6 +85,20 @@ class TestPlan:
         rows = plan_recombined(people, bank, 1, 0)
         assert {row.target for row in rows} == {p.name for p in train if p.pid != train[0].pid} - {train[-1].name}
         assert train[-1].name not in {row.source for row in rows}
+
+    def test_who_shows_no_legs_is_named_with_the_reason(self, train: list[PersonImage], bank: PoseBank) -> None:
+        lame, limbless = [p.name for p in train if p.pid == train[0].pid], train[-1].name
+        people = [hidden(p, "l_knee") if p.name in lame else hidden(p, "l_hip") if p.name == limbless else p for p in train]
+        knee, hip = "that lack a knee", "that lack a shoulder or hip"
+        assert not_augmented(people, recombinable) == [*(LeftOut(name, knee) for name in lame), LeftOut(limbless, hip)]
+        assert not_augmented(people) == [LeftOut(limbless, hip)]
+        with pytest.warns(DataDoubt) as caught:
+            plan_recombined(people, bank, 1, 0)
+        first = f"{len(lame) + 1} of 24 training images are not recombined (1 of 6 people have no other): {len(lame)} {knee} ({lame[0]}, "
+        (line,) = (str(one.message) for one in caught)
+        assert line.startswith(first) and line.endswith(f"; 1 {hip} ({limbless})")
+        with pytest.warns(DataDoubt, match=rf"1 of 24 training images are not augmented: 1 {hip} \({limbless}\)$"):
+            plan(people, bank, 1, 0)
 
     def test_two_images_of_one_name_are_refused(self, train: list[PersonImage]) -> None:
         """In cam/b_1.jpg and cam_b/1.jpg of one camera, one would be written over the other."""

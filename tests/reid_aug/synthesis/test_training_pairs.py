@@ -18,13 +18,15 @@ from torchvision.transforms.functional import adjust_saturation
 from generators import Pose, PosePair, coco_17, convert, gaussian_maps, openpose_18, rescale
 from reid_aug import images
 from reid_aug.config import load
+from reid_aug.data.doubts import DataDoubt
 from reid_aug.data.people import PersonImage
 from reid_aug.rendered import RenderedConfig, write_rendered
 from reid_aug.synthesis.train import TrainConfig, train_from
-from reid_aug.synthesis.training_pairs import JitterConfig, PairStream, jittered
+from reid_aug.synthesis.training_pairs import JitterConfig, PairStream, in_no_pair, jittered
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "generators"
 POSEWARP = JitterConfig(degrees=5, scale=(0.9, 1.05), shift_px=5, saturation=(0.95, 1.05))
+pytestmark = pytest.mark.filterwarnings("ignore:.*training images are in no pair")  # the crowd holds some
 SIZE = (16, 8)
 PAIRS_7_11 = [[2, 0], [0, 2], [0, 3], [1, 4]]
 FLIPPED_7_11 = [False, True, True, True]
@@ -298,6 +300,14 @@ def test_images_are_decoded_at_first_use_and_only_those_in_pairs(crowd: list[Per
     lost = [replace(p, path=str(tmp_path / p.name)) for p in crowd]
     with pytest.raises(images.ImageError, match=r"0\.png' does not exist"):
         next(iter(PairStream(lost, SIZE, 2)))
+
+
+def test_who_is_in_no_pair_is_named_with_the_reason(crowd: list[PersonImage]) -> None:
+    with pytest.warns(DataDoubt) as caught:
+        stream = PairStream(crowd, SIZE, 2)
+    reasons = "1 alone of their identity (5.png); 1 that lack a shoulder or hip (torso.png); 1 without a pose (poseless.png)"
+    assert [str(one.message) for one in caught] == [f"3 of 8 training images are in no pair: {reasons}"]
+    assert [one.name for one in in_no_pair(crowd, stream.people) if one.expected] == ["6.png", "7.png"], "junk is expected"
 
 
 def test_no_pairs_says_why(crowd: list[PersonImage]) -> None:
