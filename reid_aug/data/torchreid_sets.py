@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,26 @@ except ImportError as error:
 def torchreid_people(name: str, root: str | os.PathLike[str] = "") -> list[PersonImage]:
     """Read everybody of a torchreid data set: `name` as torchreid has it, `root` the folder its data sets are in.
 
-    FileNotFoundError without that folder, which torchreid would make and download to; ValueError for a name it has not.
+    torchreid numbers its training people from 0, whoever has these numbers in the test splits: here they come after those, so that
+    a number is one person. FileNotFoundError without that folder, which torchreid would make and download to; ValueError for a name it has not.
     """
     if not Path(root).is_dir():
         raise FileNotFoundError(f"no folder {os.fspath(root)!r} with torchreid's data set {name!r} in it")
     try:
-        return from_torchreid(named_dataset(name, root=os.fspath(root), verbose=False))
+        return apart(from_torchreid(named_dataset(name, root=os.fspath(root), verbose=False)))
     except (ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(f"torchreid's data set {name!r} below {os.fspath(root)!r}: {' '.join(str(error).split())[:200]}") from None
+
+
+def apart(people: Sequence[PersonImage]) -> list[PersonImage]:
+    """Return the people with training identities numbered after the test splits', where the two share numbers.
+
+    >>> [p.pid for p in apart([PersonImage("a", 0, 0, "train"), PersonImage("b", 0, 0, "query"), PersonImage("c", 7, 1, "gallery")])]
+    [8, 0, 7]
+    """
+    train, test = ({p.pid for p in people if (p.split == "train") == is_train} for is_train in (True, False))
+    first = max(test) + 1 if train & test else 0
+    return [replace(p, pid=p.pid + first) if p.split == "train" else p for p in people]
 
 
 def named_dataset(name: str, **options: Any) -> Any:

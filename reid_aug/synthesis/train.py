@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,6 +17,8 @@ from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.people import PersonImage
 from reid_aug.device import torch_device
+from reid_aug.digests import file_digests
+from reid_aug.images import atomic_write_text
 from reid_aug.synthesis.training_pairs import JitterConfig, PairStream
 from reid_aug.weights import find
 
@@ -68,13 +72,18 @@ class TrainConfig(LearningConfig):
 
 
 def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None) -> Trained:
-    """Train what the configuration names on its people; `config.out` holds checkpoint, curves and sample sheets."""
+    """Train what the configuration names on its people; `config.out` holds checkpoint, curves and sample sheets.
+
+    ValueError where `config.out` holds a training on other images; `people` that are given are the caller's to tell apart.
+    """
     torch.manual_seed(config.seed)  # weights are sampled here, before the loop seeds itself
     model = create(config.generator.name, **config.generator.options)
     # Weights that may be missing are looked for before images are read.
     perceptual = _perceptual(model, config.perceptual.weights)
     taught_by = _teach(model, config.teacher)
-    people = load_people(config.data) if people is None else people
+    if people is None:
+        people = load_people(config.data)
+        refuse_other_images(Path(config.out), people)
     stream = PairStream(
         people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
         min_gap=config.min_gap, jitter=config.jitter,
@@ -94,6 +103,18 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
         accelerator=config.accelerator, devices=config.devices, compile=config.compile,
         perceptual=perceptual, about=about,
     )  # fmt: skip
+
+
+def refuse_other_images(out: Path, people: Sequence[PersonImage]) -> None:
+    """Raise ValueError where the checkpoint in `out` learnt from images of other content, which its header does not tell; note these."""
+    record, trained = out / "images.sha256", any(out.glob("*.safetensors"))
+    contents = file_digests([p.path for p in people if p.split == "train"])
+    digest = hashlib.sha256("\n".join(sorted(contents)).encode()).hexdigest()
+    if trained and not record.exists():  # from before images were recorded
+        return
+    if trained and record.read_text().strip() != digest:
+        raise ValueError(f"{out} holds a training on other images, though under the same names: give another folder or remove it")
+    atomic_write_text(record, f"{digest}\n")
 
 
 def _teach(model: Generator, teacher: str) -> str | None:

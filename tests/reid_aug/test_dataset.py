@@ -299,10 +299,12 @@ def test_images_of_another_size_are_brought_to_the_generators(root: Path, keypoi
 
 
 def test_torchreids_data_sets_by_name(root: Path) -> None:
-    """What `data.root=torchreid:market1501:ROOT` reads is what torchreid makes of that folder."""
+    """What `data.root=torchreid:market1501:ROOT` reads is what torchreid makes of that folder, its labels numbered after the test's people."""
     people = load_people(DataConfig(root=f"torchreid:market1501:{root}"), train_poses=False)
     base = torchreid_data.datasets.init_image_dataset("market1501", root=str(root), verbose=False)
-    assert [(p.path, p.pid, p.camid) for p in people if p.split == "train"] == [tuple(row[:3]) for row in base.train]
+    first = max(row[1] for row in base.query + base.gallery) + 1
+    assert [(p.path, p.pid - first, p.camid) for p in people if p.split == "train"] == [tuple(row[:3]) for row in base.train]
+    assert [(p.path, p.pid, p.camid) for p in people if p.split == "query"] == [tuple(row[:3]) for row in base.query]
     with pytest.raises(ValueError, match="torchreid's data set 'market1502' below"):
         load_people(DataConfig(root=f"torchreid:market1502:{root}"))
     with pytest.raises(FileNotFoundError, match="no folder 'nowhere' with torchreid's data set 'market1501' in it"):
