@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -74,7 +75,5 @@ def _recalled(memory: Path) -> dict[str, list[Any]]:
 
 def _remember(memory: Path, entries: dict[str, list[Any]]) -> None:
     """Write a cache file; a folder that can't be written to costs no more than reading images again."""
-    try:
+    with contextlib.suppress(OSError):
         atomic_write_text(memory, json.dumps(entries))
-    except OSError:
-        pass

@@ -23,7 +23,8 @@ def torchreid_people(name: str, root: str | os.PathLike[str] = "") -> list[Perso
     """Read everybody of a torchreid data set: `name` as torchreid has it, `root` the folder its data sets are in.
 
     torchreid numbers its training people from 0, whoever has these numbers in the test splits: here they come after those, so that
-    a number is one person. FileNotFoundError without that folder, which torchreid would make and download to; ValueError for a name it has not.
+    a number is one person. FileNotFoundError without that folder, which torchreid would make and download to; ValueError for a
+    name it has not.
     """
     if not Path(root).is_dir():
         raise FileNotFoundError(f"no folder {os.fspath(root)!r} with torchreid's data set {name!r} in it")

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from torch import nn
 from torchreid.reid.data.datasets.image.market1501 import Market1501
 
 from generators import Generator, keeps_options
-from reid_aug import Augmenter, Manifest, PersonImage, PoseBank, images
+from reid_aug import Augmenter, Manifest, PersonImage, PoseBank, images, read_csv
 from reid_aug.data.loading import DataConfig, load_people
+from reid_aug.data.market import MARKET_FOLDERS
 from reid_aug.synthesis.dump import dump
 
 EXAMPLES = int(os.environ.get("REID_AUG_EXAMPLES", "30"))
@@ -97,10 +99,10 @@ def shots(draw: st.DrawFn) -> tuple[bool, list[Shot]]:
         camid = draw(st.sampled_from(cameras))
         name = draw(names(is_market, text, person, camid, number, [s.path for s in out if s.split == split]))
         suffix = draw(st.sampled_from([".jpg", ".jpg", ".png", ".jpeg", ".JPG", ".PNG", *([] if is_market else [".bmp"])]))
-        size = (draw(st.integers(12, 18)), draw(st.integers(12, 18)))
+        size = (draw(st.integers(13, 18)), draw(st.integers(13, 18)))
         missing = draw(st.none() | st.frozensets(st.integers(0, 17), max_size=8)) if number % 2 else frozenset[int]()
         out.append(Shot(name + suffix, person, camid, split, size, draw(st.sampled_from([1, 1, 1, 3, 6, 8])), missing))
-    return is_market, distinct(out)
+    return is_market, distinct(is_market, out)
 
 
 def names(is_market: bool, text: bool, pid: str, camid: int, number: int, earlier: Sequence[str]) -> st.SearchStrategy[str]:
@@ -116,47 +118,36 @@ def names(is_market: bool, text: bool, pid: str, camid: int, number: int, earlie
     return st.tuples(folders, st.sampled_from([*true, *false, *like])).map("".join)
 
 
-def distinct(drawn: Sequence[Shot]) -> list[Shot]:
-    """Leave out images whose file another one has; a keypoint file tells images of a split apart by name, whatever the folder."""
-    seen: set[tuple[str, str]] = set()
-    kept = []
-    for shot in drawn:
-        keys = {(shot.split, Path(shot.path).stem.lower()), ("", shot.path.lower())}
-        if not keys & seen:
-            seen |= keys
-            kept.append(shot)
-    return kept
+def distinct(is_market: bool, drawn: Sequence[Shot]) -> list[Shot]:
+    """Leave out images whose file another one has."""
+    return list({(shot.path.lower(), shot.split if is_market else ""): shot for shot in drawn}.values())
 
 
 def write(root: Path, is_market: bool, drawn: Sequence[Shot]) -> DataConfig:
     """Write a data set's images, list and keypoint file."""
-    folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-    lines, rows = ["name:keypoints_y:keypoints_x"], [("path", "pid", "camid", "split")]
-    for number, shot in enumerate(drawn):
-        path = root / (folders[shot.split] if is_market else "") / shot.path
+    paths = [root / (MARKET_FOLDERS[shot.split] if is_market else "") / shot.path for shot in drawn]
+    for number, (path, shot) in enumerate(zip(paths, drawn, strict=True)):
         path.parent.mkdir(parents=True, exist_ok=True)
         (height, width), exif = shot.size, Image.Exif()
         exif[ORIENTATION] = shot.orientation
         Image.new("RGB", (width, height), tuple(COLOURS[number].tolist())).save(path, **({} if path.suffix == ".bmp" else {"exif": exif}))
-        rows.append((shot.path, shot.pid, str(shot.camid), shot.split))
+    if not is_market:
+        rows = [(shot.path, shot.pid, shot.camid, shot.split) for shot in drawn]
+        with (root / "people.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("path", "pid", "camid", "split"), *rows])
+    named = [path.name for path in paths] if is_market else [person.name for person in read_csv(root / "people.csv")]
+    lines = ["name:keypoints_y:keypoints_x"]
+    for name, shot in zip(named, drawn, strict=True):
         if shot.split == "train" and shot.missing is not None:
             side = min(shot.size)
             ys, xs = ([-1 if j in shot.missing else round(float(v[j] * side), 2) for j in range(18)] for v in (Y, X))
-            lines.append(f"{shot.path if not is_market and twice(drawn, shot) else path.name}: {ys}: {xs}")
+            lines.append(f"{name}: {ys}: {xs}")
     (root / "annotation-train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    if is_market:
-        return DataConfig(root=str(root))
-    with (root / "people.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    return DataConfig(root=str(root / "people.csv"))
+    return DataConfig(root=str(root if is_market else root / "people.csv"))
 
 
-def twice(drawn: Sequence[Shot], shot: Shot) -> bool:
-    """Tell whether another image of the split has the same file name in another folder."""
-    return sum(s.split == shot.split and Path(s.path).name == Path(shot.path).name for s in drawn) > 1
-
-
-def colour(path: str | os.PathLike[str]) -> int:
+@lru_cache(4096)  # every example's folder has another name
+def colour(path: str) -> int:
     """Give the number of the colour that an image has all over."""
     mean = images.read(path).reshape(-1, 3).mean(0)
     return int(np.abs(COLOURS - mean).sum(1).argmin())
@@ -187,12 +178,12 @@ def torchreids(root: Path) -> list[tuple[str, Any, int, str]]:
     return [(row[0], (split == "train", row[1]), row[2], split) for row, split in rows]
 
 
-@given(shots(), st.integers(1, 2), st.integers(0, 3))
+@given(shots(), st.integers(1, 2), st.integers(0, 3), st.booleans())
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-def test_what_is_written_reads_back(drawn: tuple[bool, list[Shot]], per_image: int, seed: int) -> None:
+def test_what_is_written_reads_back(drawn: tuple[bool, list[Shot]], per_image: int, seed: int, again: bool) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()) as said:
         data = write(Path(folder) / "given", *drawn)
-        for round_number in (1, 2):  # the second is a dump of the dump
+        for round_number in (1, 2) if again else (1,):  # the second is a dump of the dump
             people = load_people(data)
             root = Path(folder) / f"round-{round_number}"
             out = root / "market1501" / "Market-1501-v15.09.15"
@@ -236,11 +227,11 @@ def assert_same_poses(people: Sequence[PersonImage], back: Sequence[PersonImage]
 
 def assert_others_read(people: Sequence[PersonImage], root: Path, manifest: Manifest, said: str) -> None:
     """torchreid finds the same people, or the dump has said that it can't: and then it really can't."""
+    warned = "Market-1501 readers of torchreid" in said
     try:
         assert_same_people(people, torchreids(root), manifest)
     except AssertionError:
-        assert "Market-1501 readers of torchreid" in said
-        raise_if_wrong = False
+        if not warned:
+            raise
     else:
-        raise_if_wrong = True
-    assert not (raise_if_wrong and "Market-1501 readers of torchreid" in said)
+        assert not warned
