@@ -99,8 +99,6 @@ def refuse_other_sources(out: Path, sources: str, people: Sequence[PersonImage])
 
 def _difference(known: Manifest, people: Sequence[PersonImage]) -> str:
     """Say which images came, went, or changed since a dump was written, as far as its manifest knows them."""
-    if not people:
-        return ""
     there = {path: digest for path, digest in known.files.items() if not path.endswith(".csv")}
     at = {_place(p): p.path for p in people}
     digests = dict(zip(at, file_digests(list(at.values())), strict=True))
@@ -110,4 +108,4 @@ def _difference(known: Manifest, people: Sequence[PersonImage]) -> str:
         path for path in sorted(at.keys() & there.keys()) if digests[path] != there[path] and plain_jpeg(Path(at[path]).read_bytes())
     ]
     parts = [f"{len(paths)} {what} ({first_few(paths)})" for what, paths in (("new", came), ("gone", went), ("changed", changed)) if paths]
-    return f", {', '.join(parts)}" if parts else ", or from other poses of them"
+    return f", {', '.join(parts)}" if parts else ", or from other poses of them" if people else ""

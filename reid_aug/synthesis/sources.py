@@ -32,7 +32,7 @@ def image_path(folder: str, name: str, index: int, before: str = "") -> str:
 def add(rows: dict[str, SyntheticRow], row: SyntheticRow, name: str) -> None:
     """Add a row by its path; ValueError where another image of the name has it: none is to overwrite another's."""
     if row.path in rows:
-        raise ValueError(f"two training images are named {name}: synthetic images need names of their own")
+        raise ValueError(f"two training images are named {name}, but for suffix or folder: synthetic images need names of their own")
     rows[row.path] = row
 
 

@@ -11,7 +11,7 @@ import io
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ def shots(draw: st.DrawFn) -> tuple[bool, list[Shot]]:
         name = draw(names(is_market, text, person, camid, number, [s.path for s in out if s.split == split]))
         suffix = draw(st.sampled_from([".jpg", ".jpg", ".png", ".jpeg", ".JPG", ".PNG", *([] if is_market else [".bmp"])]))
         size = (draw(st.integers(13, 18)), draw(st.integers(13, 18)))
-        missing = draw(st.none() | st.frozensets(st.integers(0, 17), max_size=8)) if number % 2 else frozenset[int]()
+        missing = draw(st.none() | st.frozensets(st.integers(0, 17), max_size=8)) if number else frozenset[int]()
         out.append(Shot(name + suffix, person, camid, split, size, draw(st.sampled_from([1, 1, 1, 3, 6, 8])), missing))
     return is_market, distinct(is_market, out)
 
@@ -119,8 +119,12 @@ def names(is_market: bool, text: bool, pid: str, camid: int, number: int, earlie
 
 
 def distinct(is_market: bool, drawn: Sequence[Shot]) -> list[Shot]:
-    """Leave out images whose file another one has."""
-    return list({(shot.path.lower(), shot.split if is_market else ""): shot for shot in drawn}.values())
+    """Leave out images whose file an earlier one has; every second training image is in the keypoint file, as half of them must be."""
+    kept: dict[tuple[str, str], Shot] = {}
+    for shot in drawn:
+        kept.setdefault((shot.path.lower(), shot.split if is_market else ""), shot)
+    listed = {shot.path for number, shot in enumerate(kept.values()) if number % 2 == 0}
+    return [replace(s, missing=frozenset()) if s.missing is None and s.path in listed else s for s in kept.values()]
 
 
 def write(root: Path, is_market: bool, drawn: Sequence[Shot]) -> DataConfig:
