@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from generators import Pose
-from reid_aug.data.market import parse_name
-from reid_aug.data.people import PersonImage, first_few
+from reid_aug.data.market import MARKET_FOLDERS, parse_name
+from reid_aug.data.people import SPLITS, PersonImage, first_few
 
 SUFFIX = ".jpg"  # What every reader of Market's layout lists.
 _BY_OTHERS = re.compile(r"([-\d]+)_c(\d)")
@@ -135,6 +135,8 @@ def reading_notes(
     limits += [f"identities up to 1501 (here up to {last_pid})"] if last_pid > 1501 else []
     if limits:
         notes.append(f"{_OTHERS} stop at this dump: they take {' and '.join(limits)}")
+    if lacking := [f"{MARKET_FOLDERS[split]}/" for split in SPLITS if not any(p.split == split for p in named)]:
+        notes.append(f"{_OTHERS} stop at this dump: it has no images for {', '.join(lacking)}")
     place = os.path.join(os.path.abspath(folder), "")
     if misread := _BY_OTHERS.search(place):
         notes.append(f"{_OTHERS} take {misread[0]!r} in the folder {place} for identity and camera: give a folder without it")

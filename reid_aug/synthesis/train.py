@@ -81,13 +81,13 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
     # Weights that may be missing are looked for before images are read.
     perceptual = _perceptual(model, config.perceptual.weights)
     taught_by = _teach(model, config.teacher)
-    if people is None:
-        people = load_people(config.data)
-        refuse_other_images(Path(config.out), people)
+    given, people = people is not None, load_people(config.data) if people is None else people
     stream = PairStream(
         people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
         min_gap=config.min_gap, jitter=config.jitter,
     )  # fmt: skip
+    if not given:
+        refuse_other_images(Path(config.out), people)
     about = {"batch_size": config.batch_size, "flip": config.flip, "cross_camera": config.cross_camera, "people": stream.digest}
     if taught_by is not None:
         about["teacher"] = taught_by

@@ -89,6 +89,7 @@ class TestNames:
 
 class TestNotes:
     def notes(self, *people: PersonImage, pids: tuple[int, ...] = (), folder: str = "out") -> list[str]:
+        people = (*people, shot("0007_c1s1_000001_00.jpg", 7, split="query"), shot("0007_c2s1_000001_00.jpg", 7, 1, split="gallery"))
         return reading_notes(people, market_named(people), pids, folder)
 
     def test_nothing_is_said_of_what_everybody_reads(self) -> None:
@@ -97,7 +98,7 @@ class TestNotes:
     def test_what_is_numbered_anew(self) -> None:
         assert self.notes(shot("a.jpg", 0), shot("b.jpg", 1, 11)) == [
             "identity 0 is written as 0002: 0 is background in Market's layout",
-            "cameras are counted anew, as readers of Market's layout take one digit: camid 11 is c2",
+            "cameras are counted anew, as readers of Market's layout take one digit: camid 11 is c3",
         ]
 
     def test_who_cannot_read_it(self) -> None:
@@ -109,6 +110,10 @@ class TestNotes:
         ]
         (line,) = self.notes(shot("a.jpg", 1400, 7), pids=(1502,))
         assert line.endswith("stop at this dump: they take cameras 1 to 6 (here 8) and identities up to 1501 (here up to 1502)")
+
+    def test_a_folder_without_images(self) -> None:
+        (line,) = reading_notes([shot("a.jpg")], market_named([shot("a.jpg")]), (), "out")
+        assert line.endswith("stop at this dump: it has no images for query/, bounding_box_test/")
 
     def test_a_folder_that_looks_like_a_name(self, tmp_path: Path) -> None:
         (line,) = self.notes(shot("a.jpg"), folder=os.fspath(tmp_path / "run_5_c3"))

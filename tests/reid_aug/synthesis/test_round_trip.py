@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,7 @@ def shots(draw: st.DrawFn) -> tuple[bool, list[Shot]]:
     text = not is_market and draw(st.booleans())
     of_text = st.text(st.characters(categories=("L", "Nd")), min_size=1, max_size=4).filter(lambda t: not t.isdecimal())
     pid = of_text if text else st.integers(least, draw(st.sampled_from([9, 30, 1501, 99999]))).map(str)
-    pids = draw(st.lists(pid, min_size=2, max_size=6, unique=True))
+    pids = draw(st.lists(pid, min_size=2, max_size=4, unique=True))
     cameras = draw(st.lists(st.integers(0, draw(st.sampled_from([1, 5, 8, 14, 40, 10**6]))), min_size=1, max_size=12, unique=True))
     trained = draw(st.integers(1, len(pids) - 1))
     roles = [(p, "train") for p in pids[:trained] for _ in range(draw(st.integers(1, 3)))]
@@ -119,12 +119,17 @@ def names(is_market: bool, text: bool, pid: str, camid: int, number: int, earlie
 
 
 def distinct(is_market: bool, drawn: Sequence[Shot]) -> list[Shot]:
-    """Leave out images whose file an earlier one has; every second training image is in the keypoint file, as half of them must be."""
-    kept: dict[tuple[str, str], Shot] = {}
-    for shot in drawn:
-        kept.setdefault((shot.path.lower(), shot.split if is_market else ""), shot)
-    listed = {shot.path for number, shot in enumerate(kept.values()) if number % 2 == 0}
-    return [replace(s, missing=frozenset()) if s.missing is None and s.path in listed else s for s in kept.values()]
+    """Give an image a file of its own where an earlier one has its; list every second one in the keypoint file, as half must be."""
+    taken: set[tuple[str, str]] = set()
+    out = []
+    for number, shot in enumerate(drawn):
+        path, split = PurePath(shot.path), shot.split if is_market else ""
+        while (str(path).lower(), split) in taken:
+            path = path.with_stem(f"{path.stem}_{number}")
+        taken.add((str(path).lower(), split))
+        missing = frozenset[int]() if shot.missing is None and number % 2 == 0 else shot.missing
+        out.append(replace(shot, path=str(path), missing=missing))
+    return out
 
 
 def write(root: Path, is_market: bool, drawn: Sequence[Shot]) -> DataConfig:
