@@ -87,7 +87,7 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
         min_gap=config.min_gap, jitter=config.jitter,
     )  # fmt: skip
     if not given:
-        refuse_other_images(Path(config.out), people)
+        refuse_other_images(Path(config.out), people, stream.digest)
     about = {"batch_size": config.batch_size, "flip": config.flip, "cross_camera": config.cross_camera, "people": stream.digest}
     if taught_by is not None:
         about["teacher"] = taught_by
@@ -105,16 +105,21 @@ def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None)
     )  # fmt: skip
 
 
-def refuse_other_images(out: Path, people: Sequence[PersonImage]) -> None:
-    """Raise ValueError where the checkpoint in `out` learnt from images of other content, which its header does not tell; note these."""
+def refuse_other_images(out: Path, people: Sequence[PersonImage], names_and_poses: str) -> None:
+    """Raise ValueError where the training in `out` learnt from images of these names and poses, but of other content; note these.
+
+    The checkpoint's header does not know content. Of other names, or of poses, `train` itself says what is otherwise.
+    """
     record, trained = out / "images.sha256", any(out.glob("*.safetensors"))
     contents = file_digests([p.path for p in people if p.split == "train"])
     digest = hashlib.sha256("\n".join(sorted(contents)).encode()).hexdigest()
     if trained and not record.exists():  # from before images were recorded
         return
-    if trained and record.read_text().strip() != digest:
+    known = record.read_text(encoding="utf-8").split() if trained else []
+    if known[:1] == [names_and_poses] and known[1:] != [digest]:
         raise ValueError(f"{out} holds a training on other images, though under the same names: give another folder or remove it")
-    atomic_write_text(record, f"{digest}\n")
+    if not trained:
+        atomic_write_text(record, f"{names_and_poses} {digest}\n")
 
 
 def _teach(model: Generator, teacher: str) -> str | None:
