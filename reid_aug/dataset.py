@@ -21,6 +21,7 @@ from reid_aug.data.keypoints import checked_poses
 from reid_aug.data.loading import with_keypoints
 from reid_aug.data.people import JUNK, SPLITS, PersonImage, attach_poses, people_doubts
 from reid_aug.data.torchreid_sets import four, from_torchreid, named_dataset, torchreid_data
+from reid_aug.digests import cache_folder, file_digests
 from reid_aug.synthesis.augmenter import Augmenter
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.gates import GateConfig, as_gate, keep, score
@@ -168,12 +169,12 @@ def synthesise(augmenter: Augmenter, people: list[PersonImage], folder: Path, fi
 
 def _folder(augmenter: Augmenter, people: list[PersonImage], cache_dir: str | os.PathLike[str] | None, first_pid: int) -> Path:
     """Name the cache folder of exactly these images: everything that decides a pixel is in its name's digest."""
-    if cache_dir is None:
-        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reid-aug"
-    sources = [(p.name, p.pid, p.camid, os.path.getsize(p.path), _visible(p)) for p in people]
+    cache_dir = Path(cache_dir or cache_folder()).expanduser()
+    contents = file_digests([p.path for p in people], remember_in=cache_dir)
+    sources = [(p.name, p.pid, p.camid, content, _visible(p)) for p, content in zip(people, contents, strict=True)]
     numbering = [first_pid] if augmenter.draw == RECOMBINED else []
     content = json.dumps([augmenter.made_by, sources, *numbering], sort_keys=True)
-    return Path(cache_dir).expanduser() / f"{augmenter.made_by['generator']}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    return cache_dir / f"{augmenter.made_by['generator']}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
 def _visible(person: PersonImage) -> str | None:

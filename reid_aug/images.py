@@ -77,16 +77,6 @@ def turned(path: str | os.PathLike[str]) -> bool:
     return False
 
 
-def upright_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Give the bytes of an image file or, where EXIF turns it, of the same image upright and without EXIF, in the same format."""
-    if not turned(path):
-        return Path(path).read_bytes()
-    suffix = os.path.splitext(path)[1].lower()
-    buffer = io.BytesIO()
-    Image.fromarray(read(path)).save(buffer, FORMATS.get(suffix) or Image.registered_extensions()[suffix], quality=95)
-    return buffer.getvalue()
-
-
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """Tell how an opened image is to be turned or mirrored to be upright; None for one that is, or whose EXIF is broken."""
     if not hasattr(image, "tag_v2") and not any(key in image.info for key in ("exif", "xmp", *_PNG_TEXTS)):

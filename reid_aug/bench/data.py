@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,6 +20,7 @@ from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.doubts import report
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.people import PersonImage, people_doubts
+from reid_aug.digests import file_digests
 from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
 from reid_aug.synthesis.augmenter import plan
 from reid_aug.synthesis.bank import PoseBank
@@ -113,10 +113,11 @@ class BenchmarkData:
 
 
 def content_digest(data: DataConfig, *, train_poses: bool = True) -> str:
-    """Digest a data set's files by size, their labels and poses: a path alone does not say which images lie there."""
+    """Digest a data set's images by content, their labels and poses: a path alone does not say which images lie there."""
     people: Sequence[PersonImage] = load_people(data, test_poses=train_poses, train_poses=train_poses)
     rows = [
-        (p.split, p.name, p.pid, p.camid, os.path.getsize(p.path), p.pose and (p.pose.xy.tolist(), p.pose.visible.tolist())) for p in people
+        (p.split, p.name, p.pid, p.camid, content, p.pose and (p.pose.xy.tolist(), p.pose.visible.tolist()))
+        for p, content in zip(people, file_digests([p.path for p in people]), strict=True)
     ]
     return configuration.digest({"people": rows, "on_bad_image": data.on_bad_image})
 

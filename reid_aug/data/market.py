@@ -6,7 +6,6 @@ import difflib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from reid_aug.data.doubts import first_few
@@ -35,28 +34,6 @@ def parse_name(name: str) -> tuple[int, int]:
     if camera < 1:
         raise ValueError(f"cameras in Market-style names count from 1, got {name!r}")
     return pid, camera - 1
-
-
-def market_named(people: Sequence[PersonImage]) -> list[PersonImage]:
-    """Return the people under Market-style names: a file's name where it says pid and camid truly, a new one elsewhere.
-
-    >>> people = [PersonImage("0002_c1s1_000451_03.jpg", 2, 0, "train"), PersonImage("anna.JPG", 2, 4, "train")]
-    >>> [p.name for p in market_named(people)]
-    ['0002_c1s1_000451_03.jpg', '0002_c5s1_000001_00.jpg']
-    """
-    named, taken = [], set()
-    for number, person in enumerate(people):
-        base = os.path.basename(person.path)
-        try:
-            fits = parse_name(base) == (person.pid, person.camid)
-        except ValueError:
-            fits = False
-        name = base if fits else f"{person.pid:04d}_c{person.camid + 1}s1_{number:06d}_00{Path(base).suffix.lower()}"
-        if (person.split, name) in taken:
-            raise ValueError(f"two {person.split} images are named {name}: a dump has one folder a split")
-        taken.add((person.split, name))
-        named.append(replace(person, alias=name))
-    return named
 
 
 def read_market_folder(root: str | os.PathLike[str], *, allow_overlap: bool = False) -> list[PersonImage]:

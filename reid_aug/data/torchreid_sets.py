@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ except ImportError as error:
 def torchreid_people(name: str, root: str | os.PathLike[str] = "") -> list[PersonImage]:
     """Read everybody of a torchreid data set: `name` as torchreid has it, `root` the folder its data sets are in.
 
-    Junk (-1) is left out, and a line warns of image files beside those listed that torchreid passes over; `torchreid_left_out`
-    lists both. FileNotFoundError without its folder, which torchreid would make and download to; ValueError for a name it
-    has not, or what it can't read.
+    torchreid numbers its training people from 0, whoever has these numbers in the test splits: here they come after those, so that
+    a number is one person. Junk (-1) is left out, and a line warns of image files beside those listed that torchreid passes over;
+    `torchreid_left_out` lists both. FileNotFoundError without its folder, which torchreid would make and download to; ValueError
+    for a name it has not, or what it can't read.
     """
     people, left_out = _read(name, root)
     warn_of(f"torchreid's data set {name!r}, left out", left_out)
@@ -51,7 +53,7 @@ def _read(name: str, root: str | os.PathLike[str]) -> tuple[list[PersonImage], l
     except (ValueError, TypeError, RuntimeError, AssertionError, OSError) as error:
         raise ValueError(f"{where}: {' '.join(str(error).split())[:200] or type(error).__name__}") from None
     junk = [LeftOut(p.path, "of identity -1, junk", expected=True) for p in everybody if p.pid == JUNK]
-    return tell_apart([p for p in everybody if p.pid != JUNK]), junk + _passed_over(everybody)
+    return apart(tell_apart([p for p in everybody if p.pid != JUNK])), junk + _passed_over(everybody)
 
 
 def _check_there(name: str, root: Path) -> None:
@@ -77,6 +79,17 @@ def _passed_over(people: Sequence[PersonImage]) -> list[LeftOut]:
         LeftOut(name, why) for name in names
         if not os.path.basename(name).startswith(".") and name.lower().endswith(SUFFIXES) and Path(name).suffix not in suffixes
     ]  # fmt: skip
+
+
+def apart(people: Sequence[PersonImage]) -> list[PersonImage]:
+    """Return the people with training identities numbered after the test splits', where the two share numbers.
+
+    >>> [p.pid for p in apart([PersonImage("a", 0, 0, "train"), PersonImage("b", 0, 0, "query"), PersonImage("c", 7, 1, "gallery")])]
+    [8, 0, 7]
+    """
+    train, test = ({p.pid for p in people if (p.split == "train") == is_train} for is_train in (True, False))
+    first = max(test) + 1 if train & test else 0
+    return [replace(p, pid=p.pid + first) if p.split == "train" else p for p in people]
 
 
 def named_dataset(name: str, **options: Any) -> Any:

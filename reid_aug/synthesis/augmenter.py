@@ -116,6 +116,13 @@ class Augmenter:
         self.batch_size, self.device = batch_size, torch_device(device)
         self.in_scenes = generator.takes_scene and bank.paths is not None
 
+    def with_bank(self, bank: PoseBank) -> Augmenter:
+        """Give the same augmenter with another bank of poses."""
+        if bank is self.bank:
+            return self
+        how = {"draw": self.draw, "batch_size": self.batch_size, "device": self.device}
+        return Augmenter(self.generator, bank, self.per_image, self.seed, **how)
+
     @property
     def made_by(self) -> dict[str, Any]:
         """Return what decides the pixels: the manifest's first line. Only rounding may differ between devices."""

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from generators import Pose, rescale
 from reid_aug import images
 from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.people import PersonImage
+from reid_aug.digests import file_digests
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +35,8 @@ class PoseBank:
         if not self.names or len(self.names) != len(self.pose):
             raise ValueError(f"a pose bank holds at least one pose and a name for each, got {len(self.names)} names")
         if len(set(self.names)) < len(self.names):
-            twice = next(name for name, times in Counter(self.names).items() if times > 1)
-            raise ValueError(f"a pose bank's poses have names of their own, {twice!r} is there twice: people.tell_apart gives images such")
+            twice = next(name for name, count in Counter(self.names).items() if count > 1)
+            raise ValueError(f"a pose bank names each pose once, got {twice!r} twice: images that share a name need an alias of their own")
         if self.camids is not None and len(self.camids) != len(self.names):
             raise ValueError(f"a pose bank has a camera for each of its {len(self.names)} poses or none, got {len(self.camids)}")
         if self.paths is not None and len(self.paths) != len(self.names):
@@ -61,6 +60,22 @@ class PoseBank:
         camids = None if self.camids is None else tuple(self.camids[i] for i in indices)
         paths = None if self.paths is None else tuple(self.paths[i] for i in indices)
         return PoseBank(tuple(self.names[i] for i in indices), self.pose[torch.as_tensor(list(indices))], camids, paths)
+
+    def renamed(self, before: Sequence[PersonImage], after: Sequence[PersonImage]) -> PoseBank:
+        """Give the bank under the names and cameras that its images have `after`, which are those `before` in the same order.
+
+        Images are known by path, or by name where the bank knows no paths. A camera nobody has stays one of its own.
+        """
+        pairs = list(zip(before, after, strict=True))
+        named = {b.path if self.paths is not None else b.name: a for b, a in pairs}
+        cameras = {b.camid: a.camid for b, a in pairs}
+        counted_anew = any(camid != moved for camid, moved in cameras.items())
+        found = [named.get(key) for key in self.paths or self.names]
+        names = tuple(name if person is None else person.name for name, person in zip(self.names, found, strict=True))
+        camids = self.camids
+        if camids is not None and counted_anew:
+            camids = tuple(cameras.get(camid, len(cameras) + camid) for camid in camids)
+        return self if (names, camids) == (self.names, self.camids) else replace(self, names=names, camids=camids)
 
     def sample(self, n: int, seed: int) -> np.ndarray:
         """Pick indices (n,) of poses at random, uniformly, with replacement."""
@@ -92,8 +107,8 @@ class PoseBank:
     def scenes_digest(self) -> str:
         """Compute SHA-256 over the bytes of the images that poses came from, once; ValueError when the bank knows none."""
         sha = hashlib.sha256()
-        for path in tqdm(self._known_paths(), "reading scenes", unit="image", delay=2, disable=None, leave=False):
-            sha.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        for digest in file_digests(self._known_paths()):
+            sha.update(bytes.fromhex(digest))
         return sha.hexdigest()
 
     def _known_paths(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,13 +21,16 @@ from reid_aug import images
 from reid_aug.config import Config
 from reid_aug.data.keypoints import as_pose, read_columns, write_keypoints
 from reid_aug.data.loading import DataConfig, load_people
-from reid_aug.data.market import MARKET_FOLDERS, market_named
+from reid_aug.data.market import MARKET_FOLDERS
+from reid_aug.data.market_names import market_named, reading_notes
 from reid_aug.data.people import PersonImage
 from reid_aug.device import Device
 from reid_aug.synthesis.augmenter import Augmenter
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.gates import GateConfig, keep, passing, score
 from reid_aug.synthesis.manifest import NAME, Manifest, SyntheticRow
+from reid_aug.synthesis.real_images import copy_file, copy_images, refuse_other_sources, sources_digest
+from reid_aug.synthesis.sources import beside
 from reid_aug.synthesis.store import fill, finish, opened
 from reid_aug.synthesis.target_poses import Draw
 
@@ -63,32 +67,46 @@ class GateRun(GateConfig):
 def dump(people: Sequence[PersonImage], augmenter: Augmenter, out: str | os.PathLike[str], *, copy_real: bool = True) -> Manifest:
     """Write a Market-style folder of real and synthetic images, with keypoint files of both, and last of all its manifest.
 
-    Any Re-ID tool reads it; `annotation-train.csv` makes it fit for training generators again. Images whose names do
-    not say identity and camera as Market-1501's do get names that do. Every image is decoded before anything is
-    written: ImageError names the first that can't be.
+    Any Re-ID tool reads it; `annotation-train.csv` makes it fit for training generators again. Images are JPEG files under names
+    that say identity and camera as Market-1501's do (`market_named`); what is numbered anew, and what cannot be read by whom, is
+    said on standard error. Every image is decoded before anything is written: ImageError names the first that can't be.
+    ValueError for a folder that was made from other images.
     """
-    out, people = Path(out), market_named(people)
+    out, given = Path(out), list(people)
+    people = market_named(given)
     _check_readable(people)
     train = [p for p in people if p.split == "train"]
+    augmenter = augmenter.with_bank(augmenter.bank.renamed([p for p in given if p.split == "train"], train))
     # New people's numbers are nobody's, of test images neither.
     rows = augmenter.plan(train, folder=MARKET_FOLDERS["train"], first_pid=max(p.pid for p in people) + 1)
+    rows = beside(rows, (p.name for p in train))
+    kept = people if copy_real else []
+    sources = sources_digest(kept or train)
+    refuse_other_sources(out, sources, kept)
+    for note in [*reading_notes(given, people, (row.pid for row in rows), out), *_of_dumps(train)]:
+        print(f"note: {note}", file=sys.stderr)
 
     def also() -> dict[str, str]:
         """Write real images and keypoints, and return their digests by path; called when the synthetic images are there."""
-        kept = people if copy_real else []
-        there = {f"{MARKET_FOLDERS[p.split]}/{p.name}": copy_upright(Path(p.path), out / MARKET_FOLDERS[p.split] / p.name)
-                 for p in tqdm(kept, desc="copy real images", unit="image", disable=None)}  # fmt: skip
+        there = copy_images(kept, out)
         targets = {Path(row.path).name: augmenter.bank.pose[i] for row, i in zip(rows, _indices(augmenter, rows), strict=True)}
         there |= _keypoints(out / "annotation-train.csv", {**_poses(kept, ("train",)), **targets})
         return there | _keypoints(out / "annotation-test.csv", _poses(kept, ("query", "gallery")))
 
-    return fill(out, augmenter, rows, train, also)
+    return fill(out, augmenter, rows, train, also, sources)
 
 
 def _check_readable(people: Sequence[PersonImage]) -> None:
     with ThreadPoolExecutor(8) as pool:
         for _ in tqdm(pool.map(lambda p: images.read(p.path) is not None, people), "check images", len(people), disable=None, delay=2):
             pass
+
+
+def _of_dumps(train: Sequence[PersonImage]) -> list[str]:
+    """Say that synthetic images are rendered from synthetic images, where the people are a dump's."""
+    folders = sorted({str(Path(p.path).parents[1]) for p in train if len(Path(p.path).parents) > 1})
+    dumps = [folder for folder in folders if (Path(folder) / NAME).is_file()]
+    return [f"{folder} is a dump: its synthetic images are rendered anew as its photographs are" for folder in dumps]
 
 
 def _indices(augmenter: Augmenter, rows: Sequence[SyntheticRow]) -> list[int]:
@@ -107,22 +125,6 @@ def _keypoints(path: Path, poses: dict[str, Pose]) -> dict[str, str]:
     xy, visible = (torch.stack([getattr(pose, part) for pose in poses.values()]) for part in ("xy", "visible"))
     write_keypoints(path, list(poses), replace(next(iter(poses.values())), xy=xy, visible=visible))
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def copy_file(source: Path, target: Path) -> str:
-    """Copy one file, atomically, and give its digest."""
-    return _put(source.read_bytes(), target)
-
-
-def copy_upright(source: Path, target: Path) -> str:
-    """Copy one image, atomically, upright where EXIF turns it, and give the copy's digest: not all tools heed EXIF."""
-    return _put(images.upright_bytes(source), target)
-
-
-def _put(data: bytes, target: Path) -> str:
-    if not target.exists() or target.read_bytes() != data:
-        images.atomic_write_bytes(target, data)
-    return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,9 @@ def _people(folder: Path, manifest: Manifest, data: DataConfig | None) -> list[P
     if data is None and not any(path.startswith(f"{MARKET_FOLDERS['train']}/") for path in manifest.files):
         raise ValueError(f"{folder} holds no real images: name those it was rendered from with data.root=DIR")
     made = {Path(row.path).name for row in manifest.rows}
-    return [p for p in market_named(load_people(data or DataConfig(root=str(folder), allow_overlap=True))) if p.name not in made]
+    # In the dump itself images have the names that its manifest knows them by.
+    people = load_people(DataConfig(root=str(folder), allow_overlap=True)) if data is None else market_named(load_people(data))
+    return [p for p in people if p.split != "train" or p.name not in made]
 
 
 def write_kept(
@@ -206,7 +210,8 @@ def write_kept(
     for path, sha256 in manifest.files.items():
         if path.endswith(".csv"):
             lines = (folder / path).read_text(encoding="utf-8").split("\n")
-            images.atomic_write_text(out / path, "\n".join(line for line in lines if line.split(":", 1)[0] not in gone))
+            left_out = gone if path == "annotation-train.csv" else set()  # a test image may share the name of a synthetic one
+            images.atomic_write_text(out / path, "\n".join(line for line in lines if line.split(":", 1)[0] not in left_out))
             sha256 = hashlib.sha256((out / path).read_bytes()).hexdigest()
         files[path] = sha256
     written = replace(manifest, rows=rows, made_by=made_by, files=files)

@@ -16,6 +16,7 @@ from reid_aug import images
 FORMAT = "reid-aug manifest 1"
 NAME = "manifest.jsonl"
 SCORED_BY = "identity_scored_by"
+SOURCES = "sources_digest"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class SyntheticRow:
 class Manifest:
     """Rows, what made them (`made_by`: versions, checkpoint and bank digests, seed, per_image), and what else is there.
 
-    `made_by` also says which network gave the identity scores, once there are any (SCORED_BY).
+    `made_by` also says which network gave the identity scores, once there are any (SCORED_BY), and of a dump what its real images
+    are: a digest of their content, labels and poses (SOURCES).
 
     `files` are the SHA-256 of real images and keypoint files beside the synthetic ones, by path.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import PurePath
 
 from reid_aug.data.body import shows_legs, valid_for_pairs
@@ -57,5 +59,26 @@ def image_path(folder: str, name: str, index: int, before: str = "") -> str:
 def add(rows: dict[str, SyntheticRow], row: SyntheticRow, name: str) -> None:
     """Add a row by its path; ValueError where another image of the name has it: none is to overwrite another's."""
     if row.path in rows:
-        raise ValueError(f"two training images are named {name}: synthetic images need names of their own")
+        raise ValueError(f"two training images are named {name}, but for suffix or folder: synthetic images need names of their own")
     rows[row.path] = row
+
+
+def beside(rows: Sequence[SyntheticRow], names: Iterable[str]) -> list[SyntheticRow]:
+    """Return the rows under paths whose file names none of `names` has: those of images that lie in the same folder.
+
+    In a dump of a dump 7_p0.jpg is both a source and what the first synthetic image of 7.jpg would be called. Case does not tell
+    names apart: not every file system heeds it.
+
+    >>> [row.path for row in beside([SyntheticRow("train/7_p0.jpg", "7.jpg", "8.jpg", 7, 0, 1)], ["7.jpg", "7_p0.jpg"])]
+    ['train/7_p0_2.jpg']
+    """
+    taken, planned, out = {name.lower() for name in names}, {PurePath(row.path).name.lower() for row in rows}, []
+    for row in rows:
+        path = PurePath(row.path)
+        if path.name.lower() in taken:
+            others = (f"{path.stem}_{number}{path.suffix}" for number in count(2))
+            path = path.with_name(next(name for name in others if name.lower() not in taken and name.lower() not in planned))
+            planned.add(path.name.lower())
+            row = replace(row, path=path.as_posix())
+        out.append(row)
+    return out

@@ -35,17 +35,18 @@ class Renderer(Protocol):
 
 def fill(
     root: str | os.PathLike[str], renderer: Renderer, rows: Sequence[SyntheticRow], people: Sequence[PersonImage],
-    also: Callable[[], dict[str, str]] | None = None,
+    also: Callable[[], dict[str, str]] | None = None, sources: str | None = None,
 ) -> Manifest:  # fmt: skip
     """Render `rows` into `root` and write their manifest; what is already there, whole and of the same plan, is kept.
 
-    `also` puts other files there before the manifest is written, which lists them with the digests it returns.
+    `also` puts other files there before the manifest is written, which lists them with the digests it returns. `sources`
+    is a digest of what all of that is made from, where the folder's name does not say it.
 
     With its manifest in place a folder costs one listing. Without one it is unfinished: every file found is decoded
-    before it is kept. ValueError when the folder is of another plan.
+    before it is kept. ValueError when the folder is of another plan, or of other sources.
     """
     root, plan = Path(root), _plan_digest(renderer, rows)
-    known = opened(root, plan)
+    known = opened(root, plan, sources)
     if known is not None:
         todo = {row.path for row in manifest.unfinished(known.rows, root)}
         if not todo and all((root / path).is_file() for path in known.files):
@@ -68,7 +69,10 @@ def fill(
         for future in pending:
             written |= _result(future)
     files = also() if also is not None else {}
-    whole = Manifest(tuple(written[row.path] for row in rows), {**renderer.made_by, "plan": plan, **scored}, files)
+    if known is not None:  # one from before sources were recorded: what of it is left may be of others
+        sources = known.made_by.get(manifest.SOURCES)
+    made_by = {**renderer.made_by, "plan": plan, **({manifest.SOURCES: sources} if sources else {}), **scored}
+    whole = Manifest(tuple(written[row.path] for row in rows), made_by, files)
     finish(whole, root)
     return whole
 
@@ -78,25 +82,32 @@ def _plan_digest(renderer: Renderer, rows: Sequence[SyntheticRow]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def opened(root: Path, plan: str) -> Manifest | None:
+def opened(root: Path, plan: str, sources: str | None = None) -> Manifest | None:
     """Open a folder of this plan and give its manifest; None where there is none yet, once the folder is marked as ours and unfinished.
 
-    ValueError or FileExistsError for a folder of another plan, or that holds anything else.
+    ValueError or FileExistsError for a folder of another plan, made from other `sources`, or that holds anything else. A manifest
+    from before sources were recorded passes.
     """
+    made = {"plan": plan, **({manifest.SOURCES: sources} if sources else {})}
     if (root / manifest.NAME).exists():
         known = Manifest.load(root / manifest.NAME)
         if known.made_by.get("plan") != plan:
             raise ValueError(f"{root} holds images of another plan: give another folder or remove it")
+        if sources is not None and known.made_by.get(manifest.SOURCES, sources) != sources:
+            raise ValueError(f"{root} was made from other images: give another folder or remove it")
         return known
     mark = root / STARTED
     if mark.exists():
-        if json.loads(mark.read_text()).get("plan") != plan:
+        begun = json.loads(mark.read_text())
+        if begun.get("plan") != plan:
             raise ValueError(f"{root} holds the beginning of another plan: give another folder or remove it")
+        if begun.get(manifest.SOURCES) != sources:
+            raise ValueError(f"{root} holds the beginning of what is made from other images: give another folder or remove it")
         return None
     # A run killed while it wrote its mark leaves a hidden temporary file and nothing else.
     if root.is_dir() and any(not entry.name.startswith(".") for entry in root.iterdir()):
         raise FileExistsError(f"{root} is not empty and holds no manifest: give another folder")
-    images.atomic_write_text(mark, json.dumps({"plan": plan}))
+    images.atomic_write_text(mark, json.dumps(made))
     return None
 
 

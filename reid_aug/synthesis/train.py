@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,6 +18,8 @@ from reid_aug.data.doubts import report
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.people import PersonImage, people_doubts
 from reid_aug.device import torch_device
+from reid_aug.digests import file_digests
+from reid_aug.images import atomic_write_text
 from reid_aug.synthesis.training_pairs import JitterConfig, PairStream
 from reid_aug.weights import find
 
@@ -69,18 +73,23 @@ class TrainConfig(LearningConfig):
 
 
 def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None) -> Trained:
-    """Train what the configuration names on its people; `config.out` holds checkpoint, curves and sample sheets."""
+    """Train what the configuration names on its people; `config.out` holds checkpoint, curves and sample sheets.
+
+    ValueError where `config.out` holds a training on other images; `people` that are given are the caller's to tell apart.
+    """
     torch.manual_seed(config.seed)  # weights are sampled here, before the loop seeds itself
     model = create(config.generator.name, **config.generator.options)
     # Weights that may be missing are looked for before images are read.
     perceptual = _perceptual(model, config.perceptual.weights)
     taught_by = _teach(model, config.teacher)
-    people = load_people(config.data) if people is None else people
+    given, people = people is not None, load_people(config.data) if people is None else people
     report(people_doubts(people))
     stream = PairStream(
         people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
         min_gap=config.min_gap, jitter=config.jitter, device=_where_it_trains(config),
     )  # fmt: skip
+    if not given:
+        refuse_other_images(Path(config.out), people, stream.digest)
     about = {"batch_size": config.batch_size, "flip": config.flip, "cross_camera": config.cross_camera, "people": stream.digest}
     if taught_by is not None:
         about["teacher"] = taught_by
@@ -102,6 +111,23 @@ def _where_it_trains(config: TrainConfig) -> torch.device:
     """Name the one GPU that will train, so that batches are put together there; the CPU where it trains, or several devices do."""
     on_a_gpu = config.devices == 1 and config.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return torch.device("cuda" if on_a_gpu else "cpu")
+
+
+def refuse_other_images(out: Path, people: Sequence[PersonImage], names_and_poses: str) -> None:
+    """Raise ValueError where the training in `out` learnt from images of these names and poses, but of other content; note these.
+
+    The checkpoint's header does not know content. Of other names, or of poses, `train` itself says what is otherwise.
+    """
+    record, trained = out / "images.sha256", any(out.glob("*.safetensors"))
+    contents = file_digests([p.path for p in people if p.split == "train"])
+    digest = hashlib.sha256("\n".join(sorted(contents)).encode()).hexdigest()
+    if trained and not record.exists():  # from before images were recorded
+        return
+    known = record.read_text(encoding="utf-8").split() if trained else []
+    if known[:1] == [names_and_poses] and known[1:] != [digest]:
+        raise ValueError(f"{out} holds a training on other images, though under the same names: give another folder or remove it")
+    if not trained:
+        atomic_write_text(record, f"{names_and_poses} {digest}\n")
 
 
 def _teach(model: Generator, teacher: str) -> str | None:
@@ -136,17 +162,16 @@ def first_pairs(stream: PairStream, count: int) -> PosePair:
 
 def check_perceptual(generator: GeneratorConfig, perceptual: PerceptualConfig) -> None:
     """Raise FileNotFoundError or ValueError when the weights that a generator's training would ask for can't be had."""
-    model = create(generator.name, **generator.options)
-    features, weights = model.features(), _perceptual(model, perceptual.weights)
-    if features is not None and isinstance(weights, str):
-        load_perceptual(weights, features)
+    _perceptual(create(generator.name, **generator.options), perceptual.weights)
 
 
 def _perceptual(model: Generator, weights: str) -> str | Perceptual:
-    """Return `weights`, or the Re-ID network it names, which the training loop can't know."""
+    """Return `weights` where nothing is to be loaded, or the network it names; FileNotFoundError says where its weights belong."""
     features = model.features()
-    if features is None or not weights.startswith("reid:"):
+    if features is None or weights == "none":
         return weights
+    if not weights.startswith("reid:"):
+        return load_perceptual(weights, features) or weights
     from reid_aug.baselines.perceptual import load_reid_features  # torchreid is slow to import, and seldom needed here
 
     return load_reid_features(weights.removeprefix("reid:"), features)

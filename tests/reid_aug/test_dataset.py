@@ -21,6 +21,7 @@ from torchreid import models as torchreid_models
 from torchreid import optim as torchreid_optim
 
 import generators
+from generators import Pose, openpose_18
 from reid_aug import PoseAugmentedDataset, register
 from reid_aug.data.keypoints import read_keypoints
 from reid_aug.data.loading import DataConfig, load_people
@@ -195,6 +196,32 @@ class TestCache:
         other = PoseAugmentedDataset(base, generator=model, poses=keypoints, cache_dir=cache, verbose=False, **options)
         assert other.folder != posed.folder
         assert not other.synthetic_paths & posed.synthetic_paths
+
+    def test_other_photographs_of_the_same_names_and_sizes_are_another_set(self, checkpoint: Path, tmp_path: Path) -> None:
+        """Bitmaps are as many bytes whatever they show."""
+
+        def photographs(shade: int) -> None:
+            for pid in range(3):
+                for camid in range(2):
+                    pixels = np.full((32, 16, 3), shade + 20 * pid + camid, dtype=np.uint8)
+                    Image.fromarray(pixels).save(tmp_path / f"{pid}_{camid}.bmp")
+
+        def construct() -> PoseAugmentedDataset:
+            base = torchreid_data.ImageDataset(rows, [("q.jpg", 7, 0)], [("g.jpg", 7, 1)], verbose=False)
+            return PoseAugmentedDataset(base, generator=checkpoint, poses=poses, per_image=1, cache_dir=tmp_path / "cache", verbose=False)
+
+        rows = [(str(tmp_path / f"{pid}_{camid}.bmp"), pid, camid) for pid in range(3) for camid in range(2)]
+        pose = Pose(torch.arange(36.0).view(18, 2) % 13 + 1, torch.ones(18, dtype=torch.bool), openpose_18, (32, 16))
+        poses = {Path(row[0]).name: pose for row in rows}
+        photographs(10)
+        first = construct()
+        assert construct().folder == first.folder
+        photographs(150)
+        second = construct()
+        assert second.folder != first.folder
+        assert (np.asarray(second[-1]["img"]) != np.asarray(first[-1]["img"])).any()
+        photographs(10)
+        assert construct().folder == first.folder, "known by content, whatever their age"
 
     def test_a_spoilt_cache_is_mended(self, root: Path, keypoints: Path, checkpoint: Path, tmp_path: Path) -> None:
         first = PoseAugmentedDataset(market(root), generator=checkpoint, poses=keypoints, cache_dir=tmp_path, verbose=False)

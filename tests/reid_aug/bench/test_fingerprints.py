@@ -67,3 +67,15 @@ def test_labels_and_poses_are_contents(what: str, people: list[PersonImage], mon
         return bench_data.content_digest(DataConfig(root="x"))
 
     assert digest(people) == digest(people[:]) != digest([other, *people[1:]])
+
+
+def test_other_photographs_of_the_same_names_and_sizes_are_another_data_set(folder: Path) -> None:
+    """A finished benchmark is not that of photographs that took the place of those it was run on."""
+    data = DataConfig(root=str(folder))
+    before = bench_data.content_digest(data)
+    assert bench_data.content_digest(data) == before
+    photograph = next((folder / "query").iterdir())
+    content = bytearray(photograph.read_bytes())
+    content[-3] ^= 1  # the last bits of the picture
+    photograph.write_bytes(content)
+    assert bench_data.content_digest(data) != before

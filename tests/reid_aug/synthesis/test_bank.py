@@ -41,7 +41,7 @@ class TestBank:
     def test_two_poses_of_one_name_are_refused(self, people: list[PersonImage]) -> None:
         """Which of them a target is, nobody could tell."""
         twins = [replace(p, alias="0.png") for p in people[:2]]
-        with pytest.raises(ValueError, match="'0.png' is there twice: people.tell_apart gives images such"):
+        with pytest.raises(ValueError, match="got '0.png' twice: images that share a name need an alias of their own"):
             PoseBank.collect(twins, SIZE)
         assert len(PoseBank.collect(tell_apart(people[:2]), SIZE)) == 2
 

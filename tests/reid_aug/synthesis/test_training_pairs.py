@@ -173,6 +173,22 @@ def test_jitter_and_gap_decide_what_is_learnt(tmp_path: Path) -> None:
             train_from(TrainConfig(**given, **other, steps=3))
 
 
+def test_a_training_on_other_photographs_is_not_gone_on_with(tmp_path: Path) -> None:
+    """The checkpoint's header knows names and poses alone; a run from before images were noted is gone on with."""
+    options = {"size": (32, 16), "width": 4, "stage1_steps": 1, "stage2_steps": 1}
+    root = write_rendered(tmp_path / "set", RenderedConfig(train_identities=2, test_identities=1, size=(32, 16))).root
+    out, generator = tmp_path / "run", {"name": "pg2", **options}
+    given = {"generator": generator, "data": {"root": str(root)}, "out": str(out), "batch_size": 2, "samples": 1}
+    assert train_from(TrainConfig(**given, steps=1)).step == 1
+    assert train_from(TrainConfig(**given, steps=2)).step == 2
+    photograph = next((root / "bounding_box_train").iterdir())
+    images.write(255 - images.read(photograph), photograph)
+    with pytest.raises(ValueError, match="run holds a training on other images, though under the same names: give another folder"):
+        train_from(TrainConfig(**given, steps=3))
+    (out / "images.sha256").unlink()
+    assert train_from(TrainConfig(**given, steps=3)).step == 3 and not (out / "images.sha256").exists()
+
+
 # ------------------------------------------------------------------------------------------------- the stream
 
 
