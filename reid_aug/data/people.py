@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from generators import Pose, one_of
-from reid_aug.data.doubts import Doubt, first_few
+from reid_aug.data.doubts import Doubt, first_few, report
 from reid_aug.data.left_out import LeftOut, reasons, warn_of
 
 SPLITS = ("train", "query", "gallery")
@@ -149,11 +149,11 @@ def attach_poses(
     missing, all_of_them = sum(p.path not in keys for p in concerned), f"{len(concerned)} {' and '.join(splits)} images"
     why = unnamed(concerned, poses if known is None else known, splits=splits) if missing else []
     if missing == len(concerned) or 2 * missing > len(concerned):
-        raise ValueError(
-            f"{len(concerned) - missing} of {all_of_them} have a pose, at least half must; "
-            f"without one: {'; '.join(reasons(why)) or 'no image at all'}"
-        )
-    warn_of(f"{missing} of {all_of_them} have no pose among the keypoints", why)
+        text = f"{len(concerned) - missing} of {all_of_them} have a pose, at least half must"
+        line = f"{text}; without one: {'; '.join(reasons(why)) or 'no image at all'}"
+        report([Doubt("unposed", line, missing, tuple(one.name for one in why), grave=True, names_in_text=True)])
+    else:
+        warn_of(f"{missing} of {all_of_them} have no pose among the keypoints", why)
     single = {key: _single(key, poses[key]) for key in keys.values()}
     return [replace(p, pose=single[keys[p.path]]) if p.split in splits and p.path in keys else p for p in people]
 

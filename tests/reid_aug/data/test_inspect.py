@@ -57,6 +57,14 @@ def test_what_readers_refuse_is_shown(folder: Path) -> None:
     assert summary(inspect(DataConfig(root=str(folder))))[-1] == f"doubt      {doubt}"
 
 
+def test_keypoints_of_other_images_are_a_doubt(folder: Path) -> None:
+    path = folder / "annotation-test.csv"
+    inspection = inspect(DataConfig(root=str(folder), keypoints=str(path)))
+    (doubt,) = [doubt for doubt in inspection.doubts if doubt.kind == "unposed"]
+    assert doubt.grave and str(doubt).startswith("0 of 24 train images have a pose, at least half must; without one: 24 not named there (")
+    assert len(sheet_people(inspection, 24)) == 24
+
+
 def test_people_in_train_and_test_are_a_doubt(folder: Path) -> None:
     """Other verbs refuse the set; what is wrong with it is what a validator is asked for."""
     image = next((folder / "bounding_box_train").glob("0001_*.jpg"))
