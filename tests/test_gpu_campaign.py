@@ -17,8 +17,11 @@ from benchmarks.gpu import tables
 from benchmarks.gpu.campaign import RECORDS, Worker, done, main
 from benchmarks.gpu.cells import Cell, Setting, cells
 from benchmarks.gpu.record import read_lines
+from benchmarks.gpu.stacked import together
 from benchmarks.gpu.table_cells import Table
 from benchmarks.gpu.timing_model import BYTES_PER_S, FLOPS_PER_S, LAUNCH_S, LEAST_S, SMALL, counted, predicted_seconds
+from reid_aug.baselines.network import build
+from reid_aug.baselines.recipes import BaselineConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -109,6 +112,16 @@ def test_of_the_table_one_seed_of_every_arm_comes_before_the_next_seed(tmp_path:
     assert names.index("learn/warpblend") < names.index("reid/small/none/0") < names.index("reid/osnet_x0_25/none/0")
     assert names.index("learn/deformable") < names.index("reid/small/deformable+gated/0")
     assert all(predicted_seconds(name) > 0 for name in names)
+
+
+def test_stacked_networks_have_the_losses_of_each() -> None:
+    torch.manual_seed(0)
+    config = BaselineConfig(model="small", widths=(8, 8, 8, 8), neck=True, size=(32, 16))
+    models = [build(config, 4).train() for _ in range(3)]
+    images, labels = torch.rand(3, 4, 3, 32, 16), torch.arange(4).expand(3, -1)
+    losses = together(models)(images, labels)
+    alone = [nn.functional.cross_entropy(model(image)[0], label) for model, image, label in zip(models, images, labels, strict=True)]
+    torch.testing.assert_close(losses, torch.stack(alone))
 
 
 def test_work_is_counted_and_predicted_by_the_slowest_of_three() -> None:

@@ -18,6 +18,7 @@ from benchmarks.generator_speed import configurations
 from benchmarks.gpu import checks, speed
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.learning import learn
+from benchmarks.gpu.stacked import stacked
 from benchmarks.gpu.stopwatch import Row, Stopwatch
 from benchmarks.gpu.table_cells import CHECKPOINT, LEARNT, Table, launches
 
@@ -73,6 +74,7 @@ def cells(setting: Setting) -> Iterator[Cell]:
     yield learning(setting, "warpblend")
     yield from trainings(setting, "small")
     yield speed_of("warpblend")
+    yield Cell("stacked", 120, lambda shop: stacked(shop.table, shop.watch))
     yield learning(setting, "deformable")
     yield from trainings(setting, "small", of_deformable=True)
     yield from trainings(setting, "osnet_x0_25")

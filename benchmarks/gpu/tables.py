@@ -63,6 +63,9 @@ def _measured_on(records: Records) -> Iterator[str]:
 def _cells(records: Records) -> Iterator[str]:
     """Tell of every cell without a table of its own whether it ran."""
     rows = [[f"`{name}`", records[name].get("said", "done") if name in records else NOT_YET] for name in ("tests", "launches")]
+    steps = {name: row for name, row in records.get("stacked", {}).items() if isinstance(row, dict) and "stacked_s" in row}
+    ratios = [f"`{name}` {row['one_by_one_s'] / row['stacked_s']:.1f} ×" for name, row in steps.items()]
+    rows.append(["`stacked`: four seeds at once over one by one", ", ".join(ratios) or NOT_YET])
     checks = [line for name, line in records.items() if name.startswith("checks/")]
     rows.append(["`checks`", f"{sum(line['ok'] for line in checks)} of {len(checks)} ok" if checks else NOT_YET])
     yield from _table(("cell", "outcome"), rows)

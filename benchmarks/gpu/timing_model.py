@@ -33,7 +33,7 @@ FLOPS_PER_S = {"float32": 120e12, "bfloat16": 200e12}
 LAUNCH_S, LEAST_S = 50e-6, 12e-6
 SMALL = 2  # Images that a step is counted on; FLOPs and bytes grow with the batch.
 # Seconds of what has no step: measured before on a card (tests.json, checks-h100.json), or chosen (`learn/…`).
-FIXED_S = {"machine": 15.0, "tests": 45.0, "launches": 45.0, "checks": 24.0, "speed": 40.0, "compiled": 60.0}
+FIXED_S = {"machine": 15.0, "tests": 45.0, "launches": 45.0, "stacked": 15.0, "checks": 24.0, "speed": 40.0, "compiled": 60.0}
 START_S = 6.0  # Decoding, drawing and ranking of one training of the table, on 16 cores.
 VIEWS = (  # operations without a kernel
     "view", "expand", "permute", "transpose", "t", "select", "slice", "alias", "detach", "unsqueeze", "squeeze", "as_strided", "split",
