@@ -88,15 +88,15 @@ class Worker:
             self.process = context.Process(target=_work, args=(self.setting, other), daemon=True)
             self.process.start()
             other.close()
-        self.pipe.send(cell.name)
         try:
+            self.pipe.send(cell.name)
             if self.pipe.poll(limit_s):
                 row = self.pipe.recv()
                 if row.get("fatal"):  # a GPU that raised an error raises it for everything that follows in that process
                     self.end()
                 return {key: value for key, value in row.items() if key != "fatal"}
             error = f"not done within {limit_s:.0f} s"
-        except EOFError:
+        except (EOFError, OSError):  # closed at the other end, or broken while it was written to or read
             error = "its process died"
         self.end()
         return {"error": error}
@@ -131,7 +131,7 @@ def _names(pipe: Connection) -> Iterator[str]:
     try:
         while True:
             yield pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):
         return
 
 
