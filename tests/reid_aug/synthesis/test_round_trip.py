@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,8 @@ from reid_aug import Augmenter, Manifest, PersonImage, PoseBank, images, read_cs
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.market import MARKET_FOLDERS
 from reid_aug.synthesis.dump import dump
+
+pytestmark = pytest.mark.filterwarnings("ignore::reid_aug.data.doubts.DataDoubt")  # such sets are full of doubts
 
 EXAMPLES = int(os.environ.get("REID_AUG_EXAMPLES", "30"))
 # Every image of a data set has one colour of its own, by which it is known again whatever it is called.
