@@ -84,13 +84,15 @@ def keys_of(people: Sequence[PersonImage], known: Container[str]) -> dict[str, s
     >>> keys_of(people, {"a/1.jpg", "2.jpg"})
     {'/set/a/1.jpg': 'a/1.jpg', '/set/2.jpg': '2.jpg'}
     """
+    names = {name for person in people for name in (person.path, person.name)}
     keys: dict[str, str] = {}
     owners: dict[str, list[PersonImage]] = {}  # by a name that fits them
     for person in people:
         if person.path in keys:
             continue
-        for name in dict.fromkeys((person.path, person.name, *_ends(person.path))):
-            if name in known:
+        whole = (person.path, person.name)
+        for name in dict.fromkeys((*whole, *_ends(person.path))):
+            if name in known and (name in whole or name not in names):  # another's own name is not the end of this one's path
                 keys.setdefault(person.path, name)
                 owners.setdefault(name, []).append(person)
     for name in keys.values():

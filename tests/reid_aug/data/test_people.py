@@ -86,3 +86,10 @@ class TestNames:
             attach_poses(people, poses)
         line = f"2 of 4 train images have no pose among the keypoints: 1 {alike} (2.jpg); 1 {other} (3.jpg)"
         assert [str(one.message) for one in caught] == [line]
+
+
+def test_a_name_of_ones_own_is_not_the_end_of_anothers_path() -> None:
+    """`0.jpg` beside a folder `cam_a` with another `0.jpg`: the keypoints of the first are not doubtful."""
+    people = [PersonImage("/set/0.jpg", 1, 0, "train", alias="0.jpg"), PersonImage("/set/cam_a/0.jpg", 1, 0, "train", alias="cam_a/0.jpg")]
+    assert keys_of(people, {"0.jpg"}) == {"/set/0.jpg": "0.jpg"}
+    assert keys_of(people, {"0.jpg", "cam_a/0.jpg"}) == {"/set/0.jpg": "0.jpg", "/set/cam_a/0.jpg": "cam_a/0.jpg"}
