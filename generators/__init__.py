@@ -1,7 +1,7 @@
 """Pose-conditioned person generators: one paper a file, one contract for all. This is the front door."""
 
 from generators.atomic import replacing
-from generators.base import Generator, PosePair, keeps_options
+from generators.base import Generator, PosePair, in_one_kernel, keeps_options
 from generators.checkpoints import digest, load, read_header, save, tensors_digest, write_tensors
 from generators.choices import nearest, no_such, one_of
 from generators.composite import with_legs
@@ -17,8 +17,8 @@ from generators.warp import warp_images
 
 __all__ = [
     "SKELETONS", "Features", "Generator", "Lite0", "Perceptual", "Pose", "PosePair", "Skeleton", "Trained", "body_mask", "coco_17",
-    "convert", "create", "digest", "folders", "gaussian_maps", "keeps_options", "lite0_weights", "load", "load_perceptual", "mirror",
-    "mpii_14", "name_of", "named_joints", "names", "nearest", "no_such", "one_of", "openpose_18", "pose_picture", "read_header",
-    "replacing", "rescale", "sample_sheet", "save", "tensors_digest", "train", "upper_7", "view_descriptor", "warp_images", "with_legs",
-    "write_tensors",
+    "convert", "create", "digest", "folders", "gaussian_maps", "in_one_kernel", "keeps_options", "lite0_weights", "load",
+    "load_perceptual", "mirror", "mpii_14", "name_of", "named_joints", "names", "nearest", "no_such", "one_of", "openpose_18",
+    "pose_picture", "read_header", "replacing", "rescale", "sample_sheet", "save", "tensors_digest", "train", "upper_7",
+    "view_descriptor", "warp_images", "with_legs", "write_tensors",
 ]  # fmt: skip

@@ -77,7 +77,6 @@ class PosePair:
         )
 
 
-
 def in_one_kernel(parameters: Sequence[nn.Parameter]) -> bool | None:
     """Say what an optimiser's `fused` is: True on a GPU, where one kernel moves all; None, torch's own choice, elsewhere."""
     return True if parameters and all(parameter.is_cuda for parameter in parameters) else None

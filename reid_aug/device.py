@@ -33,6 +33,15 @@ def torch_device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
+def resident(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move images to a device if they take less than half of its free memory; else leave them where they are, and batches move."""
+    import torch
+
+    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return images
+    return images.to(device)
+
+
 def _known_device(device: str) -> str:
     torch_device(device)
     return device

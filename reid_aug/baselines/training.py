@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from generators import Pose
+from generators import Pose, in_one_kernel
 from reid_aug.baselines.augmentation import augment, erase, grey_patch
 from reid_aug.baselines.averaging import MovingAverage
 from reid_aug.baselines.graphs import as_cuda_graphs
@@ -21,6 +21,7 @@ from reid_aug.baselines.mixing import Mixing, check_batches, most_synthetic
 from reid_aug.baselines.network import build, fill_in, prepare
 from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.baselines.samplers import pk_batches, replaced, shuffled_batches
+from reid_aug.device import resident
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ def train_baseline(
     network = torch.compile(model) if config.compile else model
     optimizer, schedule = optimizer_and_schedule(config, model)
     frozen_steps = int(config.frozen * config.steps) if pretrained else 0
-    images, labels = _resident(data.images, fabric.device), data.labels.to(fabric.device)
+    images, labels = resident(data.images, fabric.device), data.labels.to(fabric.device)
     per_image = PerImage(*(part.to(fabric.device) for part in _per_image(config, mixing, data)))
     average = MovingAverage(model, config.ema) if config.ema else None
     noise = torch.Generator().manual_seed(seed)
@@ -216,9 +217,7 @@ def optimizer_and_schedule(config: BaselineConfig, model: nn.Module) -> tuple[to
     groups: Any = [{"params": body, "lr": rate}, {"params": head, "lr": rate * config.head_rate}]
     if config.head_rate == 1:
         groups = [p for p in model.parameters() if p.requires_grad]
-    # On a GPU one kernel moves all weights; on a CPU torch's own way stays, to the bit.
-    fused = True if all(p.is_cuda for p in model.parameters()) else None
-    options: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay, "fused": fused}
+    options: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay, "fused": in_one_kernel(list(model.parameters()))}
     if config.optimizer == "sgd":
         optimizer: Any = torch.optim.SGD(groups, **options, momentum=config.momentum, nesterov=config.momentum > 0)
     elif config.optimizer == "adamw":
@@ -257,10 +256,3 @@ def _freeze(model: nn.Module, frozen: bool) -> None:
             parameter.requires_grad_(not frozen)
     for child in model.children():
         child.train(not frozen or child is classifier)
-
-
-def _resident(images: Tensor, device: torch.device) -> Tensor:
-    """Move the images to the device if they take less than half of its free memory; else leave them, and batches move."""
-    if device.type == "cuda" and images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
-        return images
-    return images.to(device)

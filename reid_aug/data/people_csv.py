@@ -86,7 +86,7 @@ def _check_header(where: str, header: Sequence[str]) -> None:
 def _numbered(pids: Sequence[str], where: str, lines: Sequence[int]) -> list[int]:
     """Turn identities as they are written into numbers: whole numbers are kept, words counted in sorted order, -1 is junk."""
     for pid, line in zip(pids, lines, strict=True):
-        if wrong := _no_pid(pid):
+        if wrong := no_pid(pid):
             raise ValueError(f"{where}, line {line}: {wrong}")
     if all(re.fullmatch(r"-?\d+", pid, re.ASCII) for pid in pids):
         return [int(pid) for pid in pids]
@@ -98,7 +98,7 @@ def _is_junk(pid: str) -> bool:
     return re.fullmatch(r"-0*1", pid, re.ASCII) is not None
 
 
-def _no_pid(pid: str) -> str | None:
+def no_pid(pid: str) -> str | None:
     """Say what is wrong with an identity as it is written; None for a whole number from 0, a word, or -1."""
     if not pid:
         return "the pid is empty"

@@ -12,7 +12,6 @@ from reid_aug import config as configuration
 from reid_aug import images
 from reid_aug.baselines.network import load_reid
 from reid_aug.data.loading import DataConfig, load_people
-from reid_aug.data.market_names import market_named
 from reid_aug.data.pairs import list_digest
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.held_out import content_digest, dump_batches, pairs_to_measure, rendered_pairs
@@ -24,6 +23,7 @@ from reid_aug.quality.protocols import PairsConfig, PublishedRow, QualityProtoco
 from reid_aug.quality.surroundings import RealSplit, Surroundings
 from reid_aug.quality.tables import limb_table, table
 from reid_aug.rendered import RenderedSet, is_rendered, read_rendered
+from reid_aug.synthesis.dump import people_of
 from reid_aug.synthesis.manifest import NAME, Manifest
 
 
@@ -137,11 +137,7 @@ def _of_dump(path: Path, settings: QualityRun, networks: Networks) -> _Work:
     manifest = Manifest.load(path / NAME)
     if not manifest.rows:
         raise ValueError(f"{path}: its manifest lists no synthetic image")
-    synthetic = {Path(row.path).name for row in manifest.rows}
-    # In the dump itself images have the names that its manifest knows them by.
-    own = settings.data is None
-    people = load_people(DataConfig(root=str(path), allow_overlap=True)) if own else market_named(load_people(settings.data))  # type: ignore[arg-type]
-    people = [p for p in people if p.split != "train" or p.name not in synthetic]
+    people = people_of(path, manifest, settings.data)
     height, width = settings.size or images.read(path / manifest.rows[0].path).shape[:2]
     size = (height, width)
     surroundings = _surroundings(settings, people, size, networks, "train")

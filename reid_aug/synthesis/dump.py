@@ -156,7 +156,7 @@ def gate_dump(folder: str | os.PathLike[str], settings: GateRun) -> Gated:
         from reid_aug.baselines.network import load_reid  # torchreid is slow to import, and seldom needed here
 
         reid = load_reid(settings.reid, settings.device)
-    people = _people(folder, manifest, settings.data)
+    people = people_of(folder, manifest, settings.data)
     manifest = score(folder, manifest, people, bank, reid)
     passed = {name: int(rows.sum()) for name, rows in passing(manifest.rows, settings.gate).items()}
     kept = keep(manifest.rows, settings.gate)
@@ -179,12 +179,11 @@ def targets(folder: Path, rows: Sequence[SyntheticRow]) -> PoseBank:
     return PoseBank(tuple(of), as_pose(yx, (height, width)))
 
 
-def _people(folder: Path, manifest: Manifest, data: DataConfig | None) -> list[PersonImage]:
-    """Find the real images under their names in the dump."""
+def people_of(folder: Path, manifest: Manifest, data: DataConfig | None) -> list[PersonImage]:
+    """Find the real images of a dump, in it or in the data set it was rendered from, under the names that its manifest knows them by."""
     if data is None and not any(path.startswith(f"{MARKET_FOLDERS['train']}/") for path in manifest.files):
         raise ValueError(f"{folder} holds no real images: name those it was rendered from with data.root=DIR")
     made = {Path(row.path).name for row in manifest.rows}
-    # In the dump itself images have the names that its manifest knows them by.
     people = load_people(DataConfig(root=str(folder), allow_overlap=True)) if data is None else market_named(load_people(data))
     return [p for p in people if p.split != "train" or p.name not in made]
 

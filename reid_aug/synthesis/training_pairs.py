@@ -19,6 +19,7 @@ from reid_aug.config import Config
 from reid_aug.data.left_out import LeftOut, warn_of
 from reid_aug.data.pairs import pair_population, with_valid_pose
 from reid_aug.data.people import JUNK, PersonImage
+from reid_aug.device import resident
 from reid_aug.images import read_many, to_float
 from reid_aug.synthesis.sources import not_augmented
 
@@ -99,7 +100,7 @@ class PairStream:
     target from another camera where there is one (as PG2 does); `min_gap` takes frames that lie farther apart than this
     share of their clip, in the order of their names (as posewarp does). `flip` mirrors each pair with probability one
     half, then `jitter` changes it. Images are decoded once, at first use, into the memory of `device` (24 KiB each at
-    128 × 64), where batches are put together; poses stay on the CPU. ValueError when there is no pair.
+    128 × 64), where batches are put together, if they fit; poses stay on the CPU. ValueError when there is no pair.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class PairStream:
     @cached_property
     def images(self) -> Tensor:
         """Read every image of `people` as uint8 (N, 3, H, W)."""
-        return read_many([p.path for p in self.people], self.size).to(self.device)
+        return resident(read_many([p.path for p in self.people], self.size), self.device)
 
     @cached_property
     def digest(self) -> str:
@@ -152,7 +153,7 @@ class PairStream:
         """Make the batch of one step, counted from 0."""
         pairs, flipped, draws = self._sample(step)
         source, target = torch.from_numpy(pairs).unbind(1)
-        sources, targets = (self.images[index.to(self.device, non_blocking=True)] for index in (source, target))
+        sources, targets = (self.images[index.to(self.images.device, non_blocking=True)] for index in (source, target))
         batch = PosePair(sources, targets, self.pose[source], self.pose[target], self._pids[source])
         if self.flip:
             batch = batch.mirrored(torch.from_numpy(flipped))  # as bytes, a quarter of the work
