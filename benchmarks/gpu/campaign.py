@@ -6,7 +6,7 @@ DIR gets campaign.jsonl, one line for every cell that is done, and a few small f
 sheets, a small checkpoint. Started again with the same DIR, on another day and another machine, it goes on behind them.
 `--data` is a folder in Market-1501's layout with its keypoint files; without it people are rendered. Cells work in a
 process of their own: one that hangs, fails or is out of time is ended, and the next goes on in a fresh process. The
-exit code is 1 when a cell failed. `--device cpu --tiny` runs every kind of cell in minutes: do they run?
+exit code is 1 when a cell failed, 130 when Ctrl-C ended it. `--device cpu --tiny` runs every kind of cell in minutes: do they run?
 """
 
 from __future__ import annotations
@@ -50,19 +50,27 @@ def main(words: Sequence[str] | None = None) -> int:
     about = {key: head[key] for key in ("device", "versions", "command", "date")} | {"tiny": setting.tiny}
     records, failed, late = setting.out / RECORDS, 0, 0
     left = [cell for cell in listed.values() if (not only or cell.name in only) and not done(cell, setting)]
-    worker = Worker(setting)
+    worker, stopped = Worker(setting), False
     for cell in left:
         seconds = deadline - time.monotonic()
         if seconds < max(LEAST_S, predicted_seconds(cell.name) if not setting.tiny else 0):
             late += 1  # a shorter one behind it may still fit
             continue
         began = time.monotonic()
-        row = worker.measure(cell, min(cell.limit_s, seconds))
+        try:
+            row = worker.measure(cell, min(cell.limit_s, seconds))
+        except KeyboardInterrupt:
+            stopped = True
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # who presses twice waits for the process below, ten seconds at most
+            print(f"interrupted in {cell.name}: started again, the campaign goes on with it", file=sys.stderr)
+            break
         taken = round(time.monotonic() - began, 1)
         append(records, rounded({"cell": cell.name, **about, "wall_s": taken, "predicted_s": predicted_seconds(cell.name), **row}))
         failed += "error" in row
         print(f"{cell.name}: {row.get('error', 'done')}, {taken} s", flush=True)
     worker.end()
+    if stopped:
+        return 130
     print(f"{len(left) - failed - late} cells done, {failed} failed, {late} had no time; {records}")
     return int(failed > 0)
 
