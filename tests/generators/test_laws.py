@@ -315,7 +315,9 @@ def test_bf16_autocast_draws_and_trains(name: str, a_pair: MakePair) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
-@every_generator
+@pytest.mark.parametrize(
+    "name", [name if name == "vdg" else pytest.param(name, marks=pytest.mark.slow) for name in generators.names()]
+)
 def test_drawing_compiles_without_a_graph_break(name: str, a_pair: MakePair) -> None:
     for model, scene in ways_to_render(name):
         model.eval()

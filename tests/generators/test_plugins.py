@@ -73,6 +73,7 @@ def run(folder: Path, *words: str, cwd: Path = ROOT) -> subprocess.CompletedProc
     return subprocess.run([sys.executable, *words], cwd=cwd, env=variables, capture_output=True, text=True, timeout=400)
 
 
+@pytest.mark.slow
 def test_every_shared_test_takes_it_up(folder: Path) -> None:
     laws = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/generators/test_laws.py", "-k", "sixth or yaml")
     done = run(folder, *laws)
@@ -88,6 +89,7 @@ def test_tests_of_other_rooms_take_it_up(folder: Path) -> None:
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout[-3000:]
 
 
+@pytest.mark.slow
 def test_the_benchmark_takes_it_up(folder: Path, tmp_path: Path) -> None:
     words = (
         str(ROOT / "benchmarks" / "run.py"), str(ROOT / "configs" / "benchmarks" / "smoke.yaml"), "arms=[none,sixth]", "seeds=[0]",
@@ -104,6 +106,7 @@ def test_the_benchmark_takes_it_up(folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and "arm 'sixth': no sixth.yaml in" in done.stderr and str(folder) in done.stderr
 
 
+@pytest.mark.slow
 def test_the_speed_benchmark_takes_it_up(folder: Path, tmp_path: Path) -> None:
     words = ("sixth", "--batch", "2", "--skip", "parts", "--quick", "--out", str(tmp_path / "speed.json"))
     done = run(folder, str(ROOT / "benchmarks" / "generator_speed.py"), *words)

@@ -68,7 +68,7 @@ class TestVerdicts(Simulated):
     def test_erasings_gain_is_not_credited_to_what_goes_with_it(self, tmp_path: Path) -> None:
         gains = {"none": 0.0, "erasing": 0.15, "copies": 0.0, "pg2": 0.0, "pg2+erasing": 0.15, "pg2+gated+erasing": 0.4}
         helps = {"erasing": 0, "pg2": 0, "pg2+erasing": 0, "pg2+gated+erasing": 0}
-        for trial in range(20):
+        for trial in range(10):
             summaries = summarise(self.simulated(tmp_path / str(trial), gains, luck=0.02, seed=trial))
             by_arm = {summary.arm: text for summary, text in zip(summaries[1:], verdicts(summaries), strict=True)}
             for arm in helps:
@@ -79,7 +79,7 @@ class TestVerdicts(Simulated):
             both = table["pg2+erasing"]
             assert both.gains["map"].over_queries.mean == pytest.approx(both.scores["map"][0] - none)
             assert both.gains_beyond["map"].over_queries.mean == pytest.approx(both.scores["map"][0] - table["erasing"].scores["map"][0])
-        assert helps["pg2+erasing"] <= 1 and helps["pg2"] <= 1 and helps["erasing"] >= 19 and helps["pg2+gated+erasing"] >= 19
+        assert helps["pg2+erasing"] <= 1 and helps["pg2"] <= 1 and helps["erasing"] >= 9 and helps["pg2+gated+erasing"] >= 9
 
     @pytest.mark.parametrize(
         ("arm", "others", "alone", "control"),
