@@ -50,14 +50,20 @@ def epochs_of(loader: DataLoader, passes: int) -> list[list[int]]:
 
 @pytest.mark.parametrize(
     ("workers", "drop_last"),
-    [({}, False), ({}, True), ({"num_workers": 2}, True)] + [({"num_workers": 2, "persistent_workers": True}, drop) for drop in (False, True)],
+    [
+        ({}, False), ({}, True), ({"num_workers": 2}, True),
+        ({"num_workers": 2, "persistent_workers": True}, False), ({"num_workers": 2, "persistent_workers": True}, True),
+    ],
 )
 def test_each_pass_is_an_epoch(workers: dict, drop_last: bool) -> None:
     loader = DataLoader(Rows(23), 4, shuffle=True, drop_last=drop_last, **workers)
     assert epochs_of(loader, 3) == [[epoch] * (20 if drop_last else 23) for epoch in range(3)]
 
 
-@pytest.mark.parametrize("name", ["RandomSampler", "SequentialSampler", "RandomIdentitySampler", "RandomDomainSampler", "RandomDatasetSampler"])
+SAMPLERS = ("RandomSampler", "SequentialSampler", "RandomIdentitySampler", "RandomDomainSampler", "RandomDatasetSampler")
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_with_each_of_torchreids_samplers(name: str) -> None:
     random.seed(0)
     np.random.seed(0)
