@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import shutil
 from pathlib import Path
@@ -213,6 +214,19 @@ class TestEpochs:
         for twin in (pickle.loads(pickle.dumps(fresh)), copy.deepcopy(fresh)):
             assert [twin.draw_of(2, i) for i in range(24)] == [fresh.draw_of(2, i) for i in range(24)]
             assert np.array_equal(twin.render(2, 1), fresh.render(2, 1))
+
+    def test_it_pickles_few_tensors_however_many_poses(self, fresh: PoseAugmentedDataset) -> None:
+        """Each tensor costs whoever spawns workers a file handle, of which there are a thousand."""
+        counted = []
+
+        class Counting(pickle.Pickler):
+            def reducer_override(self, obj: Any) -> Any:
+                counted.extend([obj] if isinstance(obj, torch.Tensor) else [])
+                return NotImplemented
+
+        Counting(io.BytesIO()).dump(fresh)
+        weights = sum(1 for _ in fresh.online[0].augmenter.generator.state_dict())
+        assert len(counted) == weights + 3, "the bank's joints and which are visible, and the epoch"
 
     def test_inside_other_data_sets(self, fresh: PoseAugmentedDataset) -> None:
         for around in (Subset(fresh, list(range(12))), ConcatDataset([fresh])):

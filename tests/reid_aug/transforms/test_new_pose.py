@@ -79,7 +79,8 @@ class TestNewPose:
         shown = sample["image"]
         sample["image"] = {
             "image": shown, "pure": shown.as_subclass(Tensor), "float": tv_tensors.Image(shown / 255),
-            "half": tv_tensors.Image((shown / 255).half()), "double": tv_tensors.Image(shown.double() / 255), "PIL": Image.fromarray(shown.permute(1, 2, 0).numpy()),
+            "half": tv_tensors.Image((shown / 255).half()), "double": tv_tensors.Image(shown.double() / 255),
+            "PIL": Image.fromarray(shown.permute(1, 2, 0).numpy()),
         }[kind]  # fmt: skip
         out = new_pose(sample)
         (target,) = PoseDraw.from_json(new_pose.last).targets
