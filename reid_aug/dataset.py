@@ -83,6 +83,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         rows = {split: [four(row, split) for row in getattr(base, split)] for split in SPLITS}
         self.base, self.manifest, self.synthetic_paths = base, None, frozenset[str]()
         self.online: dict[int, OnlineRows] = {}  # What renders the rows of a data set index.
+        self.passes: SharedEpoch | None = None  # Counts epochs online.
         files_only = {"per_image": per_image, "gate": gate, "reid": reid, "cache_dir": cache_dir, "synthetic_dsetid": synthetic_dsetid}
         refuse_other_mode(online, files_only, p, device)
         if base.mode == "train":
@@ -97,11 +98,10 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
             augmenter = Augmenter(model, bank, 2 if per_image is None else per_image, seed, draw=draw, batch_size=batch_size, device=where)
             if online:
                 by_image = OnlineRows(augmenter, people, 0.5 if p is None else p)
-                self.online = {row[3]: by_image for row in rows["train"]}
+                self.online, self.passes = {row[3]: by_image for row in rows["train"]}, SharedEpoch(len(rows["train"]))
                 rows["train"] = [(*row[:3], OnlineIndex(row[3])) for row in rows["train"]]
             else:
                 rows["train"] = rows["train"] + self._added(augmenter, people, rows["train"], gate, reid, cache_dir, synthetic_dsetid)
-        self.passes = SharedEpoch(len(rows["train"]))
         super().__init__(
             rows["train"], rows["query"], rows["gallery"],
             transform=base.transform, k_tfm=base.k_tfm, mode=base.mode, combineall=False, verbose=verbose,
@@ -144,7 +144,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         return self._items(indices)
 
     def _items(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        if not self.online:
+        if self.passes is None:
             return [self._item(i, images.read(self._row(i)[0])) for i in indices]
         rows = [range(len(self.data))[i] for i in indices]  # from the end, too
         epoch = self.passes.of(rows)
@@ -169,12 +169,13 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
 
     @property
     def epoch(self) -> int:
-        """Return the epoch of the rows that were asked for last."""
-        return self.passes.epoch
+        """Return the epoch of the rows that were asked for last; 0 where it is all the same."""
+        return 0 if self.passes is None else self.passes.epoch
 
     def set_epoch(self, epoch: int, *, hold: bool = True) -> None:
         """Say which epoch it is, in workers, too: until the next call, or with `hold=False` (a resumed engine's) it moves on from there."""
-        self.passes.set(epoch, hold=hold)
+        if self.passes is not None:
+            self.passes.set(epoch, hold=hold)
 
     def draw_of(self, epoch: int, index: int) -> SyntheticRow | None:
         """Say in which pose the row `index` is shown at an epoch: source, target and seed; None where it is shown as it is."""

@@ -100,8 +100,8 @@ class TestDraw:
                 assert row is not None and (row.path, row.target, row.seed) == (offline.path, offline.target, offline.seed)
 
     @pytest.mark.parametrize("p", [0, 1])
-    def test_never_and_always(self, p: float, base: Any, warpblend: generators.Generator, keypoints: Path) -> None:
-        dataset = online(base, warpblend, keypoints, p=p)
+    def test_never_and_always(self, p: float, base: Any, keypoints: Path) -> None:
+        dataset = online(base, CopiesScene(SIZE), keypoints, p=p)
         assert {dataset[i]["synthetic"] for i in range(24)} == {p}
 
     def test_who_has_no_pose_stays(self, base: Any, warpblend: generators.Generator, keypoints: Path) -> None:
@@ -221,14 +221,15 @@ class TestEpochs:
 
         class Counting(pickle.Pickler):
             def reducer_override(self, obj: Any) -> Any:
-                counted.extend([obj] if isinstance(obj, torch.Tensor) else [])
+                counted.extend([obj] if type(obj) is torch.Tensor else [])  # parameters hold one each
                 return NotImplemented
 
         Counting(io.BytesIO()).dump(fresh)
         weights = sum(1 for _ in fresh.online[0].augmenter.generator.state_dict())
         assert len(counted) == weights + 3, "the bank's joints and which are visible, and the epoch"
 
-    def test_inside_other_data_sets(self, fresh: PoseAugmentedDataset) -> None:
+    def test_inside_other_data_sets(self, base: Any, keypoints: Path) -> None:
+        fresh = online(base, CopiesScene(SIZE), keypoints)
         for around in (Subset(fresh, list(range(12))), ConcatDataset([fresh])):
             fresh.set_epoch(0, hold=False)
             epochs = [[int(item["epoch"]) for batch in DataLoader(around, 4, collate_fn=list) for item in batch] for _ in range(2)]
