@@ -1,8 +1,9 @@
 """Data augmentation for person re-identification by pose-conditioned generation. This is the front door.
 
-torchreid is imported when PoseAugmentedDataset or register is first asked for, not before.
+torchreid is imported when PoseAugmentedDataset or register is first asked for, torchvision with `transforms`, not before.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from reid_aug.baselines.samplers import CappedIdentitySampler
@@ -34,4 +35,6 @@ def __getattr__(name: str) -> Any:
         from reid_aug import dataset
 
         return getattr(dataset, name)
+    if name == "transforms":  # which needs torchvision
+        return importlib.import_module("reid_aug.transforms")
     raise AttributeError(f"module 'reid_aug' has no attribute {name!r}")

@@ -154,6 +154,9 @@ def _read_into(
             return error
         return None
 
+    if len(paths) == 1:  # what loader workers read: threads would take longer to start
+        yield read_into(0)
+        return
     with ThreadPoolExecutor(min(16, _cores())) as pool:  # PIL lets go of the GIL while it decodes
         try:
             bar = None if progress is None else not progress

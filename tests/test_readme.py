@@ -16,7 +16,8 @@ from reid_aug.rendered import RenderedConfig, write_rendered
 from reid_aug.synthesis.manifest import Manifest
 
 ROOT = Path(__file__).parents[1]
-PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "generators/README.md", "benchmarks/README.md")}
+NAMES = ("README.md", "generators/README.md", "benchmarks/README.md", "reid_aug/README.md")
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 README = PAGES["README.md"]
 
 

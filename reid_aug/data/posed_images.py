@@ -91,6 +91,11 @@ class _WithPoses(Dataset[dict[str, Any]]):
     def __init__(self, dataset: Any, poses: Mapping[str, Pose], skeleton: Skeleton) -> None:
         self.dataset, self.poses, self.skeleton = dataset, checked_poses(poses), skeleton
         self._turned: dict[str, bool] = {}  # by path, looked up when an image is first read
+        if getattr(dataset, "online", None):
+            raise ValueError(
+                "an online PoseAugmentedDataset shows images in other poses than those of their files: take with_poses of its base, "
+                "and render batches with PoseAugmentation"
+            )
         transform = getattr(dataset, "transform", None)
         for step in getattr(transform, "transforms", [transform]):
             if type(step).__name__.startswith("Random"):

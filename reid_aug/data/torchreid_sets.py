@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,3 +137,20 @@ def four(row: Any, split: str) -> tuple[str, int, int, int]:
             )
     pid, camid, *dsetid = (int(value) for value in numbers)
     return os.fspath(path), pid, camid, dsetid[0] if dsetid else 0
+
+
+class OnlineIndex(int):
+    """The data set index of a row that an online data set shows in new poses; torchreid's own sums would show the photograph alone."""
+
+    def __add__(self, other: int) -> int:
+        raise ValueError(
+            "an online PoseAugmentedDataset stands first where data sets are added, as in sources=['market1501-posed-online', 'cuhk03']: "
+            "a sum is of the first one's kind, and torchreid's shows photographs alone"
+        )
+
+
+def joined_rows(first: Any, other: Any, online: Container[int]) -> list[tuple[str, int, int, int]]:
+    """Append the training rows of `other` to those of `first` as torchreid adds data sets; rows of `online` indices are OnlineIndex."""
+    shifts = first.num_train_pids, first.num_train_cams, first.num_datasets
+    rows = [*first.train, *((path, *(int(n) + by for n, by in zip(ids, shifts, strict=True))) for path, *ids in other.train)]
+    return [(*row[:3], OnlineIndex(row[3]) if row[3] in online else row[3]) for row in rows]

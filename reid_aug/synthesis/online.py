@@ -25,24 +25,34 @@ class PoseRenderer:
     """Renders what a PoseDraw says: the same again for the same arguments, on the generator's device.
 
     `banks` hold names and poses, by identity or under None. Where the generator takes scenes and the banks know their images,
-    these are kept on the device. With `mean` and `std`, images come and go normalised by them.
+    these are kept on the device, or with `keep_scenes=False` read as they are drawn: what loader workers want, who would each
+    keep them. With `mean` and `std`, images come and go normalised by them; `advice` is for who gives others.
     """
 
     def __init__(
-        self, generator: Generator, banks: Mapping[int | None, PoseBank], mean: Sequence[float] | None, std: Sequence[float] | None
+        self,
+        generator: Generator,
+        banks: Mapping[int | None, PoseBank],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        *,
+        keep_scenes: bool = True,
+        advice: str = "normalised ones need mean and std",
     ) -> None:
         self.generator = generator.eval()
         generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         tensors = (*generator.parameters(), *generator.buffers())
         self.device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-        self.normalised = mean is not None or std is not None
+        self.normalised, self.advice = mean is not None or std is not None, advice
         self.scales = tuple(values.to(self.device) for values in _scales(mean, std))
         self._range_seen = False  # whether the range of the images was looked at
         fitted = {id(bank): self._fit(bank.pose) for bank in banks.values()}  # identities may share a bank
         self.banks = {key: (bank.names, fitted[id(bank)]) for key, bank in banks.items()}
         self.scenes: Tensor | None = None  # Images of all banks, uint8 (M, 3, H, W).
         self.starts: dict[int | None, int] = {}  # Where a bank's images begin among them.
-        if generator.takes_scene and all(bank.paths is not None for bank in banks.values()):
+        self.in_scenes = generator.takes_scene and all(bank.paths is not None for bank in banks.values())
+        self.files = banks  # Where scenes are read that are not kept.
+        if self.in_scenes and keep_scenes:
             self._read_scenes(banks)
 
     def _read_scenes(self, banks: Mapping[int | None, PoseBank]) -> None:
@@ -119,8 +129,12 @@ class PoseRenderer:
 
     def _scenes(self, draw: PoseDraw) -> Tensor | None:
         """Look up the images that the drawn poses came from, (R, 3, H, W) in [−1, 1]; None when there is none."""
-        if self.scenes is None:
+        if not self.in_scenes:
             return None
+        if self.scenes is None:
+            size, keys = (int(self.generator.size[0]), int(self.generator.size[1])), draw.pids or [None] * len(draw.rows)
+            read = [self.files[key].scenes([index], size) for key, index in zip(keys, draw.targets, strict=True)]
+            return to_float(torch.cat(read).to(self.device)).contiguous(memory_format=torch.channels_last)
         rows = [self.starts[key] + index for key, index in zip(draw.pids or [None] * len(draw.rows), draw.targets, strict=True)]
         return to_float(self.scenes[torch.tensor(rows).to(self.device)]).contiguous(memory_format=torch.channels_last)
 
@@ -131,7 +145,7 @@ class PoseRenderer:
             low, high = (float(end) / 2 + 0.5 for end in (pixels.min(), pixels.max()))
             if not (low >= -BEYOND and high <= 1 + BEYOND):
                 rule = "images lie in [0, 1] once mean and std are undone" if self.normalised else "images lie in [0, 1]"
-                hint = "" if self.normalised else "; normalised ones need mean and std"
+                hint = "" if self.normalised else f"; {self.advice}"
                 raise ValueError(f"{rule}, got values from {low:.2f} to {high:.2f}{hint}")
             self._range_seen = True
         return pixels
