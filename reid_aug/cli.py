@@ -79,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument("settings", nargs="*", metavar="config.yaml | key=value", help="e.g. reid=FILE identity=found novelty=0.1 out=DIR")
     configured("rendered", _rendered, "write the embedded data set of rendered people")
     configured("bench", _bench, "train Re-ID baselines with and without augmentation and report rank-1 and mAP", "benchmarks")
-    quality = verb("quality", _quality, "measure the images of a generator or of a dump by a protocol of configs/quality")
-    quality.add_argument("target", metavar="CHECKPOINT | DUMP")
+    quality = verb("quality", _quality, "measure the images of a generator, of a dump or real ones by a protocol of configs/quality")
+    quality.add_argument("target", metavar="CHECKPOINT | DUMP | real", help="real: the pairs' sources themselves")
     quality.add_argument(
         "settings", nargs="*", metavar="NAME | protocol.yaml | key=value", help="e.g. deformable data.root=DIR pairs.count=1000 out=DIR"
     )

@@ -21,7 +21,7 @@ from reid_aug.data.loading import DataConfig
 from reid_aug.synthesis import gates
 from reid_aug.synthesis.manifest import Manifest
 from reid_aug.synthesis.online import PoseAugmentation
-from reid_aug.synthesis.train import PerceptualConfig, TrainConfig, check_perceptual, train_from
+from reid_aug.synthesis.train import PerceptualConfig, TrainConfig, check_perceptual, check_teacher, train_from
 
 
 class GatedImages(NamedTuple):
@@ -115,6 +115,8 @@ class SyntheticImages:
         for name in self.config.generators_used:
             arm = self.config.generators[name]
             trained = arm.checkpoint is not None or self.fingerprints.place("generators", name).exists()
+            if not trained:
+                check_teacher(arm.generator, arm.teacher)
             if not trained and arm.perceptual.weights != BASELINE:
                 try:
                     check_perceptual(arm.generator, arm.perceptual)

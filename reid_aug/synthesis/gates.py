@@ -257,8 +257,8 @@ def score(
     """Record what gates go by in the manifest of `folder`, as far as it is not recorded; the manifest with it.
 
     The pose novelty, but with no bank of poses, as of images whose poses the generator found; with a Re-ID network identity scores
-    too, against the training images among `people`: what another network said is replaced. ValueError when a row's source is not among them, and for new people ("recombined"), whom
-    nobody has photographed.
+    too, against the training images among `people`: what another network said is replaced. ValueError when a row's source is not
+    among them, and for new people ("recombined"), whom nobody has photographed.
     """
     if manifest.made_by.get("draw") == RECOMBINED:
         raise ValueError(f"{folder} holds recombined people: of people nobody has photographed, neither identity nor novelty can be judged")
