@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from reid_aug.quality.metrics import Batch, Measured, Metric, Value
+from reid_aug.quality.metrics import Batch, Measured, Metric, Value, unposed
 from reid_aug.quality.networks import NotMeasurable, network_name
 from reid_aug.quality.ssim import SSIM_PROTOCOLS, ssim
 from reid_aug.quality.surroundings import Surroundings
@@ -20,9 +20,11 @@ class MeanScore:
     def __init__(self, name: str, score: Callable[[Batch], Tensor], how: str, masked: bool = False) -> None:
         self.name, self.score, self.how, self.masked = name, score, how, masked
         self.scores: list[Tensor] = []
+        self.images = 0
 
     def update(self, batch: Batch) -> None:
         """Score a batch; where images are masked, those whose target pose is known."""
+        self.images += len(batch.generated)
         posed = batch.posed() if self.masked else batch
         if posed is not None:
             self.scores.append(self.score(posed).double().cpu())
@@ -30,10 +32,11 @@ class MeanScore:
     def compute(self) -> Measured:
         """Return the mean; NotMeasurable when no image has a score."""
         scores = torch.cat([torch.empty(0, dtype=torch.float64), *self.scores])
+        how = self.how + (unposed(self.images, len(scores)) if self.masked else "")
         scores = scores[~scores.isnan()]
         if not len(scores):
             raise NotMeasurable("no image that it can be measured on")
-        return Measured({self.name: Value(float(scores.mean()), len(scores), self.how)})
+        return Measured({self.name: Value(float(scores.mean()), len(scores), how)})
 
 
 class Ssim(Metric):

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from reid_aug.quality.distributions import FrechetMeasurement, inception_score, kernel_distance, row_keys
-from reid_aug.quality.metrics import Batch, Measured, Metric, Value
+from reid_aug.quality.metrics import Batch, Measured, Metric, Value, unposed
 from reid_aug.quality.networks import InceptionNetwork, NotMeasurable, network_name
 from reid_aug.quality.surroundings import RealSplit, Surroundings
 
@@ -39,10 +39,12 @@ class InceptionScoreMeasurement:
         self.name, self.options, self.network = name, options, network
         self.logits: list[Tensor] = []
         self.keys: list[bytes] = []
+        self.images = 0
 
     def update(self, batch: Batch) -> None:
-        """Keep a batch's logits."""
+        """Keep a batch's logits, of masked images those whose target pose is known."""
         masked = self.options.masked
+        self.images += len(batch.generated)
         posed = batch.posed() if masked else batch
         if posed is None:
             return
@@ -57,7 +59,7 @@ class InceptionScoreMeasurement:
             raise NotMeasurable("no target image has a known pose, of which its mask is drawn: give data.test_keypoints=FILE")
         order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
         mean, std = inception_score(torch.cat(self.logits)[order], options.splits)
-        outside = "; black outside the target's body" if options.masked else ""
+        outside = f"; black outside the target's body{unposed(self.images, len(order))}" if options.masked else ""
         how = f"{network_name(self.network)}, {options.resize} resize, {options.splits} splits{outside}"
         return Measured({self.name: Value(mean, len(order), how, std)})
 

@@ -108,6 +108,15 @@ class Batch:
         return self.mask
 
 
+def unposed(images: int, masked: int) -> str:
+    """Say of a masked metric that not all images have a mask; empty where they have.
+
+    >>> unposed(20, 18), unposed(20, 20)
+    (', where its pose is known: 18 of 20 images', '')
+    """
+    return "" if images == masked else f", where its pose is known: {masked:,} of {images:,} images"
+
+
 @dataclass(frozen=True)
 class Value:
     """A measured number, over how many images, and its definition in words."""
