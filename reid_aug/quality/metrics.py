@@ -83,11 +83,12 @@ class Batch:
 
     def _part(self, rows: Sequence[int]) -> Batch:
         index = torch.tensor(rows)
-        tensors = {name: getattr(self, name)[index] for name in ("generated", "source", "target_pose", "mask")}
-        lists = {name: [getattr(self, name)[row] for row in rows] for name in ("names", "pids", "camids", "files")}
+        names, pids, camids, files = ([part[row] for row in rows] for part in (self.names, self.pids, self.camids, self.files))
         scenes = None if self.scene_camids is None else [self.scene_camids[row] for row in rows]
         target = None if self.target is None else self.target[index]
-        return Batch(**tensors, **lists, target=target, scene_camids=scenes)
+        return Batch(
+            self.generated[index], self.source[index], target, self.target_pose[index], self.mask[index], names, pids, camids, files, scenes
+        )
 
     def images(self, masked: bool) -> Tensor:
         """Return the generated images, black outside the body when `masked`; errors as `bodies`'."""

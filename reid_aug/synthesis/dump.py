@@ -116,7 +116,7 @@ def _of_dumps(train: Sequence[PersonImage]) -> list[str]:
 def _target_poses(augmenter: Augmenter, rows: Sequence[SyntheticRow], train: Sequence[PersonImage]) -> dict[str, Pose]:
     """Give the target pose of each synthetic image, by its name; of a bank of images those that the data set knows."""
     if isinstance(augmenter.bank, PoseBank):
-        known = dict(zip(augmenter.bank.names, augmenter.bank.pose, strict=True))
+        known = {name: augmenter.bank.pose[i] for i, name in enumerate(augmenter.bank.names)}
     else:
         known = {p.name: rescale(p.pose, augmenter.bank.size) for p in train if p.pose is not None}
     return {Path(row.path).name: known[row.target] for row in rows if row.target in known}

@@ -93,7 +93,7 @@ def test_real_sources_are_a_row(bare: Path, rendered: RenderedSet, measured: Cal
     assert torch.equal(batch.target_pose.visible, pose.visible), "masks are of the sources' own poses"
     assert "mask-IS" in measured("real", "momi", bare).quality.missing
     with pytest.raises(ValueError, match="compares with photographs, and says nothing of photographs themselves"):
-        measured("real", "momi", rendered.root, "metrics={FID: {}}")
+        quality.run("real", quality.load_config(None, [f"data.root={rendered.root}", "metrics={FID: {}}"])[0])
 
 
 def test_masked_metrics_count_images_whose_pose_is_known(batch_of: Callable[..., Batch], surroundings: Surroundings) -> None:
