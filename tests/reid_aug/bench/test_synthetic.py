@@ -12,7 +12,7 @@ from generators import read_header
 from reid_aug.baselines.network import load_baseline
 from reid_aug.bench import report
 from reid_aug.bench.config import BenchConfig
-from reid_aug.bench.run import run
+from reid_aug.bench.run import Benchmark, run
 from reid_aug.bench.summary import summarise
 from reid_aug.config import load, shipped
 
@@ -72,6 +72,5 @@ def test_a_benchmarks_generator_has_the_teacher_it_names(tmp_path: Path, monkeyp
             return images.float().mean(1, keepdim=True).expand(-1, 17, -1, -1) / 255
 
     monkeypatch.setattr("reid_aug.data.estimator.KeypointRcnn", lambda *_: Estimator())
-    result = run(load(BenchConfig, SMOKE, [*MOMI, f"out={tmp_path}", "quality.pairs=0"]))
-    (trained,) = (result.folder / "generators").iterdir()
-    assert read_header(trained / "last.safetensors")["about"]["teacher"] == "stand-in"
+    benchmark = Benchmark(load(BenchConfig, SMOKE, [*MOMI, f"out={tmp_path}"]))
+    assert read_header(benchmark.synthetic.checkpoint("momi"))["about"]["teacher"] == "stand-in"

@@ -47,7 +47,7 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.roi_heads = nn.Module()
+        self.roi_heads: Any = nn.Module()
         self.roi_heads.keypoint_predictor = Predictor()
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
