@@ -138,6 +138,7 @@ class Generator(nn.Module, ABC):
     skeleton: Skeleton = openpose_18
     size: tuple[int, int]
     takes_scene: bool = False  # Whether it renders in the place and light of a target image; an instance may decide it.
+    finds_poses: bool = False  # Whether it finds poses in images itself: `forward(source, None, None, scene=image)` draws without any.
     near_views: bool = False  # Whether it moves the source's own pixels, so that targets seen from near the source's side suit it.
     rate: float = 2e-4  # Learning rate of `optimizer`.
     perceptual: Perceptual | None = None  # the frozen network of `features`; None where its terms are off
@@ -228,7 +229,7 @@ class Generator(nn.Module, ABC):
                 parameter.requires_grad_(False)
         return results[name]
 
-    def check(self, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> None:
+    def check(self, source: Tensor, source_pose: Pose | None, target_pose: Pose | None, scene: Tensor | None = None) -> None:
         """Raise ValueError unless images and poses fit this model's size and skeleton, and for a scene where none is taken."""
         self.check_images(source)
         if scene is not None and not self.takes_scene:
@@ -236,6 +237,8 @@ class Generator(nn.Module, ABC):
         if scene is not None and scene.shape != source.shape:
             raise ValueError(f"{type(self).__name__} takes a scene for each source, {tuple(source.shape)}, got {tuple(scene.shape)}")
         for role, pose in (("source", source_pose), ("target", target_pose)):
+            if pose is None:
+                raise ValueError(f"{type(self).__name__} finds no poses itself: it takes a {role} pose, got None")
             if pose.skeleton.name != self.skeleton.name:
                 raise ValueError(f"{type(self).__name__} takes {self.skeleton.name} poses, the {role} pose is {pose.skeleton.name}")
             if tuple(pose.size) != tuple(self.size):

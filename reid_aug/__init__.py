@@ -16,6 +16,7 @@ from reid_aug.data.people_csv import read_csv
 from reid_aug.data.posed_images import PosedImages, collate_poses, poses_of, with_poses
 from reid_aug.synthesis.augmenter import Augmenter
 from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.image_bank import ImageBank
 from reid_aug.synthesis.manifest import Manifest, SyntheticRow
 from reid_aug.synthesis.online import PoseAugmentation
 from reid_aug.synthesis.online_draw import PoseDraw
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from reid_aug.dataset import PoseAugmentedDataset, register
 
 __all__ = [
-    "Augmenter", "CappedIdentitySampler", "DataDoubt", "Manifest", "PersonImage", "PoseAugmentation", "PoseAugmentedDataset", "PoseBank",
-    "PoseDraw", "PosedImages", "SyntheticRow", "collate_poses", "poses_of", "read_csv", "read_keypoints", "read_market_folder", "register",
-    "relabel", "with_keypoints", "with_poses",
+    "Augmenter", "CappedIdentitySampler", "DataDoubt", "ImageBank", "Manifest", "PersonImage", "PoseAugmentation", "PoseAugmentedDataset",
+    "PoseBank", "PoseDraw", "PosedImages", "SyntheticRow", "collate_poses", "poses_of", "read_csv", "read_keypoints", "read_market_folder",
+    "register", "relabel", "with_keypoints", "with_poses",
 ]  # fmt: skip
 
 

@@ -79,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument("settings", nargs="*", metavar="config.yaml | key=value", help="e.g. reid=FILE identity=found novelty=0.1 out=DIR")
     configured("rendered", _rendered, "write the embedded data set of rendered people")
     configured("bench", _bench, "train Re-ID baselines with and without augmentation and report rank-1 and mAP", "benchmarks")
-    quality = verb("quality", _quality, "measure the images of a generator or of a dump by a protocol of configs/quality")
-    quality.add_argument("target", metavar="CHECKPOINT | DUMP")
+    quality = verb("quality", _quality, "measure the images of a generator, of a dump or real ones by a protocol of configs/quality")
+    quality.add_argument("target", metavar="CHECKPOINT | DUMP | real", help="real: the pairs' sources themselves")
     quality.add_argument(
         "settings", nargs="*", metavar="NAME | protocol.yaml | key=value", help="e.g. deformable data.root=DIR pairs.count=1000 out=DIR"
     )
@@ -154,21 +154,21 @@ def _dump(arguments: argparse.Namespace) -> int:
     from reid_aug.data.loading import load_people
     from reid_aug.data.people import people_doubts
     from reid_aug.synthesis.augmenter import Augmenter
-    from reid_aug.synthesis.bank import PoseBank
     from reid_aug.synthesis.dump import DumpConfig, dump
-    from reid_aug.synthesis.sources import augmentable, not_augmented, recombinable
+    from reid_aug.synthesis.image_bank import collect, draws_images
+    from reid_aug.synthesis.sources import augmentable, in_train, not_augmented, recombinable
     from reid_aug.synthesis.target_poses import RECOMBINED
 
     settings = config.load(DumpConfig, *split_settings(arguments.settings))
     model = load(settings.checkpoint)
-    people = load_people(settings.data, test_poses=True)
+    people = load_people(settings.data, test_poses=True, posed=not draws_images(model, settings.bank))
     report(people_doubts(people))
-    bank = PoseBank.collect((p for p in people if p.split == "train"), tuple(model.size))  # type: ignore[arg-type]
+    bank = collect((p for p in people if p.split == "train"), model, settings.bank)
     augmenter = Augmenter(
         model, bank, settings.per_image, settings.seed, draw=settings.draw, batch_size=settings.batch_size, device=settings.device
     )
     rows = dump(people, augmenter, settings.out, copy_real=settings.copy_real).rows
-    usable = recombinable if augmenter.draw == RECOMBINED else augmentable
+    usable = recombinable if augmenter.draw == RECOMBINED else in_train if augmenter.finds_poses else augmentable
     as_they_are = ", ".join(f"{count} {why}" for why, count in Counter(one.why for one in not_augmented(people, usable)).items())
     rest = f"; training images left as they are: {as_they_are}" if as_they_are else ""
     print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {settings.out}{rest}")

@@ -26,8 +26,8 @@ from reid_aug.data.people import JUNK, SPLITS, PersonImage, attach_poses, people
 from reid_aug.data.torchreid_sets import OnlineIndex, four, from_torchreid, joined_rows, named_dataset, torchreid_data
 from reid_aug.digests import cache_folder, file_digests
 from reid_aug.synthesis.augmenter import Augmenter
-from reid_aug.synthesis.bank import PoseBank
-from reid_aug.synthesis.gates import GateConfig, as_gate, keep, score
+from reid_aug.synthesis.gates import GateConfig, as_gate, keep, refuse_novelty, score
+from reid_aug.synthesis.image_bank import POSES, Bank, ImageBank, bank_size, collect, draws_images
 from reid_aug.synthesis.manifest import Manifest, SyntheticRow
 from reid_aug.synthesis.online_rows import OnlineRows, refuse_other_mode
 from reid_aug.synthesis.store import fill
@@ -41,7 +41,9 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
 
     `generator` is a model or a checkpoint; `poses` a keypoint file (name:keypoints_y:keypoints_x) or a mapping from
     image name to Pose; `bank` the target poses, by default those of the whole training set, with its images as the scenes
-    of a generator that takes scenes. `base` in query or gallery mode stays as it is. `draw` names how target poses are chosen
+    of a generator that takes scenes. Without `poses`, a generator that finds poses itself (MOMI-Net) is given images alone, as
+    with an ImageBank as `bank`: every training image is a source, and the images of the training set are the targets.
+    `base` in query or gallery mode stays as it is. `draw` names how target poses are chosen
     (`synthesis.target_poses.DRAWS`); None is the generator's own way: "compatible" where it moves the source's pixels
     (`near_views`), else "whole". Adding data sets, samplers and worker processes see plain torchreid rows.
 
@@ -65,14 +67,14 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         base: Any,
         *,
         generator: Generator | str | os.PathLike[str],
-        poses: Poses,
+        poses: Poses | None = None,
         per_image: int | None = None,
         seed: int = 0,
         draw: str | None = None,
         gate: GateConfig | dict[str, Any] | None = None,
         reid: ReidNetwork | FeatureFunction | str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
-        bank: PoseBank | None = None,
+        bank: Bank | None = None,
         synthetic_dsetid: int | None = None,
         online: bool = False,
         p: float | None = None,
@@ -92,8 +94,10 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
             if gate.identity is not None and reid is None:
                 raise ValueError("a gate on identity asks a Re-ID network: give reid=, a baseline file or a function of images")
             model = generator if isinstance(generator, Generator) else load_generator(generator)
+            if poses is None and not (draws_images(model, None) if bank is None else isinstance(bank, ImageBank)):
+                raise ValueError(f"{type(model).__name__} is given poses: name them with poses=, a keypoint file or a mapping to Pose")
             people = _sources(base, poses)
-            bank = bank or PoseBank.collect(people, tuple(model.size))  # type: ignore[arg-type]
+            bank = bank or collect(people, model, None if poses is None else POSES)
             where = "cpu" if online else device
             augmenter = Augmenter(model, bank, 2 if per_image is None else per_image, seed, draw=draw, batch_size=batch_size, device=where)
             if online:
@@ -114,7 +118,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         """Render synthetic images into the cache, unless they are there, and return the rows of those that the gate keeps."""
         first_pid = max((row[1] for row in train), default=-1) + 1
         self.folder = _folder(augmenter, people, cache_dir, first_pid)
-        network = None if gate.identity is None or reid is None else reid_network(reid, augmenter.bank.pose.size, augmenter.device)
+        network = None if gate.identity is None or reid is None else reid_network(reid, bank_size(augmenter.bank), augmenter.device)
         self.manifest = synthesise(augmenter, people, self.folder, first_pid)
         rows_kept = self._gated(gate, network, people, augmenter.bank)
         dsetids = {row[0]: row[3] for row in train}
@@ -126,9 +130,10 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         self.synthetic_paths = frozenset(row[0] for row in added)
         return added
 
-    def _gated(self, gate: GateConfig, network: ReidNetwork | None, people: list[PersonImage], bank: PoseBank) -> list[SyntheticRow]:
+    def _gated(self, gate: GateConfig, network: ReidNetwork | None, people: list[PersonImage], bank: Bank) -> list[SyntheticRow]:
         """Find the rows the gate keeps, once the manifest in the cache has the scores it goes by."""
         assert self.manifest is not None
+        refuse_novelty(self.manifest, gate)
         if gate != GateConfig():
             self.manifest = score(self.folder, self.manifest, people, bank, network)
         return [row for row, kept in zip(self.manifest.rows, keep(self.manifest.rows, gate), strict=True) if kept]
@@ -247,12 +252,14 @@ def _warn_of_labels(pids: Sequence[int]) -> None:
         )
 
 
-def _sources(base: Any, poses: Poses) -> list[PersonImage]:
+def _sources(base: Any, poses: Poses | None) -> list[PersonImage]:
     """Collect the training images that may be augmented, with poses: with `combineall`, train holds test images too."""
     tested = {os.fspath(row[0]) for split in (base.query, base.gallery) for row in split}
     people = [p for p in from_torchreid(base) if p.split == "train" and p.pid != JUNK and p.path not in tested]
     people.sort(key=lambda p: p.name)  # torchreid lists folders in the file system's order
     report(people_doubts(people))
+    if poses is None:
+        return people
     if isinstance(poses, Mapping):
         return attach_poses(people, checked_poses(poses))
     if not Path(poses).exists():

@@ -54,6 +54,7 @@ def _options(table: Table, name: str) -> dict[str, Any]:
     usual = int(values.get("batch_size", 16))
     values = {key: value for key, value in values.items() if key != "out"}
     values |= {"data": {"root": table.root}, "accelerator": table.device, "perceptual": {"weights": "none"}, "save_every_steps": 500}
+    values |= {"teacher": "keypoints"}  # an estimator's weights are not on a bare machine either
     if table.tiny:
         narrow = {key: value for key, value in NARROW.items() if key == "size" or key in values["generator"]}
         return values | {"batch_size": 2, "samples": 2, "generator": {**values["generator"], **narrow}}

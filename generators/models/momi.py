@@ -10,10 +10,11 @@ channels still, keeps the nine blocks PATN's to the weight, and G, PATN's decode
 and z_p. F_p is the encoder, four residual blocks and SimpleBaseline's head of transposed convolutions; D is PATN's of appearance.
 
 Differs from the paper:
-* The teacher is, unless `teacher` is set to an estimator, the file the pairs' poses come from, as Gaussians of SimpleBaseline's σ.
+* ψ's heatmaps, of any size, are resized to F_p's. Without a network as `teacher`, the pairs' own poses teach, as Gaussians of
+  SimpleBaseline's σ: an option for keypoint files.
 * A joint whose maximum in the heatmap is not above `threshold` (SimpleBaseline's 0.2) is missing: zeros, no patch. In the paper
   every joint lies somewhere. A teacher's missing joint is a heatmap of zeros to learn.
-* `forward` takes poses as they are given; only without one (None) is F_p asked, for the target's in `scene`: all that the paper has.
+* `forward` finds poses, the target's in `scene`, as in the paper, where it is given None; poses that are given it takes as they are.
 * x⁻ is the target image of another row of the batch; a row with none of another identity pays no patches.
 * All norms are means: eq. 1 is the mean of squares (SimpleBaseline's; by Adam the root changes the pace alone). F_p has its own
   turn: as no gradient passes arg max, these are the steps on eq. 7's sum.
@@ -25,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -120,10 +121,7 @@ class Translator(nn.Module):
         self.generator = nn.Sequential(*layers, nn.Conv2d(width, 3, 7, padding=3, padding_mode="reflect"), nn.Tanh())
 
     def forward(self, source: Tensor, maps: Tensor, who: Tensor, where: Tensor) -> Tensor:
-        """Render M images: row `who (M,)` of the sources (B, 3, H, W) in pose `where (M,)` of the maps (N, K, H, W).
-
-        The first B maps are the sources' own.
-        """
+        """Render M images: row `who (M,)` of the sources (B, 3, H, W) in pose `where (M,)` of the maps (N, K, H, W), their own first."""
         poses = self.pose_encoder(maps)  # (N, d, H/8, W/8)
         appearance = self.appearance(source, poses[: len(source)])
         return self.generator(torch.cat((appearance[who], poses[where]), dim=1))  # (M, 3, H, W)
@@ -142,7 +140,8 @@ class MOMINet(Generator):
     paper = "Ho, Hsu, Lin, Learning pose-aware human representations for conditional person image translation, 2019"
     outside: ClassVar[tuple[str, ...]] = (*Generator.outside, "teacher")
     skeleton = coco_17
-    teacher: Callable[[Tensor], Tensor] | None = None  # images → heatmaps (B, 17, H, W); None: the pairs' poses
+    finds_poses = True
+    teacher: Callable[[Tensor], Tensor] | None = None  # ψ: images → heatmaps (B, 17, h, w) of any size; None: the pairs' poses
 
     @keeps_options
     def __init__(
@@ -154,7 +153,7 @@ class MOMINet(Generator):
         detector_blocks: int = 4,  # Number of F_p's residual blocks.
         dropout: float = 0.5,  # Share of channels that dropout leaves out.
         sigma_px: float = 6.0,  # Standard deviation of the Gaussians p that E_p sees.
-        teacher_sigma_px: float = 4.0,  # Standard deviation of the Gaussians that F_p learns where a file is the teacher.
+        teacher_sigma_px: float = 4.0,  # Standard deviation of the Gaussians that F_p learns where keypoints are the teacher.
         threshold: float = 0.2,  # Height that a heatmap's maximum must be above to be a joint.
         training_pose: str = DETECTED,  # Joints that E_p learns from: "detected" by F_p, or the "teacher"'s from the first step.
         patch_px: float = 16.0,  # Side of the squares that patch verification compares.
@@ -198,6 +197,10 @@ class MOMINet(Generator):
         """Detect poses by F_p in images (B, 3, H, W) in [−1, 1]."""
         self.check_images(images)
         return maxima(self.detector(images), self.threshold, self.skeleton)
+
+    def inputs_of(self, pair: PosePair) -> tuple[Any, ...]:
+        """Return what `forward` takes of a pair: images alone where a network teaches, for pairs then need no poses."""
+        return super().inputs_of(pair) if self.teacher is None else (pair.source, None, None, pair.target)
 
     def players(self) -> Mapping[str, nn.Module]:
         return {"detector": self.detector, "generator": self.translator, "discriminator": self.discriminator}
@@ -260,17 +263,17 @@ class MOMINet(Generator):
         return self.share("heatmaps", lambda: self.detector(torch.cat((pair.source, pair.target))))
 
     def _taught(self, pair: PosePair) -> Tensor:
-        """Return ψ, the teacher's heatmaps (2B, K, H, W)."""
+        """Return ψ(x), the teacher's activations (2B, K, H, W)."""
         return self.share("taught", lambda: self._teach(pair))
 
     @torch.no_grad()
     def _teach(self, pair: PosePair) -> Tensor:
         if self.teacher is None:
             return gaussian_maps(Pose.cat((pair.source_pose, pair.target_pose)), self.teacher_sigma_px)
-        maps, shape = self.teacher(torch.cat((pair.source, pair.target))), (2 * len(pair), len(self.skeleton), *self.size)
-        if tuple(maps.shape) != shape:
-            raise ValueError(f"momi's teacher gives heatmaps {shape}, got {tuple(maps.shape)}")
-        return maps
+        maps, shape = self.teacher(torch.cat((pair.source, pair.target))), (2 * len(pair), len(self.skeleton))
+        if maps.ndim != 4 or tuple(maps.shape[:2]) != shape:
+            raise ValueError(f"momi's teacher gives heatmaps ({shape[0]}, {shape[1]}, h, w), got {tuple(maps.shape)}")
+        return maps if maps.shape[2:] == self.size else F.interpolate(maps, self.size, mode="bilinear", align_corners=False)
 
 
 def _initialise(module: nn.Module, std: float) -> None:
@@ -291,10 +294,7 @@ def negatives(identity: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def patch_loss(image: Tensor, pose: Pose, other: Tensor, other_pose: Pose, side_px: float, cells: int) -> Tensor:
-    """Compare two images (B, 3, H, W) around their joints: mean |difference| of the squares (skeleton patch verification, eq. 6).
-
-    A joint outside of its frame or missing on either side counts for nothing.
-    """
+    """Compare two images (B, 3, H, W) round joints seen in both frames: mean |difference| of the squares (patch verification, eq. 6)."""
     shared = in_frame(pose) & in_frame(other_pose)  # (B, K)
     difference = (joint_patches(image, pose, side_px, cells) - joint_patches(other, other_pose, side_px, cells)).abs()
     return (difference.mean((1, 2, 3)) * shared.flatten()).sum() / shared.sum().clamp(min=1)

@@ -18,7 +18,7 @@ from reid_aug.bench.data import content_digest
 from reid_aug.bench.targets import Targets, targets_of
 
 # Keys of generators that came later count only where they are set, so that digests of earlier runs stay what they were.
-LATER_KEYS = ("jitter", "min_gap")
+LATER_KEYS = ("jitter", "min_gap", "teacher")
 
 
 class Fingerprints:
@@ -92,7 +92,8 @@ class Fingerprints:
         if arm is None:
             return None
         values = arm.model_dump(mode="json", exclude={"sample_every_steps", "save_every_steps"})
-        values = {key: value for key, value in values.items() if value or key not in LATER_KEYS}
+        defaults = {key for key in LATER_KEYS if getattr(arm, key) == type(arm).model_fields[key].default}
+        values = {key: value for key, value in values.items() if key not in defaults}
         if arm.checkpoint is not None:
             values["checkpoint"] = read_header(arm.checkpoint)["digest"]
         return {**values, "judge": self.baseline(self.judge) if arm.perceptual.weights == BASELINE else None}

@@ -225,4 +225,7 @@ class ImageQuality:
     def _surroundings(self) -> Surroundings:
         """Gather what image quality is measured beside: real images, the judge, and the truth, where it is known."""
         reid = load_reid(str(self.baselines.judge_file()), self._networks.device)
-        return Surroundings(self.data.home_people, self.data.generator_size, self._networks, reid=reid, rendered=self.data.rendered)
+        return Surroundings(
+            self.data.home_people, self.data.generator_size, self._networks, reid=reid, rendered=self.data.rendered,
+            folder=self.fingerprints.folder / "quality",
+        )  # fmt: skip

@@ -21,7 +21,7 @@ from reid_aug.data.loading import DataConfig
 from reid_aug.synthesis import gates
 from reid_aug.synthesis.manifest import Manifest
 from reid_aug.synthesis.online import PoseAugmentation
-from reid_aug.synthesis.train import PerceptualConfig, TrainConfig, check_perceptual, train_from
+from reid_aug.synthesis.train import PerceptualConfig, TrainConfig, check_perceptual, check_teacher, train_from
 
 
 class GatedImages(NamedTuple):
@@ -115,12 +115,17 @@ class SyntheticImages:
         for name in self.config.generators_used:
             arm = self.config.generators[name]
             trained = arm.checkpoint is not None or self.fingerprints.place("generators", name).exists()
-            if not trained and arm.perceptual.weights != BASELINE:
-                try:
+            if trained:
+                continue
+            try:
+                check_teacher(arm.generator, arm.teacher)
+                if arm.perceptual.weights != BASELINE:
                     check_perceptual(arm.generator, arm.perceptual)
-                except (FileNotFoundError, ValueError) as error:  # the option has a place of its own here
-                    option = f"generators.{name}.perceptual.weights="
-                    raise type(error)(str(error).replace("perceptual.weights=", option)) from None
+            except (FileNotFoundError, ValueError) as error:  # options have a place of their own here
+                said = str(error)
+                for option in ("perceptual.weights=", "teacher="):
+                    said = said.replace(option, f"generators.{name}.{option}")
+                raise type(error)(said) from None
 
     def online(self, arm: str, seed: int) -> PoseAugmentation | None:
         """Give what renders an arm's images batch by batch; None for arms whose images are on disk."""

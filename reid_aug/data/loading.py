@@ -44,9 +44,10 @@ class DataConfig(Config):
         return values if values.get("allow_overlap") else {key: value for key, value in values.items() if key != "allow_overlap"}
 
 
-def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool = False) -> list[PersonImage]:
+def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool = False, posed: bool = True) -> list[PersonImage]:
     """Read everybody a configuration names: training images with poses, and test images too if `test_poses` and they exist.
 
+    `posed` says whether training images must have some; else a keypoint file that is neither named nor in the folder is done without.
     FileNotFoundError or ValueError, in one line, for anything that is missing or does not fit.
     """
     # Where nobody learns from the training images, the others may show the same people.
@@ -57,7 +58,8 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
         people = without_bad_images(people)
     if not train_poses:
         return people
-    people = with_keypoints(people, _keypoints(data.keypoints, folder, "annotation-train.csv", "data.keypoints"), ("train",))
+    if posed or data.keypoints or ((folder / "annotation-train.csv").exists() and any(p.split == "train" for p in people)):
+        people = with_keypoints(people, _keypoints(data.keypoints, folder, "annotation-train.csv", "data.keypoints"), ("train",))
     default = folder / "annotation-test.csv"
     there = default.exists() and any(p.split != "train" for p in people)
     if test_poses and (data.test_keypoints or there):

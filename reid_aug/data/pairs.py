@@ -129,29 +129,32 @@ def pairs_from_keypoints(csv_path: str | os.PathLike[str], sample: int | None = 
     return [(names[source], names[target]) for source, target in pairs.tolist()]
 
 
-def held_out_pairs(people: Sequence[PersonImage], count: int, seed: int = 0) -> list[tuple[PersonImage, PersonImage]]:
-    """Pick `count` different (source, target) pairs of query and gallery images with valid poses.
+def held_out_pairs(
+    people: Sequence[PersonImage], count: int, seed: int = 0, *, posed: bool = True
+) -> list[tuple[PersonImage, PersonImage]]:
+    """Pick `count` different (source, target) pairs of query and gallery images, with valid poses if they are to be `posed`.
 
     The same people give the same pairs, whatever their order. Identity 0 is taken for background unless a query has
     it. ValueError when there are fewer pairs.
     """
-    test = with_valid_pose(people, _may_be_shown(people))
+    test = with_valid_pose(people, _may_be_shown(people), posed=posed)
     population = pair_population([p.pid for p in test])
-    where = f"{len(test)} query and gallery images with a valid pose"
+    where = f"{len(test)} query and gallery images{' with a valid pose' if posed else ''}"
     pairs = population.pair(_sample(population.count, count, seed, where))
     return [(test[source], test[target]) for source, target in pairs.tolist()]
 
 
 def unpaired(
-    people: Sequence[PersonImage], count: int, seed: int = 0, source_identities: int | None = None, target_identities: int | None = None
-) -> list[tuple[PersonImage, PersonImage]]:
+    people: Sequence[PersonImage], count: int, seed: int = 0,
+    source_identities: int | None = None, target_identities: int | None = None, *, posed: bool = True,
+) -> list[tuple[PersonImage, PersonImage]]:  # fmt: skip
     """Pick `count` different pairs of query and gallery images, sources and targets of different people (Ho et al. 2019).
 
     Identities are shuffled by `seed` and dealt to a source and a target group, half each unless numbers are given. All
-    identities of the split are dealt, as the paper counts them; images without a valid pose are dropped afterwards.
-    Identity 0, Market's distractors, is one of them where a query has it, or where the numbers come to one more than
-    there are others: the paper's 376 and 375 are Market-1501's 750 people and it. ValueError when there are fewer
-    identities or pairs.
+    identities of the split are dealt, as the paper counts them; images without a valid pose are dropped afterwards, unless
+    they need not be `posed`. Identity 0, Market's distractors, is one of them where a query has it, or where the numbers come
+    to one more than there are others: the paper's 376 and 375 are Market-1501's 750 people and it. ValueError when there are
+    fewer identities or pairs.
     """
     shown = _may_be_shown(people)
     pids = sorted({p.pid for p in people if shown(p)})
@@ -162,19 +165,19 @@ def unpaired(
     if min(first, second) < 1 or first + second > len(pids):
         raise ValueError(f"{first} source and {second} target identities are wanted; query and gallery have {len(pids)}")
     members = set(pids)
-    test = with_valid_pose(people, lambda p: p.split != "train" and p.pid in members)
+    test = with_valid_pose(people, lambda p: p.split != "train" and p.pid in members, posed=posed)
     rng = np.random.default_rng(seed)
     dealt = rng.permutation(pids)
     groups = set(dealt[:first].tolist()), set(dealt[first : first + second].tolist())
     sources, targets = ([p for p in test if p.pid in group] for group in groups)
-    where = f"{len(sources)} source and {len(targets)} target images with a valid pose"
+    where = f"{len(sources)} source and {len(targets)} target images{' with a valid pose' if posed else ''}"
     numbers = _sample(len(sources) * len(targets), count, seed, where)
     return [(sources[n // len(targets)], targets[n % len(targets)]) for n in numbers.tolist()]
 
 
-def with_valid_pose(people: Sequence[PersonImage], allowed: Callable[[PersonImage], bool]) -> list[PersonImage]:
-    """Return the people that are `allowed` and whose pose is valid, by name: a folder's order differs between machines."""
-    valid = [p for p in people if allowed(p) and p.pose is not None and bool(valid_for_pairs(p.pose))]
+def with_valid_pose(people: Sequence[PersonImage], allowed: Callable[[PersonImage], bool], *, posed: bool = True) -> list[PersonImage]:
+    """Return the people that are `allowed` and, if they are to be `posed`, have a valid pose, by name: a folder's order differs."""
+    valid = [p for p in people if allowed(p) and (not posed or (p.pose is not None and bool(valid_for_pairs(p.pose))))]
     return sorted(valid, key=lambda p: (p.name, p.path))
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from generators import Generator, Pose, PosePair, body_mask, replacing, rescale, sample_sheet
+from generators import Generator, Pose, PosePair, body_mask, openpose_18, replacing, rescale, sample_sheet
 from reid_aug import images
 from reid_aug.data.pairs import held_out_pairs, pairs_from_keypoints, read_pairs, unpaired
 from reid_aug.data.people import PersonImage, keys_of
@@ -25,25 +25,28 @@ from reid_aug.synthesis.manifest import SyntheticRow
 Pair = tuple[PersonImage, PersonImage]
 
 
-def pairs_to_measure(people: Sequence[PersonImage], settings: PairsConfig, keypoints: Path | None = None) -> list[Pair]:
+def pairs_to_measure(
+    people: Sequence[PersonImage], settings: PairsConfig, keypoints: Path | None = None, *, posed: bool = True
+) -> list[Pair]:
     """Return the pairs image quality is measured on; ValueError says what is missing for that many.
 
-    `keypoints` is the keypoint file of query and gallery, which `order: keypoints` samples from.
+    `keypoints` is the keypoint file of query and gallery, which `order: keypoints` samples from. Images need not be `posed` where a
+    generator finds poses itself.
     """
     try:
-        return _pairs(people, settings, keypoints)
+        return _pairs(people, settings, keypoints, posed)
     except ValueError as error:
         test, without = [p for p in people if p.split != "train"], "a benchmark does without by quality.pairs=0"
         if not test:
             raise ValueError(f"image quality is measured on query and gallery, and the data set has neither ({without})") from error
-        if not any(p.pose is not None for p in test):
+        if posed and not any(p.pose is not None for p in test):
             raise ValueError(f"image quality needs poses of query and gallery: give data.test_keypoints=FILE ({without})") from error
         raise
 
 
-def _pairs(people: Sequence[PersonImage], settings: PairsConfig, keypoints: Path | None) -> list[Pair]:
+def _pairs(people: Sequence[PersonImage], settings: PairsConfig, keypoints: Path | None, posed: bool) -> list[Pair]:
     if settings.file is not None:
-        pairs = listed(people, read_pairs(settings.file), settings.file, settings.kind)
+        pairs = listed(people, read_pairs(settings.file), settings.file, settings.kind, posed=posed)
         if "count" in settings.model_fields_set and settings.count != len(pairs):
             count = f"{settings.file} lists {len(pairs)} pairs, pairs.count is {settings.count}"
             raise ValueError(f"{count}: give pairs.count={len(pairs)}")
@@ -53,15 +56,17 @@ def _pairs(people: Sequence[PersonImage], settings: PairsConfig, keypoints: Path
             raise ValueError("pairs.order=keypoints samples from a keypoint file: give data.test_keypoints=FILE, or pairs.order=name")
         return listed(people, pairs_from_keypoints(keypoints, settings.count, settings.seed), str(keypoints), settings.kind)
     if settings.kind == "unpaired":
-        return unpaired(people, settings.count, settings.seed, settings.source_identities, settings.target_identities)
-    return held_out_pairs(people, settings.count, settings.seed)
+        return unpaired(people, settings.count, settings.seed, settings.source_identities, settings.target_identities, posed=posed)
+    return held_out_pairs(people, settings.count, settings.seed, posed=posed)
 
 
-def listed(people: Sequence[PersonImage], names: Sequence[tuple[str, str]], where: str, kind: str = "paired") -> list[Pair]:
+def listed(
+    people: Sequence[PersonImage], names: Sequence[tuple[str, str]], where: str, kind: str = "paired", *, posed: bool = True
+) -> list[Pair]:
     """Look up query and gallery images of (source, target) names (`people.keys_of`); a photograph that both splits have is the gallery's.
 
-    ValueError names `where` the names are listed and the name that is not in the data set, is that of two photographs or has no pose,
-    or the pair that is not of `kind`.
+    ValueError names `where` the names are listed and the name that is not in the data set, is that of two photographs or, if they are to be
+    `posed`, has no pose, or the pair that is not of `kind`.
     """
     splits = ("query", "gallery")
     if not names:
@@ -74,7 +79,7 @@ def listed(people: Sequence[PersonImage], names: Sequence[tuple[str, str]], wher
         person = by_name.get(name)
         if person is None:
             raise ValueError(f"{where} names {name}, which is no image of {' or '.join(splits)}")
-        if person.pose is None or not bool(person.pose.visible.any()):
+        if posed and (person.pose is None or not bool(person.pose.visible.any())):
             raise ValueError(f"{where} names {name}, which has no pose")
     pairs = [(by_name[source], by_name[target]) for source, target in names]
     for source, target in pairs:
@@ -107,11 +112,11 @@ def _pose_bytes(pose: Pose | None) -> bytes:
 
 def rendered_pairs(
     model: Generator, pairs: Sequence[Pair], mask: MaskConfig, *, jpeg: int | None = None, device: torch.device | None = None,
-    batch_size: int = 64, sheet: Path | None = None, keep: Path | None = None,
+    batch_size: int = 64, sheet: Path | None = None, keep: Path | None = None, found: bool = False,
 ) -> Iterator[Batch]:  # fmt: skip
     """Yield a generator's images of pairs, in batches, as `Augmenter` would render them; write a `sheet` of the first eight.
 
-    A generator that takes scenes is given the target images.
+    A generator that takes scenes is given the target images. With `found` it is given images alone, and finds the poses in them.
     `keep` is a folder of the images as they are measured, PNGs or the JPEGs of quality `jpeg`, for estimators elsewhere
     to see the same pixels: images that it holds are not rendered again, so that killed work goes on.
     """
@@ -129,7 +134,7 @@ def rendered_pairs(
         if files and sheet_now is None and all(file.is_file() for file in files):
             generated = images.read_many(files, size, progress=False)
         else:
-            generated = _rendered(model, batch, device, jpeg, files, sheet_now)
+            generated = _rendered(model, batch, device, jpeg, files, sheet_now, found)
         paired = all(s.pid == t.pid for s, t in part)
         yield Batch(
             generated, images.to_uint8(batch.source), images.to_uint8(batch.target) if paired else None, batch.target_pose,
@@ -141,12 +146,13 @@ def rendered_pairs(
 
 @torch.inference_mode()
 def _rendered(
-    model: Generator, batch: PosePair, device: torch.device, jpeg: int | None, files: Sequence[Path], sheet: Path | None
+    model: Generator, batch: PosePair, device: torch.device, jpeg: int | None, files: Sequence[Path], sheet: Path | None, found: bool
 ) -> Tensor:
     """Render a batch and return its images as they are measured, uint8 (B, 3, H, W); write them to files, and a sheet, where given."""
     source, target = (pixels.to(device, memory_format=torch.channels_last) for pixels in (batch.source, batch.target))
-    scene = target if model.takes_scene else None
-    pixels = images.to_uint8(render(model, source, batch.source_pose, batch.target_pose, scene)).cpu()
+    scene = target if model.takes_scene or found else None
+    poses = (None, None) if found else (batch.source_pose, batch.target_pose)
+    pixels = images.to_uint8(render(model, source, *poses, scene)).cpu()
     if sheet is not None:
         with replacing(sheet) as temporary:
             sample_sheet(batch[:8], images.to_float(pixels[:8])).save(temporary, "PNG")
@@ -155,13 +161,28 @@ def _rendered(
     return pixels if jpeg is None else reencode(pixels, jpeg)
 
 
+def photographs(
+    pairs: Sequence[Pair], size: tuple[int, int], mask: MaskConfig, *, jpeg: int | None = None, batch_size: int = 64
+) -> Iterator[Batch]:
+    """Yield the photographs of the pairs' sources, one for each pair, as if they had been generated in their own poses."""
+    for start in range(0, len(pairs), batch_size):
+        sources = [source for source, _ in pairs[start : start + batch_size]]
+        pixels = images.read_many([p.path for p in sources], size, progress=False)
+        pose = poses_at(sources, size)
+        yield Batch(
+            pixels if jpeg is None else reencode(pixels, jpeg), pixels, None, pose, protocol_mask(pose, mask),
+            [(p.name, p.name) for p in sources], [p.pid for p in sources], [p.camid for p in sources], [Path(p.name).name for p in sources],
+        )  # fmt: skip
+
+
 def dump_batches(
     root: Path, rows: Sequence[SyntheticRow], people: Sequence[PersonImage], size: tuple[int, int], mask: MaskConfig,
-    *, jpeg: int | None = None, batch_size: int = 64, in_scene: bool = False,
+    *, jpeg: int | None = None, batch_size: int = 64, in_scene: bool = False, found: bool = False,
 ) -> Iterator[Batch]:  # fmt: skip
     """Yield a dump's synthetic images in batches; poses and sources are those of `people`, KeyError for a name they lack.
 
-    `in_scene` says whether they were rendered in the target images' places.
+    `in_scene` says whether they were rendered in the target images' places, `found` whether the generator found the poses itself:
+    then target images need no keypoints.
     """
     train = {p.name: p for p in people if p.split == "train"}
     for start in range(0, len(rows), batch_size):
@@ -171,10 +192,10 @@ def dump_batches(
                 if name not in train:
                     raise KeyError(f"{root}: the manifest names {name}, which is no training image of the data set")
         sources, targets = [train[row.source] for row in part], [train[row.target] for row in part]
-        if bare := next((t for t in targets if t.pose is None), None):
+        if not found and (bare := next((t for t in targets if t.pose is None), None)):
             raise ValueError(f"{root}: the target pose {bare.name} has no keypoints")
         generated = _of_size([root / row.path for row in part], size)
-        pose = Pose.stack([rescale(t.pose, size) for t in targets])  # type: ignore[arg-type]
+        pose = poses_at(targets, size)
         yield Batch(
             generated if jpeg is None else reencode(generated, jpeg),
             images.read_many([s.path for s in sources], size, progress=False), None, pose, protocol_mask(pose, mask),
@@ -215,7 +236,11 @@ def _pose_pairs(sources: Sequence[PersonImage], targets: Sequence[PersonImage], 
     def pixels(people: Sequence[PersonImage]) -> Tensor:
         return images.to_float(images.read_many([p.path for p in people], size, progress=False))
 
-    def poses(people: Sequence[PersonImage]) -> Pose:
-        return Pose.stack([rescale(p.pose, size) for p in people])  # type: ignore[arg-type]
+    poses = poses_at(sources, size), poses_at(targets, size)
+    return PosePair(pixels(sources), pixels(targets), *poses, torch.tensor([p.pid for p in sources]))
 
-    return PosePair(pixels(sources), pixels(targets), poses(sources), poses(targets), torch.tensor([p.pid for p in sources]))
+
+def poses_at(people: Sequence[PersonImage], size: tuple[int, int]) -> Pose:
+    """Give the poses (B, K) of people in images of `size`; nothing is visible where an image has none."""
+    unknown = Pose.unknown(next((p.pose.skeleton for p in people if p.pose is not None), openpose_18), size)
+    return Pose.stack([unknown if p.pose is None else rescale(p.pose, size) for p in people])

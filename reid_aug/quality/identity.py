@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from reid_aug.baselines.network import ReidNetwork, baseline_network, labels_of
+from reid_aug.baselines.network import ReidNetwork
 from reid_aug.baselines.ranking import rank_gallery
-from reid_aug.baselines.training import TrainingSet, train_baseline
 from reid_aug.quality.distributions import FrechetMeasurement
 from reid_aug.quality.metrics import Batch, Measured, Metric, Value
-from reid_aug.quality.networks import NotMeasurable
 from reid_aug.quality.surroundings import RealSplit, Surroundings
 
 
@@ -100,54 +97,11 @@ def identity_distance(features: Tensor, pids: Sequence[int], real: Tensor, real_
     return (features - torch.stack([centres[pid] for pid in pids])).square().sum(1)
 
 
-class AppearancePreservation(Metric):
-    """APS (Ho et al. 2019): affinity in [0, 1] of generated and source image by a network that knows the people.
-
-    The paper fine-tunes an ImageNet ResNet-50 on the test set and does not say how it turns two images into an
-    affinity. Here the benchmark's Re-ID network is fine-tuned on the identities that are shown, and the affinity is
-    the cosine of both images' features, 0 where it is negative: it compares generators with each other only.
-    """
-
-    kind: Literal["aps"]
-    steps: PositiveInt = 100  # Number of training steps of the fine-tuning.
-
-    def start(self, name: str, surroundings: Surroundings) -> Affinity:
-        """Begin to measure: fine-tune the network, once; NotMeasurable without a baseline to fine-tune."""
-        return Affinity(name, surroundings.once(("aps", self.steps), lambda: self._tuned(surroundings)))
-
-    def _tuned(self, surroundings: Surroundings) -> ReidNetwork:
-        start = surroundings.reid
-        if start.config is None or start.module is None:
-            raise NotMeasurable(f"{start.name} can't be fine-tuned: APS takes one of a benchmark's baselines")
-        images = torch.cat([start.resized(batch) for batch in surroundings.real(surroundings.source_split)])
-        config = start.config.model_copy(update={"steps": self.steps, "learning_rate": start.config.learning_rate / 5})
-        data = TrainingSet(images, labels_of(surroundings.who(surroundings.source_split)[0]))
-        tuned = train_baseline(config, data, 0, label="for APS", start=start.module().state_dict())
-        return baseline_network(lambda: tuned, config, f"{start.name}, fine-tuned on {data.classes} identities shown")
-
-
-class Affinity:
-    """The mean cosine, 0 where it is negative, of generated and source images' features."""
-
-    def __init__(self, name: str, network: ReidNetwork) -> None:
-        self.name, self.network = name, network
-        self.cosines: list[Tensor] = []
-
-    def update(self, batch: Batch) -> None:
-        """Compare a batch with its sources."""
-        generated, source = self.network.features(batch.generated), self.network.features(batch.source)
-        self.cosines.append(F.cosine_similarity(generated, source, dim=1).clamp(min=0))
-
-    def compute(self) -> Measured:
-        """Return the mean."""
-        cosines = torch.cat(self.cosines)
-        return Measured({self.name: Value(float(cosines.mean()), len(cosines), f"cosine by {self.network.name}")})
-
-
 class ReidFrechet(Metric):
     """Fréchet distance between Re-ID features of generated and real images: no FID, whose network is another."""
 
     kind: Literal["reid-frechet"]
+    compares: ClassVar[bool] = True
     reference: RealSplit = "train"  # Split of the real images to compare with; "test" is query and gallery.
 
     def start(self, name: str, surroundings: Surroundings) -> FrechetMeasurement:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from reid_aug.quality.metrics import Batch, Measured, Metric, Value
+from reid_aug.quality.metrics import Batch, Measured, Metric, Value, unposed
 from reid_aug.quality.networks import NotMeasurable, network_name
 from reid_aug.quality.ssim import SSIM_PROTOCOLS, ssim
 from reid_aug.quality.surroundings import Surroundings
@@ -17,27 +17,33 @@ from reid_aug.quality.surroundings import Surroundings
 class MeanScore:
     """The mean over images of a score (B,); images whose score is nan do not count."""
 
-    def __init__(self, name: str, score: Callable[[Batch], Tensor], how: str) -> None:
-        self.name, self.score, self.how = name, score, how
+    def __init__(self, name: str, score: Callable[[Batch], Tensor], how: str, masked: bool = False) -> None:
+        self.name, self.score, self.how, self.masked = name, score, how, masked
         self.scores: list[Tensor] = []
+        self.images = 0
 
     def update(self, batch: Batch) -> None:
-        """Score a batch."""
-        self.scores.append(self.score(batch).double().cpu())
+        """Score a batch; where images are masked, those whose target pose is known."""
+        self.images += len(batch.generated)
+        posed = batch.posed() if self.masked else batch
+        if posed is not None:
+            self.scores.append(self.score(posed).double().cpu())
 
     def compute(self) -> Measured:
         """Return the mean; NotMeasurable when no image has a score."""
-        scores = torch.cat(self.scores)
+        scores = torch.cat([torch.empty(0, dtype=torch.float64), *self.scores])
+        how = self.how + (unposed(self.images, len(scores)) if self.masked else "")
         scores = scores[~scores.isnan()]
         if not len(scores):
             raise NotMeasurable("no image that it can be measured on")
-        return Measured({self.name: Value(float(scores.mean()), len(scores), self.how)})
+        return Measured({self.name: Value(float(scores.mean()), len(scores), how)})
 
 
 class Ssim(Metric):
     """SSIM, or mask-SSIM, as a paper defines it (`reid_aug.quality.ssim`)."""
 
     kind: Literal["ssim"]
+    compares: ClassVar[bool] = True
     protocol: Literal["deformable", "pg2", "gfla"] = "deformable"  # Paper whose definition is taken, a name in SSIM_PROTOCOLS.
     masked: bool = False  # Whether both images are black outside the target's body.
 
@@ -47,7 +53,7 @@ class Ssim(Metric):
         window = f"{rule.window_px} × {rule.window_px} {'uniform' if rule.sigma_px is None else f'Gaussian, σ {rule.sigma_px}'}"
         spread = "that of the generated image" if rule.data_range is None else f"{rule.data_range:g}"
         outside = "; both black outside the target's body" if self.masked else ""
-        return MeanScore(name, self._score, f"window {window}; data range {spread}{outside}")
+        return MeanScore(name, self._score, f"window {window}; data range {spread}{outside}", self.masked)
 
     def _score(self, batch: Batch) -> Tensor:
         mask = batch.bodies() if self.masked else None
@@ -59,13 +65,14 @@ class Lpips(Metric):
     """LPIPS, or mask-LPIPS (Zhang et al. 2018; masks as Ren et al. 2020)."""
 
     kind: Literal["lpips"]
+    compares: ClassVar[bool] = True
     masked: bool = False  # Whether both images are black outside the target's body.
 
     def start(self, name: str, surroundings: Surroundings) -> MeanScore:
         """Begin to measure; MissingWeights without the network."""
         network = surroundings.networks.lpips
         how = network_name(network) + ("; both black outside the target's body" if self.masked else "")
-        return MeanScore(name, lambda batch: network(batch.images(self.masked), batch.targets(self.masked)), how)
+        return MeanScore(name, lambda batch: network(batch.images(self.masked), batch.targets(self.masked)), how, self.masked)
 
 
 class DetectionScore(Metric):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
 from reid_aug.quality.distributions import FrechetMeasurement, inception_score, kernel_distance, row_keys
-from reid_aug.quality.metrics import Batch, Measured, Metric, Value
-from reid_aug.quality.networks import InceptionNetwork, network_name
+from reid_aug.quality.metrics import Batch, Measured, Metric, Value, unposed
+from reid_aug.quality.networks import InceptionNetwork, NotMeasurable, network_name
 from reid_aug.quality.surroundings import RealSplit, Surroundings
 
 Resize = Literal["tensorflow", "antialias"]
@@ -39,19 +39,27 @@ class InceptionScoreMeasurement:
         self.name, self.options, self.network = name, options, network
         self.logits: list[Tensor] = []
         self.keys: list[bytes] = []
+        self.images = 0
 
     def update(self, batch: Batch) -> None:
-        """Keep a batch's logits."""
+        """Keep a batch's logits, of masked images those whose target pose is known."""
         masked = self.options.masked
+        self.images += len(batch.generated)
+        posed = batch.posed() if masked else batch
+        if posed is None:
+            return
+        batch = posed
         self.logits.append(_seen(batch, self.network, self.options.resize, masked)[1])
         self.keys += row_keys(batch.images(masked))
 
     def compute(self) -> Measured:
         """Return the score; NotMeasurable with less images than splits."""
         options = self.options
+        if not self.logits:
+            raise NotMeasurable("no target image has a known pose, of which its mask is drawn: give data.test_keypoints=FILE")
         order = sorted(range(len(self.keys)), key=self.keys.__getitem__)
         mean, std = inception_score(torch.cat(self.logits)[order], options.splits)
-        outside = "; black outside the target's body" if options.masked else ""
+        outside = f"; black outside the target's body{unposed(self.images, len(order))}" if options.masked else ""
         how = f"{network_name(self.network)}, {options.resize} resize, {options.splits} splits{outside}"
         return Measured({self.name: Value(mean, len(order), how, std)})
 
@@ -60,6 +68,7 @@ class FrechetInception(Metric):
     """FID (Heusel et al. 2017): Fréchet distance of Inception's pool3 features to those of real images."""
 
     kind: Literal["fid"]
+    compares: ClassVar[bool] = True
     reference: RealSplit = "train"  # Split of the real images to compare with; "test" is query and gallery.
     resize: Resize = "tensorflow"  # How images get to the network's size: as "tensorflow" resizes, or by "antialias", bicubic.
 
@@ -81,6 +90,7 @@ class KernelInception(Metric):
     """
 
     kind: Literal["kid"]
+    compares: ClassVar[bool] = True
     reference: RealSplit = "train"  # Split of the real images to compare with; "test" is query and gallery.
     resize: Resize = "tensorflow"  # How images get to the network's size: as "tensorflow" resizes, or by "antialias", bicubic.
     subsets: PositiveInt = 100  # Number of random subsets.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -74,6 +74,22 @@ class Batch:
             self.cache[key] = make()
         return self.cache[key]
 
+    def posed(self) -> Batch | None:
+        """Return the images whose target pose is known, the batch itself where all are; None where none is: no mask can be drawn."""
+        known = self.target_pose.visible.any(1)
+        if bool(known.all()):
+            return self
+        return self.once("posed", lambda: self._part(known.nonzero().flatten().tolist())) if bool(known.any()) else None
+
+    def _part(self, rows: Sequence[int]) -> Batch:
+        index = torch.tensor(rows)
+        names, pids, camids, files = ([part[row] for row in rows] for part in (self.names, self.pids, self.camids, self.files))
+        scenes = None if self.scene_camids is None else [self.scene_camids[row] for row in rows]
+        target = None if self.target is None else self.target[index]
+        return Batch(
+            self.generated[index], self.source[index], target, self.target_pose[index], self.mask[index], names, pids, camids, files, scenes
+        )
+
     def images(self, masked: bool) -> Tensor:
         """Return the generated images, black outside the body when `masked`; errors as `bodies`'."""
         return self.once(("generated", True), lambda: self.generated * self.bodies()) if masked else self.generated
@@ -91,6 +107,15 @@ class Batch:
         if empty:
             raise ValueError(f"the mask of {self.names[empty[0]][1]} holds no body: a masked metric would compare black with black")
         return self.mask
+
+
+def unposed(images: int, masked: int) -> str:
+    """Say of a masked metric that not all images have a mask; empty where they have.
+
+    >>> unposed(20, 18), unposed(20, 20)
+    (', where its pose is known: 18 of 20 images', '')
+    """
+    return "" if images == masked else f", where its pose is known: {masked:,} of {images:,} images"
 
 
 @dataclass(frozen=True)
@@ -125,6 +150,8 @@ class Measurement(Protocol):
 
 class Metric(Config, ABC):
     """A metric with its options: each has a `kind`, by which a protocol's file names it."""
+
+    compares: ClassVar[bool] = False  # Whether it compares with real images, and so says nothing of real ones.
 
     @abstractmethod
     def start(self, name: str, surroundings: Surroundings) -> Measurement:

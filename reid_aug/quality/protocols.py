@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, Pos
 from generators import nearest
 from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig
-from reid_aug.quality.identity import AppearancePreservation, IdentityPreservation, ReidFrechet
+from reid_aug.quality.appearance import AppearancePreservation
+from reid_aug.quality.identity import IdentityPreservation, ReidFrechet
 from reid_aug.quality.image_scores import DetectionScore, Lpips, Ssim
 from reid_aug.quality.inception import FrechetInception, InceptionScore, KernelInception
 from reid_aug.quality.pckh import Pckh
@@ -95,7 +96,7 @@ def _everything() -> dict[str, AnyMetric]:
         "DS": DetectionScore(kind="detection"),
         "PCKh": Pckh(kind="pckh"),
         "identity": IdentityPreservation(kind="identity"),
-        "APS": AppearancePreservation(kind="aps"),
+        "APS": AppearancePreservation(kind="aps", network="reid", steps=100),  # of a network that is there: minutes, not a night
         "Re-ID Fréchet": ReidFrechet(kind="reid-frechet"),
         "truth": Truth(kind="truth"),
     }
@@ -107,6 +108,7 @@ def _with_kind(metrics: Any) -> Any:
         return metrics
     standard = {name: {"kind": metric.kind, **({"masked": True} if getattr(metric, "masked", False) else {})}
                 for name, metric in _everything().items()}  # fmt: skip
+    standard["APS"]["network"] = "reid"
     for name, value in metrics.items():
         if isinstance(value, dict) and "kind" not in value and name not in standard:
             near = nearest(str(name), list(standard))
@@ -127,6 +129,9 @@ class QualityProtocol(Config):
     paper: str | None = None  # Citation of the paper that measures so.
     size: tuple[PositiveInt, PositiveInt] | None = None  # Size (H, W) that generated images must have; None allows any.
     pairs: PairsConfig = PairsConfig()  # Pairs of test images to measure.
+    # Poses that a generator renders by: "given" ones of keypoint files, or those "found" by one that finds poses itself, in images that
+    # need no keypoints; others are given theirs under both.
+    poses: Literal["given", "found"] = "given"
     mask: MaskConfig = MaskConfig()  # Body mask, outside which masked metrics see black.
     jpeg: Annotated[int, Field(ge=1, le=100)] | None = None  # JPEG quality that generated images go through first.
     metrics: Metrics = Field(default_factory=_everything)  # Metrics by name; one with a standard name need not give its kind.

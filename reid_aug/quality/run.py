@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from generators import load, read_header
@@ -14,7 +14,7 @@ from reid_aug.baselines.network import load_reid
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.pairs import list_digest
 from reid_aug.data.people import PersonImage
-from reid_aug.quality.held_out import content_digest, dump_batches, pairs_to_measure, rendered_pairs
+from reid_aug.quality.held_out import content_digest, dump_batches, pairs_to_measure, photographs, rendered_pairs
 from reid_aug.quality.measure import Quality, measure, published
 from reid_aug.quality.metrics import Batch
 from reid_aug.quality.networks import Networks
@@ -24,7 +24,10 @@ from reid_aug.quality.surroundings import RealSplit, Surroundings
 from reid_aug.quality.tables import limb_table, table
 from reid_aug.rendered import RenderedSet, is_rendered, read_rendered
 from reid_aug.synthesis.dump import people_of
+from reid_aug.synthesis.image_bank import IMAGES
 from reid_aug.synthesis.manifest import NAME, Manifest
+
+REAL, FOUND = "real", "found"
 
 
 @dataclass(frozen=True)
@@ -86,44 +89,77 @@ def _is_packaged(protocol: QualityProtocol) -> bool:
 
 
 def run(target: str, settings: QualityRun, *, as_shipped: bool = False, networks: Networks | None = None) -> Report:
-    """Measure a checkpoint (a file) or a dump (a folder with a manifest) and write quality.json and quality.md.
+    """Measure a checkpoint (a file), a dump (a folder with a manifest), or "real", the pairs' sources; write quality.json and quality.md.
 
     FileNotFoundError or ValueError when it is neither, or the data set does not fit.
     """
     networks = networks or Networks(download=settings.download, device=settings.device)
     path = Path(target)
-    if path.is_dir():
+    protocol, comparing = (settings.protocol, {}) if target != REAL else _of_single_images(settings.protocol)
+    if target == REAL:
+        work = _of_photographs(settings, networks)
+    elif path.is_dir():
         work = _of_dump(path, settings, networks)
     elif path.is_file():
         work = _of_checkpoint(path, settings, networks)
     else:
         raise FileNotFoundError(f"no checkpoint and no dump at {target}")
-    quality = measure(work.batches, settings.protocol, work.surroundings, work.total, work.label)
+    quality = measure(work.batches, protocol, work.surroundings, work.total, work.label)
+    quality = replace(quality, missing={**quality.missing, **comparing})
     rows = published(settings.protocol, work.surroundings, quality, as_shipped=as_shipped, pair_list=work.pair_list)
     report = Report(work.label, quality, rows, work.folder)
     _write(report, settings)
     return report
 
 
-def _of_checkpoint(path: Path, settings: QualityRun, networks: Networks) -> _Work:
+def _of_single_images(protocol: QualityProtocol) -> tuple[QualityProtocol, dict[str, str]]:
+    """Give the protocol with those metrics alone that say something of photographs, and why by those that do not."""
+    metrics = {name: metric for name, metric in protocol.metrics.items() if not metric.compares}
+    if not metrics:
+        raise ValueError(f"protocol {protocol.name!r} compares with photographs, and says nothing of photographs themselves")
+    why = {name: "it compares with photographs, and these are some" for name in protocol.metrics if name not in metrics}
+    return protocol.model_copy(update={"metrics": metrics}), why
+
+
+def _data(settings: QualityRun) -> DataConfig:
     if settings.data is None:
         raise ValueError("data.root is missing: give data.root=…, whose query and gallery are rendered in each other's poses")
+    return settings.data
+
+
+def _of_photographs(settings: QualityRun, networks: Networks) -> _Work:
+    """Measure the sources of the pairs themselves: the row "Real (source)" of Ho et al. 2019, Table I."""
+    data, posed = _data(settings), settings.poses != FOUND
+    people = load_people(data, test_poses=True, posed=posed)
+    pairs = pairs_to_measure(people, settings.pairs, _test_keypoints(data), posed=posed)
+    height, width = settings.size or images.size_of(pairs[0][0].path)
+    folder = _folder(settings, REAL, content_digest(pairs))
+    surroundings = _surroundings(settings, people, (height, width), networks, "test")
+    batches = photographs(pairs, (height, width), settings.mask, jpeg=settings.jpeg, batch_size=settings.batch_size)
+    names = [(s.name, t.name) for s, t in pairs]
+    return _Work("Real (source)", surroundings, len(pairs), batches, folder, list_digest(names))
+
+
+def _of_checkpoint(path: Path, settings: QualityRun, networks: Networks) -> _Work:
+    data = _data(settings)
     header = read_header(path)
     model = load(path)
     size: tuple[int, int] = tuple(model.size)  # type: ignore[assignment]
     if settings.size is not None and tuple(settings.size) != size:
         raise ValueError(f"protocol {settings.name!r} is of images of {tuple(settings.size)}, the generator at {path} renders {size}")
-    people = load_people(settings.data, test_poses=True)
-    pairs = pairs_to_measure(people, settings.pairs, _test_keypoints(settings.data))
+    found = settings.poses == FOUND and model.finds_poses
+    people = load_people(data, test_poses=True, posed=not found)
+    pairs = pairs_to_measure(people, settings.pairs, _test_keypoints(data), posed=not found)
     # Images that are kept are only those of the same poses and photographs, though all lie under the same names.
-    folder = _folder(settings, header["digest"], content_digest(pairs, model.takes_scene))
+    folder = _folder(settings, header["digest"], content_digest(pairs, model.takes_scene or found))
     surroundings = _surroundings(settings, people, size, networks, "test")
     keep = folder / "images" if settings.keep_images else None
     batches = rendered_pairs(
         model, pairs, settings.mask, jpeg=settings.jpeg, device=networks.device, batch_size=settings.batch_size,
-        sheet=folder / "sheet.png", keep=keep,
+        sheet=folder / "sheet.png", keep=keep, found=found,
     )  # fmt: skip
-    return _Work(header["generator"], surroundings, len(pairs), batches, folder, list_digest([(s.name, t.name) for s, t in pairs]))
+    label = header["generator"] + (" with given poses" if model.finds_poses and not found else "")
+    return _Work(label, surroundings, len(pairs), batches, folder, list_digest([(s.name, t.name) for s, t in pairs]))
 
 
 def _test_keypoints(data: DataConfig) -> Path | None:
@@ -142,8 +178,9 @@ def _of_dump(path: Path, settings: QualityRun, networks: Networks) -> _Work:
     size = (height, width)
     surroundings = _surroundings(settings, people, size, networks, "train")
     batches = dump_batches(
-        path, manifest.rows, people, size, settings.mask, jpeg=settings.jpeg, batch_size=settings.batch_size, in_scene=manifest.in_scenes
-    )
+        path, manifest.rows, people, size, settings.mask, jpeg=settings.jpeg, batch_size=settings.batch_size, in_scene=manifest.in_scenes,
+        found=manifest.made_by.get("bank") == IMAGES,
+    )  # fmt: skip
     label = str(manifest.made_by.get("generator", path.name))
     return _Work(label, surroundings, len(manifest.rows), batches, _folder(settings, configuration.digest(manifest.made_by)))
 
@@ -154,6 +191,8 @@ def _refuse_in_vain(settings: QualityRun) -> None:
     usual = PairsConfig() if packaged is None else packaged.pairs
     if "pairs" in settings.model_fields_set and (packaged is None or settings.pairs != usual):
         raise ValueError(f"a dump's pairs are those of its manifest: leave out pairs, got {_changed(settings.pairs, usual)}")
+    if "poses" in settings.model_fields_set and settings.poses != (packaged or QualityProtocol()).poses:
+        raise ValueError(f"a dump's images are rendered already: leave out poses, got {settings.poses}")
     if "keep_images" in settings.model_fields_set:
         raise ValueError(f"a dump's images are kept already: leave out keep_images, got {settings.keep_images}")
     if settings.jpeg is not None and any(isinstance(metric, Pckh) and metric.keypoints for metric in settings.metrics.values()):
@@ -175,8 +214,9 @@ def _surroundings(
     if reid is not None and reid.module is not None:
         reid.module()  # broken weights are met now, not after images were rendered
     return Surroundings(
-        people, size, networks, source_split=source_split, reid=reid, rendered=_rendered_set(settings), batch_size=settings.batch_size
-    )
+        people, size, networks, source_split=source_split, reid=reid, rendered=_rendered_set(settings), batch_size=settings.batch_size,
+        folder=Path(settings.out),
+    )  # fmt: skip
 
 
 def _rendered_set(settings: QualityRun) -> RenderedSet | None:
@@ -188,6 +228,8 @@ def _folder(settings: QualityRun, drawn_by: str, drawn_from: str | None = None) 
     """Name the folder of results: another one for another protocol, data set, generator or pairs."""
     decisive = {*QualityProtocol.model_fields, "data", "reid"} - {"published", "published_pairs"}
     values = {**settings.model_dump(mode="json", include=decisive), "drawn_by": drawn_by, "drawn_from": drawn_from}
+    if settings.poses != FOUND:  # a key that came later must not rename the folders of earlier reports
+        del values["poses"]
     return Path(settings.out) / f"quality-{settings.name}-{configuration.digest(values)}"
 
 

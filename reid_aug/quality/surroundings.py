@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 from reid_aug import images
 from reid_aug.baselines.network import ReidNetwork
 from reid_aug.data.people import PersonImage
+from reid_aug.digests import file_digests
 from reid_aug.quality.networks import Networks, NotMeasurable
 from reid_aug.rendered import RenderedSet
 
@@ -38,13 +41,14 @@ class TrueImages:
 class Surroundings:
     """A data set's real images and people, networks, and the truth of rendered people; what is computed of them is shared by generators.
 
-    `source_split` is the split that the generated images' sources are of.
+    `source_split` is the split that the generated images' sources are of. Networks that are trained here are kept in `folder`, if given.
     """
 
     def __init__(
         self, people: Sequence[PersonImage], size: tuple[int, int], networks: Networks, *, source_split: RealSplit = "test",
-        reid: ReidNetwork | None = None, rendered: RenderedSet | None = None, batch_size: int = 64,
+        reid: ReidNetwork | None = None, rendered: RenderedSet | None = None, batch_size: int = 64, folder: Path | None = None,
     ) -> None:  # fmt: skip
+        self.folder = folder
         self.networks, self.size, self.rendered, self.batch_size = networks, size, rendered, batch_size
         self.source_split: RealSplit = source_split
         self._people = {split: [p for p in people if p.split in splits] for split, splits in SPLITS.items()}
@@ -68,6 +72,12 @@ class Surroundings:
     def who(self, split: RealSplit) -> tuple[list[int], list[int]]:
         """Return identities and cameras of `real(split)`, in its order."""
         return [p.pid for p in self._people[split]], [p.camid for p in self._people[split]]
+
+    def content(self, split: RealSplit) -> str:
+        """Digest the real images of a split by content, and who is on them: whatever is learnt of them changes with it."""
+        people = self._people[split]
+        rows = [f"{digest} {p.pid}" for digest, p in zip(file_digests([p.path for p in people]), people, strict=True)]
+        return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
 
     @property
     def reid(self) -> ReidNetwork:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ class Truth(Metric):
     """PSNR and SSIM on the body and on each limb, and the colour error of upper and lower clothes, against the true image."""
 
     kind: Literal["truth"]
+    compares: ClassVar[bool] = True
 
     def start(self, name: str, surroundings: Surroundings) -> AgainstTruth:
         """Begin to measure; what is not rendered is refused with the first batch."""

@@ -18,15 +18,16 @@ from reid_aug.data.people import PersonImage
 from reid_aug.device import torch_device
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.gates import pose_novelty
+from reid_aug.synthesis.image_bank import IMAGES, Bank, ImageBank, as_bank, bank_size
 from reid_aug.synthesis.manifest import SyntheticRow, package_version
 from reid_aug.synthesis.nearness import tolerance_of
 from reid_aug.synthesis.recombining import plan_recombined
-from reid_aug.synthesis.sources import add, augmentable, image_path, warn_of_not_augmented
-from reid_aug.synthesis.target_poses import RECOMBINED, cameras_digest, draw_for, drawing, hash64, poses_by_camera
+from reid_aug.synthesis.sources import add, augmentable, image_path, in_train, warn_of_not_augmented
+from reid_aug.synthesis.target_poses import RECOMBINED, cameras_digest, check_bank, draw_for, drawing, hash64
 
 
 def plan(
-    people: Iterable[PersonImage], bank: PoseBank, per_image: int, seed: int, folder: str = "", draw: str = "whole",
+    people: Iterable[PersonImage], bank: Bank, per_image: int, seed: int, folder: str = "", draw: str = "whole",
     *, first_pid: int | None = None,
 ) -> list[SyntheticRow]:  # fmt: skip
     """Decide what to render: for every usable training image, `per_image` target poses of the bank. Pure: the same everywhere.
@@ -37,38 +38,42 @@ def plan(
     Deformable GAN protocol); one outside train is refused: its identity would leak. Rows of "compatible", which keeps near the
     source, say how novel their pose is to the identity (`gates.pose_novelty`). "recombined" makes new people
     (`recombining.plan_recombined`), whose identities count from `first_pid`. A line warns of images that are not usable
-    (`sources.not_augmented` lists them).
+    (`sources.not_augmented` lists them); from an ImageBank every training image gets poses, for the generator finds its own, too.
     """
     if per_image < 1:
         raise ValueError(f"per_image is at least 1, got {per_image}")
     people = list(people)
-    if draw == RECOMBINED:
+    check_bank(draw, bank)
+    if draw == RECOMBINED and isinstance(bank, PoseBank):
         return plan_recombined(people, bank, per_image, seed, folder, first_pid)
-    warn_of_not_augmented(people)
+    usable = in_train if isinstance(bank, ImageBank) else augmentable
+    warn_of_not_augmented(people, usable)
     choose = drawing(draw, people, bank, seed)
     rows: dict[str, SyntheticRow] = {}
     for person in people:
-        if not augmentable(person):
+        if not usable(person):
             continue
         for index in range(per_image):
             bits = hash64(seed, person.name, index)
             path, target = image_path(folder, person.name, index), bank.names[choose(person, index, bits)]
             add(rows, SyntheticRow(path, person.name, target, person.pid, person.camid, bits >> 32), person.name)
     planned = list(rows.values())
-    if tolerance_of(draw) is None:
+    if tolerance_of(draw) is None or isinstance(bank, ImageBank):
         return planned
     return [replace(row, pose_novelty=float(n)) for row, n in zip(planned, pose_novelty(planned, people, bank), strict=True)]
 
 
-def render(generator: Generator, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> Tensor:
+def render(
+    generator: Generator, source: Tensor, source_pose: Pose | None, target_pose: Pose | None, scene: Tensor | None = None
+) -> Tensor:
     """Make images: `source` (B, 3, H, W) in [−1, 1] in the target poses, float32, on the source's device.
 
     The one place of `reid_aug` that does: under bfloat16 autocast on a GPU, in float32 elsewhere. Poses (B, K) are of the generator's
-    size, on any skeleton and device that its own can be had from. `scene` (B, 3, H, W) in [−1, 1] are the target images, for a
-    generator that takes them.
+    size, on any skeleton and device that its own can be had from; None leaves them to a generator that finds poses itself, the
+    targets' in `scene`. That (B, 3, H, W), in [−1, 1], are the target images, else for a generator that takes them.
     """
     device = source.device
-    poses = (convert(pose, generator.skeleton).to(device) for pose in (source_pose, target_pose))
+    poses = (None if pose is None else convert(pose, generator.skeleton).to(device) for pose in (source_pose, target_pose))
     scenes = () if scene is None else (scene.to(device),)
     with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         return generator(source, *poses, *scenes).float()
@@ -91,13 +96,14 @@ class Augmenter:
     "compatible"; None is the generator's own way, "compatible" where it has `near_views`, else "whole". "recombined" makes
     new people: photographs on which the legs are those of another, drawn by the generator. A generator that takes scenes is
     given the images that the target poses came from, where the bank knows them; else it renders in the sources' places.
+    With an ImageBank the generator, which `finds_poses`, is given images alone, and sources need no pose either.
     `device` is "auto" (a GPU when there is one), or any torch device.
     """
 
     def __init__(
         self,
         generator: Generator,
-        bank: PoseBank,
+        bank: Bank,
         per_image: int = 2,
         seed: int = 0,
         *,
@@ -105,18 +111,16 @@ class Augmenter:
         batch_size: int = 64,
         device: str | torch.device = "auto",
     ) -> None:
-        if bank.pose.size != tuple(generator.size):
-            raise ValueError(f"the generator renders images of {tuple(generator.size)}, the bank's poses are of {bank.pose.size}")
         self.draw = draw_for(generator, draw)
-        if self.draw == "camera-aware":
-            poses_by_camera(bank)  # refuses a bank without them now, not when it is asked for
+        check_bank(self.draw, as_bank(bank, generator))  # what does not fit is refused now, not when it is asked for
         if self.draw == RECOMBINED and bank.paths is None:
             raise ValueError("recombined needs the images that the bank's poses came from: PoseBank.collect, or PoseBank(…, paths=…)")
         self.generator, self.bank, self.per_image, self.seed = generator, bank, per_image, seed
         self.batch_size, self.device = batch_size, torch_device(device)
+        self.finds_poses = isinstance(bank, ImageBank)
         self.in_scenes = generator.takes_scene and bank.paths is not None
 
-    def with_bank(self, bank: PoseBank) -> Augmenter:
+    def with_bank(self, bank: Bank) -> Augmenter:
         """Give the same augmenter with another bank of poses."""
         if bank is self.bank:
             return self
@@ -141,20 +145,21 @@ class Augmenter:
             "size": list(self.generator.size),
             **self._drawn_how,
             **self._scenes,
+            **({"bank": IMAGES} if self.finds_poses else {}),
         }
 
     @property
     def _drawn_how(self) -> dict[str, str]:
         """Return how poses were drawn; empty for "whole", so that folders from before there was a choice keep their names."""
         how = {} if self.draw == "whole" else {"draw": self.draw}
-        if self.draw == RECOMBINED and not self.in_scenes:
+        if self.draw == RECOMBINED and not self.in_scenes and isinstance(self.bank, PoseBank):
             how["uppers_digest"] = self.bank.scenes_digest
         return how | ({"cameras_digest": cameras_digest(self.bank)} if self.draw == "camera-aware" else {})
 
     @property
     def _scenes(self) -> dict[str, str]:
         """Return which scenes were rendered in; empty for a generator that takes none."""
-        if not self.generator.takes_scene:
+        if not self.generator.takes_scene or isinstance(self.bank, ImageBank):  # whose own digest is of the images
             return {}
         return {"scenes_digest": self.bank.scenes_digest} if self.in_scenes else {"scenes": "none"}
 
@@ -164,7 +169,9 @@ class Augmenter:
         New people's identities count from `first_pid`, by default the next after the largest among `people`.
         """
         people = list(people)
-        refuse_other_shape(self.generator, [p.pose.size for p in people if p.pose is not None], "these people's are")
+        unposed = (images.size_of(p.path) for p in people if p.pose is None and p.split == "train") if self.finds_poses else ()
+        sizes = [p.pose.size for p in people if p.pose is not None]
+        refuse_other_shape(self.generator, [*sizes, *unposed], "these people's are")
         return plan(people, self.bank, self.per_image, self.seed, folder, self.draw, first_pid=first_pid)
 
     @torch.inference_mode()
@@ -187,23 +194,29 @@ class Augmenter:
                 rendered = self._rendered(sources, *poses, scenes)
                 yield from zip(batch, images.to_uint8(rendered).permute(0, 2, 3, 1).cpu().numpy(), strict=True)
 
-    def _rendered(self, sources: Tensor, source_pose: Pose, target_pose: Pose, scenes: Tensor | None) -> Tensor:
+    def _rendered(self, sources: Tensor, source_pose: Pose | None, target_pose: Pose | None, scenes: Tensor | None) -> Tensor:
         """Render a batch, float32 (B, 3, H, W) in [−1, 1]; of new people the legs alone, on the scenes' people."""
         there = None if scenes is None else self._to_float(scenes)
-        rendered = render(self.generator, self._to_float(sources), source_pose, target_pose, there if self.in_scenes else None)
+        scene = there if self.in_scenes or self.finds_poses else None
+        rendered = render(self.generator, self._to_float(sources), source_pose, target_pose, scene)
         if self.draw != RECOMBINED:
             return rendered
-        assert there is not None
+        assert there is not None and target_pose is not None
         return with_legs(there, rendered, target_pose.to(rendered.device))
 
     def _inputs(
         self, rows: Sequence[SyntheticRow], by_name: dict[str, PersonImage], where: dict[str, int]
-    ) -> tuple[Tensor, Pose, Pose, Tensor | None]:
-        """Read sources, uint8 (B, 3, H, W), their poses, the target poses and, where there are any, the scenes, as the sources."""
+    ) -> tuple[Tensor, Pose | None, Pose | None, Tensor | None]:
+        """Read sources, uint8 (B, 3, H, W), their poses, the target poses and, where there are any, the scenes, as the sources.
+
+        No poses where the generator finds them, in the sources and in the scenes.
+        """
         people = [by_name[row.source] for row in rows]
         pixels = torch.from_numpy(np.stack([images.read(p.path, self.generator.size) for p in people])).permute(0, 3, 1, 2)
-        poses = Pose.stack([rescale(p.pose, self.generator.size) for p in people if p.pose is not None])
         targets = [where[row.target] for row in rows]
+        if isinstance(self.bank, ImageBank):
+            return pixels, None, None, self.bank.scenes(targets, bank_size(self.bank))
+        poses = Pose.stack([rescale(p.pose, self.generator.size) for p in people if p.pose is not None])
         shown = self.in_scenes or self.draw == RECOMBINED
         scenes = self.bank.scenes(targets, self.generator.size) if shown else None
         return pixels, poses, self.bank.pose[torch.tensor(targets)], scenes

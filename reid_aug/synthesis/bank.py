@@ -68,13 +68,9 @@ class PoseBank:
         """
         pairs = list(zip(before, after, strict=True))
         named = {b.path if self.paths is not None else b.name: a for b, a in pairs}
-        cameras = {b.camid: a.camid for b, a in pairs}
-        counted_anew = any(camid != moved for camid, moved in cameras.items())
         found = [named.get(key) for key in self.paths or self.names]
         names = tuple(name if person is None else person.name for name, person in zip(self.names, found, strict=True))
-        camids = self.camids
-        if camids is not None and counted_anew:
-            camids = tuple(cameras.get(camid, len(cameras) + camid) for camid in camids)
+        camids = cameras_after(self.camids, before, after)
         return self if (names, camids) == (self.names, self.camids) else replace(self, names=names, camids=camids)
 
     def sample(self, n: int, seed: int) -> np.ndarray:
@@ -124,3 +120,13 @@ class PoseBank:
         sha.update(self.pose.xy.to(torch.float32).contiguous().numpy().tobytes())
         sha.update(self.pose.visible.contiguous().numpy().tobytes())
         return sha.hexdigest()
+
+
+def cameras_after(
+    camids: tuple[int, ...] | None, before: Sequence[PersonImage], after: Sequence[PersonImage]
+) -> tuple[int, ...] | None:
+    """Give cameras the numbers that images have `after`, which are those `before` in the same order; one nobody has stays its own."""
+    cameras = {b.camid: a.camid for b, a in zip(before, after, strict=True)}
+    if camids is None or all(camid == moved for camid, moved in cameras.items()):
+        return camids
+    return tuple(cameras.get(camid, len(cameras) + camid) for camid in camids)

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import PositiveInt
 from tqdm import tqdm
 
-from generators import Pose, openpose_18
+from generators import Pose, openpose_18, rescale
 from reid_aug import images
 from reid_aug.config import Config
 from reid_aug.data.keypoints import as_pose, read_columns, write_keypoints
@@ -27,7 +28,8 @@ from reid_aug.data.people import PersonImage
 from reid_aug.device import Device
 from reid_aug.synthesis.augmenter import Augmenter
 from reid_aug.synthesis.bank import PoseBank
-from reid_aug.synthesis.gates import GateConfig, keep, passing, score
+from reid_aug.synthesis.gates import GateConfig, keep, passing, refuse_novelty, score
+from reid_aug.synthesis.image_bank import IMAGES
 from reid_aug.synthesis.manifest import NAME, Manifest, SyntheticRow
 from reid_aug.synthesis.real_images import copy_file, copy_images, refuse_other_sources, sources_digest
 from reid_aug.synthesis.sources import beside
@@ -45,6 +47,9 @@ class DumpConfig(Config):
     # Strategy by which target poses are drawn: whole, missing-views, canonical, camera-aware, compatible; None is the generator's own.
     # recombined makes new people, each with the legs of another.
     draw: Draw | None = None
+    # What target poses are drawn from: "poses" of the keypoint file, or "images" in which a generator finds poses itself, as it does in
+    # the sources; None is the generator's own way, images where it finds poses.
+    bank: Literal["poses", "images"] | None = None
     seed: int = 0  # Seed of everything random.
     batch_size: PositiveInt = 64  # Number of images rendered at a time.
     device: Device = "auto"  # Device that renders; "auto" is a GPU when there is one.
@@ -89,8 +94,7 @@ def dump(people: Sequence[PersonImage], augmenter: Augmenter, out: str | os.Path
     def also() -> dict[str, str]:
         """Write real images and keypoints, and return their digests by path; called when the synthetic images are there."""
         there = copy_images(kept, out)
-        targets = {Path(row.path).name: augmenter.bank.pose[i] for row, i in zip(rows, _indices(augmenter, rows), strict=True)}
-        there |= _keypoints(out / "annotation-train.csv", {**_poses(kept, ("train",)), **targets})
+        there |= _keypoints(out / "annotation-train.csv", {**_poses(kept, ("train",)), **_target_poses(augmenter, rows, train)})
         return there | _keypoints(out / "annotation-test.csv", _poses(kept, ("query", "gallery")))
 
     return fill(out, augmenter, rows, train, also, sources)
@@ -109,9 +113,13 @@ def _of_dumps(train: Sequence[PersonImage]) -> list[str]:
     return [f"{folder} is a dump: its synthetic images are rendered anew as its photographs are" for folder in dumps]
 
 
-def _indices(augmenter: Augmenter, rows: Sequence[SyntheticRow]) -> list[int]:
-    where = {name: i for i, name in enumerate(augmenter.bank.names)}
-    return [where[row.target] for row in rows]
+def _target_poses(augmenter: Augmenter, rows: Sequence[SyntheticRow], train: Sequence[PersonImage]) -> dict[str, Pose]:
+    """Give the target pose of each synthetic image, by its name; of a bank of images those that the data set knows."""
+    if isinstance(augmenter.bank, PoseBank):
+        known = {name: augmenter.bank.pose[i] for i, name in enumerate(augmenter.bank.names)}
+    else:
+        known = {p.name: rescale(p.pose, augmenter.bank.size) for p in train if p.pose is not None}
+    return {Path(row.path).name: known[row.target] for row in rows if row.target in known}
 
 
 def _poses(people: Sequence[PersonImage], splits: Sequence[str]) -> dict[str, Pose]:
@@ -151,7 +159,8 @@ def gate_dump(folder: str | os.PathLike[str], settings: GateRun) -> Gated:
         raise ValueError("out= takes the images that a gate keeps: give identity= or novelty= too")
     if settings.out is not None and Path(settings.out).resolve() == folder.resolve():
         raise ValueError(f"out={settings.out} is the dump itself: give another folder")
-    bank, reid = targets(folder, manifest.rows), None
+    refuse_novelty(manifest, settings.gate)
+    bank, reid = None if manifest.made_by.get("bank") == IMAGES else targets(folder, manifest.rows), None
     if settings.reid is not None:
         from reid_aug.baselines.network import load_reid  # torchreid is slow to import, and seldom needed here
 
@@ -184,7 +193,10 @@ def people_of(folder: Path, manifest: Manifest, data: DataConfig | None) -> list
     if data is None and not any(path.startswith(f"{MARKET_FOLDERS['train']}/") for path in manifest.files):
         raise ValueError(f"{folder} holds no real images: name those it was rendered from with data.root=DIR")
     made = {Path(row.path).name for row in manifest.rows}
-    people = load_people(DataConfig(root=str(folder), allow_overlap=True)) if data is None else market_named(load_people(data))
+    posed = manifest.made_by.get("bank") != IMAGES
+    source = DataConfig(root=str(folder), allow_overlap=True) if data is None else data
+    people = load_people(source, posed=posed)
+    people = people if data is None else market_named(people)
     return [p for p in people if p.split != "train" or p.name not in made]
 
 

@@ -22,6 +22,7 @@ from reid_aug.config import Config, explain
 from reid_aug.data.body import TORSO, valid_for_pairs
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.image_bank import IMAGES, Bank
 from reid_aug.synthesis.manifest import NAME, SCORED_BY, Manifest, SyntheticRow
 from reid_aug.synthesis.target_poses import RECOMBINED
 
@@ -198,6 +199,12 @@ def keep(rows: Sequence[SyntheticRow], gate: GateConfig) -> np.ndarray:
     return kept
 
 
+def refuse_novelty(manifest: Manifest, gate: GateConfig) -> None:
+    """Raise ValueError for a gate on novelty and images whose poses the generator found itself: there is nothing to compare."""
+    if gate.novelty is not None and manifest.made_by.get("bank") == IMAGES:
+        raise ValueError(f"novelty={gate.novelty:g} compares target poses, and these images' were found by the generator: gate by identity")
+
+
 def _recorded(rows: Sequence[SyntheticRow], name: str, gate: str) -> np.ndarray:
     scores = [getattr(row, name) for row in rows]
     if missing := scores.count(None):
@@ -245,19 +252,19 @@ def record_scores(
 
 
 def score(
-    folder: str | os.PathLike[str], manifest: Manifest, people: Sequence[PersonImage], bank: PoseBank, reid: ReidNetwork | None = None
+    folder: str | os.PathLike[str], manifest: Manifest, people: Sequence[PersonImage], bank: Bank | None, reid: ReidNetwork | None = None
 ) -> Manifest:
     """Record what gates go by in the manifest of `folder`, as far as it is not recorded; the manifest with it.
 
-    Always the pose novelty; with a Re-ID network identity scores too, against the training images among `people`: what
-    another network said is replaced. ValueError when a row's source is not among them, and for new people ("recombined"), whom
-    nobody has photographed.
+    The pose novelty, but with no bank of poses, as of images whose poses the generator found; with a Re-ID network identity scores
+    too, against the training images among `people`: what another network said is replaced. ValueError when a row's source is not
+    among them, and for new people ("recombined"), whom nobody has photographed.
     """
     if manifest.made_by.get("draw") == RECOMBINED:
         raise ValueError(f"{folder} holds recombined people: of people nobody has photographed, neither identity nor novelty can be judged")
     novelty = identity = None
     rows = manifest.rows
-    if todo := [row for row in rows if row.pose_novelty is None]:
+    if isinstance(bank, PoseBank) and (todo := [row for row in rows if row.pose_novelty is None]):
         novelty = _filled([row.pose_novelty for row in rows], pose_novelty(todo, people, bank))
     if reid is not None:
         known = [row.identity_score if manifest.made_by.get(SCORED_BY) == reid.name else None for row in rows]

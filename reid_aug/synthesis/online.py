@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from generators import Generator, Pose, convert, rescale
 from reid_aug.images import to_float
 from reid_aug.synthesis.augmenter import refuse_other_shape, render
-from reid_aug.synthesis.bank import PoseBank
-from reid_aug.synthesis.online_draw import PoseDraw, PoseDrawer, probability
+from reid_aug.synthesis.image_bank import Bank, ImageBank, as_bank
+from reid_aug.synthesis.online_draw import PoseDraw, PoseDrawer, of_images, probability
 from reid_aug.synthesis.target_poses import draw_for
 
 BEYOND = 0.25  # how far past [0, 1] a resize may overshoot; images of another convention lie further out
@@ -32,7 +32,7 @@ class PoseRenderer:
     def __init__(
         self,
         generator: Generator,
-        banks: Mapping[int | None, PoseBank],
+        banks: Mapping[int | None, Bank],
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         *,
@@ -46,16 +46,21 @@ class PoseRenderer:
         self.normalised, self.advice = mean is not None or std is not None, advice
         self.scales = tuple(values.to(self.device) for values in _scales(mean, std))
         self._range_seen = False  # whether the range of the images was looked at
-        fitted = {id(bank): self._fit(bank.pose) for bank in banks.values()}  # identities may share a bank
+        self.finds_poses = of_images(banks.values())
+        if self.finds_poses:
+            for bank in banks.values():
+                as_bank(bank, generator)
+        # Identities may share a bank; None where the generator finds the poses.
+        fitted = {id(bank): None if isinstance(bank, ImageBank) else self._fit(bank.pose) for bank in banks.values()}
         self.banks = {key: (bank.names, fitted[id(bank)]) for key, bank in banks.items()}
         self.scenes: Tensor | None = None  # Images of all banks, uint8 (M, 3, H, W).
         self.starts: dict[int | None, int] = {}  # Where a bank's images begin among them.
-        self.in_scenes = generator.takes_scene and all(bank.paths is not None for bank in banks.values())
+        self.in_scenes = self.finds_poses or (generator.takes_scene and all(bank.paths is not None for bank in banks.values()))
         self.files = banks  # Where scenes are read that are not kept.
         if self.in_scenes and keep_scenes:
             self._read_scenes(banks)
 
-    def _read_scenes(self, banks: Mapping[int | None, PoseBank]) -> None:
+    def _read_scenes(self, banks: Mapping[int | None, Bank]) -> None:
         distinct = {id(bank): bank for bank in banks.values()}
         size = (int(self.generator.size[0]), int(self.generator.size[1]))
         images = [bank.scenes(range(len(bank)), size) for bank in distinct.values()]
@@ -78,14 +83,15 @@ class PoseRenderer:
         if draw.batch != len(images):
             raise ValueError(f"a draw for a batch of {draw.batch} can't be rendered on {len(images)} images")
         target = self._targets(draw)
-        if target is None:
+        if not draw.rows:
             return images.clone()
         rows = torch.tensor(draw.rows)
-        source = self._fit(poses[rows.to(poses.xy.device)])  # where the poses are: on the CPU that is many small steps less
+        # Where the poses are: on the CPU that is many small steps less.
+        source = None if self.finds_poses else self._fit(poses[rows.to(poses.xy.device)])
         rows = rows.to(images.device)
         with torch.no_grad():
             pixels = self._unscaled(images.index_select(0, rows).float())
-            source, target = (pose.to(images.device, torch.float32) for pose in (source, target))
+            source, target = (None if pose is None else pose.to(images.device, torch.float32) for pose in (source, target))
             pixels = self._render(pixels, source, target, self._scenes(draw))
             pixels = torch.addcmul(self.scales[3], pixels, self.scales[2]).to(images.dtype)
         return images.clone().index_copy_(0, rows, pixels)  # the copying form would lose the layout
@@ -101,7 +107,7 @@ class PoseRenderer:
         if images.device != self.device:
             raise ValueError(f"the generator is on {self.device}, the images are on {images.device}: call .to({str(images.device)!r})")
 
-    def _render(self, pixels: Tensor, source: Pose, target: Pose, scene: Tensor | None) -> Tensor:
+    def _render(self, pixels: Tensor, source: Pose | None, target: Pose | None, scene: Tensor | None) -> Tensor:
         """Render (R, 3, H, W) in [−1, 1]: the same in the target poses and scenes, through the generator's size."""
         size, rendered_size = tuple(pixels.shape[-2:]), tuple(self.generator.size)
         fitting = pixels if size == rendered_size else F.interpolate(pixels, rendered_size, mode="bilinear", antialias=True)
@@ -110,21 +116,29 @@ class PoseRenderer:
         rendered = render(self.generator, fitting.contiguous(memory_format=torch.channels_last), source, target, scene)
         return (rendered if size == rendered_size else F.interpolate(rendered, size, mode="bilinear", antialias=True)).clamp(-1, 1)
 
+    def unknown(self, count: int) -> Pose:
+        """Give poses (B, K) of which nothing is known; ValueError where the generator is not to find them."""
+        if not self.finds_poses:
+            raise ValueError("poses of the images are needed, got None: a generator that finds poses itself, with an ImageBank, needs none")
+        pose = Pose.unknown(self.generator.skeleton, (int(self.generator.size[0]), int(self.generator.size[1])))
+        return replace(pose, xy=pose.xy.expand(count, -1, -1), visible=pose.visible.expand(count, -1))
+
     def _fit(self, pose: Pose) -> Pose:
         """Bring a pose to the generator's skeleton and size."""
         pose, size = convert(pose, self.generator.skeleton), (int(self.generator.size[0]), int(self.generator.size[1]))
         return pose if tuple(pose.size) == size else rescale(pose, size)
 
     def _targets(self, draw: PoseDraw) -> Pose | None:
-        """Look up the recorded poses as a batch; None when there is none."""
+        """Look up the recorded poses as a batch; None when there is none, or the generator finds them."""
         xy, visible, pose = [], [], None
         for key, index, name in zip(draw.pids or [None] * len(draw.rows), draw.targets, draw.names, strict=True):
             names, pose = self.banks.get(key, ((), None))
-            if pose is None or not 0 <= index < len(names) or names[index] != name:
+            if not 0 <= index < len(names) or names[index] != name:
                 whose = "the bank" if key is None else f"the bank of identity {key}"
                 raise ValueError(f"the draw was made with another bank: {whose} has no pose {index} named {name!r}")
-            xy.append(pose.xy[index])
-            visible.append(pose.visible[index])
+            if pose is not None:
+                xy.append(pose.xy[index])
+                visible.append(pose.visible[index])
         return None if pose is None else replace(pose, xy=torch.stack(xy), visible=torch.stack(visible))
 
     def _scenes(self, draw: PoseDraw) -> Tensor | None:
@@ -157,7 +171,8 @@ class PoseAugmentation(nn.Module):
     `bank` is a PoseBank for all, or a mapping from pid to the identity's own; who has none stays as is. `draw` is "whole",
     uniformly, or "compatible" ("compatible-0.3"), from near the source's view, as PoseDrawer has it; None is the generator's
     own way. A generator that takes scenes is given the images that the poses came from, where the bank knows them: they stay
-    on its device, 3 H W bytes each; `replace(bank, paths=None)` leaves people in their own places. With `mean` and
+    on its device, 3 H W bytes each; `replace(bank, paths=None)` leaves people in their own places. So do those of an ImageBank,
+    with which a generator that finds poses itself draws: `poses` are then not looked at and may be None. With `mean` and
     `std`, images come and go normalised by them, else in [0, 1]. Call it where training images pass: train() and eval()
     change nothing. The generator is put in eval mode and is no submodule: `parameters()` and `state_dict()` don't hold
     it, but `to(device)` moves it. It renders in float32, on a GPU under bfloat16 autocast; `generator.compile(dynamic=True)`
@@ -169,7 +184,7 @@ class PoseAugmentation(nn.Module):
     def __init__(
         self,
         generator: Generator,
-        bank: PoseBank | Mapping[int, PoseBank],
+        bank: Bank | Mapping[int, Bank],
         p: float = 0.5,
         *,
         seed: int = 0,
@@ -178,17 +193,21 @@ class PoseAugmentation(nn.Module):
         draw: str | None = None,
     ) -> None:
         super().__init__()
-        banks: Mapping[Any, PoseBank] = bank if isinstance(bank, Mapping) else {None: bank}
-        if not banks or not all(isinstance(value, PoseBank) for value in banks.values()):
+        banks: Mapping[Any, Bank] = bank if isinstance(bank, Mapping) else {None: bank}
+        if not banks or not all(isinstance(value, Bank) for value in banks.values()):
             kinds = ", ".join(sorted({type(value).__name__ for value in banks.values()})) or "an empty mapping"
-            raise ValueError(f"bank is a PoseBank, or a mapping from pid to PoseBank with at least one, got {kinds}")
+            raise ValueError(f"bank is a PoseBank, or a mapping from pid to PoseBank with at least one (or ImageBank), got {kinds}")
         # Drawing and rendering are plain objects: an optimiser of `parameters()` and every checkpoint do without the generator.
         self.drawer = PoseDrawer(banks, p, seed, draw_for(generator, draw))
         self.renderer = PoseRenderer(generator, banks, mean, std)
         self.last: PoseDraw | None = None
 
-    def forward(self, images: Tensor, poses: Pose, pids: Sequence[int] | Tensor | None = None) -> Tensor:
-        """Draw poses, then render: images (B, 3, H, W) of the same size, type, device and layout; `last` says what was drawn."""
+    def forward(self, images: Tensor, poses: Pose | None = None, pids: Sequence[int] | Tensor | None = None) -> Tensor:
+        """Draw poses, then render: images (B, 3, H, W) of the same size, type, device and layout; `last` says what was drawn.
+
+        Without `poses` the generator finds them; ValueError for one that does not.
+        """
+        poses = self.renderer.unknown(len(images)) if poses is None else poses
         self.renderer.check(images, poses)
         return self.render(images, poses, self.draw(poses, pids))
 
@@ -197,9 +216,9 @@ class PoseAugmentation(nn.Module):
         self.last = self.drawer.draw(poses, pids)
         return self.last
 
-    def render(self, images: Tensor, poses: Pose, draw: PoseDraw) -> Tensor:
+    def render(self, images: Tensor, poses: Pose | None, draw: PoseDraw) -> Tensor:
         """Render what was drawn, now or at another time, as PoseRenderer does."""
-        return self.renderer.render(images, poses, draw)
+        return self.renderer.render(images, self.renderer.unknown(len(images)) if poses is None else poses, draw)
 
     @property
     def generator(self) -> Generator:

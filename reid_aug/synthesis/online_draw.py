@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from generators import Pose, rescale, view_descriptor
 from reid_aug.data.body import valid_for_pairs
-from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.image_bank import Bank, ImageBank
 from reid_aug.synthesis.nearness import distances, near, tolerance_of, views_of
 from reid_aug.synthesis.target_poses import WHOLE
 
@@ -64,28 +64,32 @@ class PoseDrawer:
     but of the identity's poses only the source's own is left out, and a bank that has no other is drawn from all the same.
     """
 
-    def __init__(self, banks: Mapping[int | None, PoseBank], p: float, seed: int, strategy: str = WHOLE) -> None:
+    def __init__(self, banks: Mapping[int | None, Bank], p: float, seed: int, strategy: str = WHOLE) -> None:
         if not 0 <= seed < 2**64:
             raise ValueError(f"a seed is in 0..2**64 - 1, got {seed}")
         self.tolerance = tolerance_of(strategy)
         if strategy != WHOLE and self.tolerance is None:
             raise ValueError(f"online, target poses are drawn by whole or compatible, got draw={strategy!r}")
+        self.finds_poses = of_images(banks.values(), strategy)
         self.names = {key: bank.names for key, bank in banks.items()}
         self.p, self.seed, self.step = probability(p), int(seed), 0
         self.by_identity = None not in banks
         # Identities may share a bank.
-        views = {} if self.tolerance is None else {id(bank): (views_of(bank), bank.pose.size) for bank in banks.values()}
+        posed = [] if self.tolerance is None else [bank for bank in banks.values() if not isinstance(bank, ImageBank)]
+        views = {id(bank): (views_of(bank), bank.pose.size) for bank in posed}
         self.views = {key: views[id(bank)] for key, bank in banks.items()} if views else {}
 
     def draw(self, poses: Pose, pids: Sequence[int] | Tensor | None = None) -> PoseDraw:
         """Choose for the batch of this step, and count it: a function of (seed, step), the poses (B, K) and pids (B,) alone.
 
-        An image is usable when its shoulders and hips are seen. Leave poses and pids on the CPU, where a DataLoader puts
-        them: reading them off a GPU waits for it. ValueError unless there are pids where every identity has its own bank.
+        An image is usable when its shoulders and hips are seen; with banks of images every one is. Leave poses and pids
+        on the CPU, where a DataLoader puts them: reading them off a GPU waits for it. ValueError unless there are pids where
+        every identity has its own bank.
         """
         if len(poses.batch_shape) != 1:
             raise ValueError(f"poses are a batch (B, K), got {tuple(poses.visible.shape)}")
-        keys, usable = self._keys(pids, len(poses)), valid_for_pairs(poses).tolist()
+        keys = self._keys(pids, len(poses))
+        usable = [True] * len(poses) if self.finds_poses else valid_for_pairs(poses).tolist()
         # Raw bits, two to a row: they never change between numpy's versions, nor with the batch's length or its other rows.
         bits = np.random.Philox(key=np.array([self.seed, self.step], dtype=np.uint64)).random_raw((len(poses), 2)).tolist()
         rows = [i for i, key in enumerate(keys) if usable[i] and key in self.names and (bits[i][0] >> 11) * 2.0**-53 < self.p]
@@ -121,6 +125,16 @@ class PoseDrawer:
         if len(keys) != count:
             raise ValueError(f"a batch has a pid for each pose, got {len(keys)} pids and {count} poses")
         return keys
+
+
+def of_images(banks: Iterable[Bank], strategy: str = WHOLE) -> bool:
+    """Tell whether banks are of images; ValueError where some are of poses, or the strategy goes by poses."""
+    kinds = {isinstance(bank, ImageBank) for bank in banks}
+    if len(kinds) > 1:
+        raise ValueError("banks of several identities are all of poses or all of images, got both")
+    if kinds == {True} and strategy != WHOLE:
+        raise ValueError(f"draw={strategy} goes by poses, and a bank of images knows none: online, whole draws from it")
+    return kinds == {True}
 
 
 def probability(p: float) -> float:

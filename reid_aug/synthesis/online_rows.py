@@ -15,9 +15,10 @@ from generators import Generator, Pose, rescale
 from reid_aug import images
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.augmenter import Augmenter, refuse_other_shape, render
+from reid_aug.synthesis.image_bank import ImageBank
 from reid_aug.synthesis.manifest import SyntheticRow
 from reid_aug.synthesis.online_draw import probability
-from reid_aug.synthesis.sources import augmentable, image_path, warn_of_not_augmented
+from reid_aug.synthesis.sources import augmentable, image_path, in_train, warn_of_not_augmented
 from reid_aug.synthesis.target_poses import RECOMBINED, drawing, hash64
 
 
@@ -36,7 +37,7 @@ class OnlineRows:
         self.augmenter, self.p = augmenter, probability(p)
         refuse_gpu(augmenter.generator)
         self._set(people)
-        warn_of_not_augmented(people)
+        warn_of_not_augmented(people, in_train if augmenter.finds_poses else augmentable)
         if not self.usable:
             raise ValueError("no training image has a pose with both shoulders and both hips: nothing to augment")
         refuse_other_shape(augmenter.generator, [p.pose.size for p in people if p.pose is not None], "these people's are")
@@ -44,7 +45,8 @@ class OnlineRows:
 
     def _set(self, people: Sequence[PersonImage]) -> None:
         self.people = list(people)
-        self.usable = {person.path: person for person in self.people if augmentable(person)}
+        usable = in_train if self.augmenter.finds_poses else augmentable
+        self.usable = {person.path: person for person in self.people if usable(person)}
         self.by_name = {person.name: person for person in self.people}
         self.where = {name: i for i, name in enumerate(self.augmenter.bank.names)}
         self.choose = drawing(self.augmenter.draw, self.people, self.augmenter.bank, self.augmenter.seed)
@@ -72,9 +74,13 @@ class OnlineRows:
         generator, bank = self.augmenter.generator, self.augmenter.bank
         size = (int(generator.size[0]), int(generator.size[1]))
         people, targets = [self.by_name[row.source] for row in rows], [self.where[row.target] for row in rows]
-        poses = Pose.stack([rescale(person.pose, size) for person in people if person.pose is not None])
+        sources = _read([p.path for p in people], size)
         scenes = _read([bank.paths[i] for i in targets], size) if self.augmenter.in_scenes and bank.paths is not None else None
-        rendered = render(generator, _read([p.path for p in people], size), poses, bank.pose[torch.tensor(targets)], scenes)
+        if isinstance(bank, ImageBank):  # the generator finds the poses
+            rendered = render(generator, sources, None, None, _read([bank.paths[i] for i in targets], size))
+        else:
+            poses = Pose.stack([rescale(person.pose, size) for person in people if person.pose is not None])
+            rendered = render(generator, sources, poses, bank.pose[torch.tensor(targets)], scenes)
         return images.to_uint8(rendered).permute(0, 2, 3, 1).contiguous().numpy()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,14 +15,19 @@ from reid_aug.synthesis.manifest import SyntheticRow
 
 def augmentable(person: PersonImage) -> bool:
     """Tell whether shoulders and hips are seen; ValueError for an image outside train: its identity would leak."""
-    if person.split != "train":
-        raise ValueError(f"only training images may be augmented, got {person.name} of {person.split}")
-    return person.pose is not None and bool(valid_for_pairs(person.pose))
+    return in_train(person) and person.pose is not None and bool(valid_for_pairs(person.pose))
 
 
 def recombinable(person: PersonImage) -> bool:
     """Tell whether shoulders, hips and knees are seen: the image may give its legs and get another's."""
     return augmentable(person) and person.pose is not None and bool(shows_legs(person.pose))
+
+
+def in_train(person: PersonImage) -> bool:
+    """Tell that an image may be augmented without a pose, as every training image; ValueError for one outside train."""
+    if person.split != "train":
+        raise ValueError(f"only training images may be augmented, got {person.name} of {person.split}")
+    return True
 
 
 def not_augmented(people: Iterable[PersonImage], usable: Callable[[PersonImage], bool] = augmentable) -> list[LeftOut]:

@@ -18,6 +18,7 @@ from generators import Generator, Pose, no_such, rescale, view_descriptor
 from reid_aug.data.body import UNKNOWN, VIEWS, view
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.image_bank import Bank, ImageBank
 from reid_aug.synthesis.nearness import distances, near, tolerance_of, views_of
 
 WHOLE, COMPATIBLE, RECOMBINED = "whole", "compatible", "recombined"
@@ -44,7 +45,15 @@ def draw_for(generator: Generator, draw: str | None) -> str:
     return check_draw((COMPATIBLE if generator.near_views else WHOLE) if draw is None else draw)
 
 
-def drawing(draw: str, people: Sequence[PersonImage], bank: PoseBank, seed: int) -> Drawing:
+def check_bank(draw: str, bank: Bank) -> None:
+    """Raise ValueError for a strategy that goes by poses, or cameras, and a bank that knows none."""
+    if isinstance(bank, ImageBank) and draw not in (WHOLE, "camera-aware"):
+        raise ValueError(f"draw={draw} goes by poses, and a bank of images knows none: whole and camera-aware draw from it")
+    if draw == "camera-aware":
+        poses_by_camera(bank)
+
+
+def drawing(draw: str, people: Sequence[PersonImage], bank: Bank, seed: int) -> Drawing:
     """Make the strategy named `draw` ready to draw for `people`; ValueError when the bank does not fit it or the name is unknown.
 
     * whole: uniform over the bank.
@@ -67,19 +76,19 @@ def drawing(draw: str, people: Sequence[PersonImage], bank: PoseBank, seed: int)
     Each depends on seed, source name and index, on the bank, and (missing-views, compatible) on the identity's images: not on
     order or machine.
     """
-    check_draw(draw)
+    check_bank(check_draw(draw), bank)
+    if draw == "camera-aware":
+        return _camera_aware(bank)
+    if draw == WHOLE or isinstance(bank, ImageBank):
+        return lambda person, index, bits: bits % len(bank)
     if (tolerance := tolerance_of(draw)) is not None:
         return _compatible(people, bank, tolerance)
     if draw == "missing-views":
         return _missing_views(people, bank)
-    if draw.startswith("canonical"):
-        count = _CANONICAL.fullmatch(draw)
-        return _canonical(bank, seed, int(count[1]) if count else CANONICAL_POSES)
-    if draw == "camera-aware":
-        return _camera_aware(bank)
     if draw == RECOMBINED:
         raise ValueError("recombined makes new people, and is planned for all of them at once (synthesis.recombining)")
-    return lambda person, index, bits: bits % len(bank)
+    count = _CANONICAL.fullmatch(draw)
+    return _canonical(bank, seed, int(count[1]) if count else CANONICAL_POSES)
 
 
 def hash64(*of: Hashable) -> int:
@@ -161,7 +170,7 @@ def _canonical(bank: PoseBank, seed: int, poses: int) -> Drawing:
     return draw
 
 
-def _camera_aware(bank: PoseBank) -> Drawing:
+def _camera_aware(bank: Bank) -> Drawing:
     seen_by = poses_by_camera(bank)
     cameras = sorted(seen_by)
 
@@ -174,7 +183,7 @@ def _camera_aware(bank: PoseBank) -> Drawing:
     return draw
 
 
-def poses_by_camera(bank: PoseBank) -> dict[int, list[int]]:
+def poses_by_camera(bank: Bank) -> dict[int, list[int]]:
     """Sort rows of the bank by the camera that saw them; ValueError when cameras are not known or there is only one."""
     if bank.camids is None:
         raise ValueError("camera-aware drawing needs the bank's cameras: PoseBank(names, pose, camids), or PoseBank.collect")
@@ -186,6 +195,6 @@ def poses_by_camera(bank: PoseBank) -> dict[int, list[int]]:
     return seen_by
 
 
-def cameras_digest(bank: PoseBank) -> str:
+def cameras_digest(bank: Bank) -> str:
     """Give twelve hex digits that change with any camera of the bank; the bank's own digest is of its poses."""
     return hashlib.sha256(torch.tensor(bank.camids or ()).numpy().tobytes()).hexdigest()[:12]

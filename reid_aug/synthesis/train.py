@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
-from generators import Generator, Perceptual, PosePair, Trained, convert, create, gaussian_maps, load_perceptual, train
+from generators import Generator, Perceptual, PosePair, Trained, create, load_perceptual, train
 from reid_aug.config import Config
 from reid_aug.data.doubts import report
 from reid_aug.data.loading import DataConfig, load_people
@@ -55,6 +55,9 @@ class LearningConfig(Config):
     precision: str = "32-true"  # Lightning Fabric's name of the precision: 32-true, bf16-mixed, 16-mixed.
     save_every_steps: PositiveInt = 1000  # Number of steps between checkpoints.
     sample_every_steps: PositiveInt = 1000  # Number of steps between sample sheets.
+    # Teacher of a generator that finds poses itself (MOMI-Net): the keypoint file, as Gaussians, or torchvision's estimator, whose
+    # activations it learns from images that need no keypoints.
+    teacher: Literal["keypoints", "keypoint-rcnn"] = "keypoints"
 
 
 class TrainConfig(LearningConfig):
@@ -63,8 +66,6 @@ class TrainConfig(LearningConfig):
     data: DataConfig  # People to learn from, and their poses.
     out: str  # Folder of checkpoint, curves and sample sheets.
     seed: int = 0  # Seed of everything random.
-    # Teacher of a generator that finds poses itself (MOMI-Net): the keypoint file, or torchvision's estimator.
-    teacher: Literal["keypoints", "keypoint-rcnn"] = "keypoints"
     accelerator: str = "auto"  # Lightning Fabric's name of the kind of device.
     devices: int | str = 1  # Number of devices, or which.
     compile: bool = False  # Whether torch.compile is used.
@@ -72,21 +73,25 @@ class TrainConfig(LearningConfig):
     samples: PositiveInt = 8  # Number of pairs on a sample sheet.
 
 
-def train_from(config: TrainConfig, people: Sequence[PersonImage] | None = None) -> Trained:
+def train_from(
+    config: TrainConfig, people: Sequence[PersonImage] | None = None, teacher: Callable[[Tensor], Tensor] | None = None
+) -> Trained:
     """Train what the configuration names on its people; `config.out` holds checkpoint, curves and sample sheets.
 
+    `teacher` is a network of one's own in place of the configuration's: images (B, 3, H, W) in [−1, 1] to heatmaps (B, 17, h, w) of
+    any size, peaks of about 1. With a network as teacher pairs are of images with and without poses.
     ValueError where `config.out` holds a training on other images; `people` that are given are the caller's to tell apart.
     """
     torch.manual_seed(config.seed)  # weights are sampled here, before the loop seeds itself
     model = create(config.generator.name, **config.generator.options)
     # Weights that may be missing are looked for before images are read.
     perceptual = _perceptual(model, config.perceptual.weights)
-    taught_by = _teach(model, config.teacher)
-    given, people = people is not None, load_people(config.data) if people is None else people
+    taught_by = _teach(model, config.teacher, teacher)
+    given, people = people is not None, _people(config.data, model, posed=taught_by is None) if people is None else people
     report(people_doubts(people))
     stream = PairStream(
         people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
-        min_gap=config.min_gap, jitter=config.jitter, device=_where_it_trains(config),
+        min_gap=config.min_gap, jitter=config.jitter, device=_where_it_trains(config), posed=taught_by is None,
     )  # fmt: skip
     if not given:
         refuse_other_images(Path(config.out), people, stream.digest)
@@ -130,25 +135,47 @@ def refuse_other_images(out: Path, people: Sequence[PersonImage], names_and_pose
         atomic_write_text(record, f"{names_and_poses} {digest}\n")
 
 
-def _teach(model: Generator, teacher: str) -> str | None:
-    """Set an estimator as the model's teacher; its name, or None where the people's keypoints are the teacher.
+def _people(data: DataConfig, model: Generator, *, posed: bool) -> list[PersonImage]:
+    """Read the people to learn from; FileNotFoundError without keypoints says how a generator that finds poses learns without."""
+    try:
+        return load_people(data, posed=posed)
+    except FileNotFoundError as error:
+        if not posed or not hasattr(model, "teacher") or "no keypoint file" not in str(error):
+            raise
+        raise FileNotFoundError(f"{error}, or learn poses from images with teacher=keypoint-rcnn") from None
+
+
+def _teach(model: Generator, name: str, network: Callable[[Tensor], Tensor] | None = None) -> str | None:
+    """Set a network, or the estimator of that name, as the model's teacher; its name, or None where the people's keypoints are.
 
     ValueError for a generator that learns no poses, FileNotFoundError where the estimator's weights can't be had.
     """
-    if teacher == "keypoints":
+    if name == "keypoints" and network is None:
         return None
     if not hasattr(model, "teacher"):
-        raise ValueError(f"teacher={teacher} is for generators that learn to find poses, as momi does, {type(model).__name__} does not")
+        which = f"teacher={name}" if network is None else "a teacher"
+        raise ValueError(f"{which} is for generators that learn to find poses, as momi does, {type(model).__name__} does not")
+    if network is not None:
+        model.teacher = network  # type: ignore[assignment]
+        return str(getattr(network, "name", type(network).__name__))
     from reid_aug.data.estimator import KeypointRcnn  # slow to import, and seldom needed here
 
-    estimate = KeypointRcnn(partial(find, download=True), torch_device("auto"))
+    try:
+        estimate = KeypointRcnn(partial(find, download=True), torch_device("auto"))
+    except FileNotFoundError as error:
+        raise type(error)(f"{error}, or say teacher=keypoints to learn from a keypoint file") from None
 
     def heatmaps(images: Tensor) -> Tensor:
-        pixels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return gaussian_maps(convert(estimate(pixels), model.skeleton).to(images.device), model.teacher_sigma_px)  # type: ignore[arg-type]
+        return estimate.heatmaps(((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)).to(images.device)
 
     model.teacher = heatmaps  # type: ignore[assignment]
     return estimate.name
+
+
+def check_teacher(generator: GeneratorConfig, teacher: str) -> None:
+    """Raise ValueError or FileNotFoundError where a generator can't have this teacher."""
+    if teacher != "keypoints":
+        _teach(create(generator.name, **generator.options), teacher)
 
 
 def first_pairs(stream: PairStream, count: int) -> PosePair:

@@ -100,7 +100,8 @@ class PairStream:
     target from another camera where there is one (as PG2 does); `min_gap` takes frames that lie farther apart than this
     share of their clip, in the order of their names (as posewarp does). `flip` mirrors each pair with probability one
     half, then `jitter` changes it. Images are decoded once, at first use, into the memory of `device` (24 KiB each at
-    128 × 64), where batches are put together, if they fit; poses stay on the CPU. ValueError when there is no pair.
+    128 × 64), where batches are put together, if they fit; poses stay on the CPU. Images without a pose are in no pair, unless
+    `posed` is False: then nothing is visible on theirs. ValueError when there is no pair.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class PairStream:
         min_gap: float = 0.0,
         jitter: JitterConfig | None = None,
         device: str | torch.device = "cpu",
+        posed: bool = True,
     ) -> None:
         one_of("cross_camera", cross_camera, CAMERAS)
         if batch_size < 1:
@@ -125,16 +127,16 @@ class PairStream:
             raise ValueError(f"min_gap is a share of a clip's frames in [0, 1), got {min_gap}")
         self.size, self.batch_size, self.seed, self.flip = (int(size[0]), int(size[1])), batch_size, seed, flip
         self.jitter, self.device = jitter, torch.device(device)
-        self.people = _in_pairs(with_valid_pose(people, lambda p: p.split == "train" and p.pid != JUNK), people)
+        self.people = _in_pairs(with_valid_pose(people, lambda p: p.split == "train" and p.pid != JUNK, posed=posed), people, posed)
         if min_gap:
             self.people.sort(key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)])
         camids = [p.camid for p in self.people] if cross_camera == "prefer" else None
-        left_out = [one for one in in_no_pair(people, self.people) if not one.expected]
+        left_out = [one for one in in_no_pair(people, self.people, posed) if not one.expected]
         warn_of(f"{len(left_out)} of {len(left_out) + len(self.people)} training images are in no pair", left_out)
         self.population = pair_population([p.pid for p in self.people], camids, min_gap)
         if not self.population.count:
             raise ValueError(f"no training pairs: no identity has two images farther apart than min_gap, {min_gap} of its images")
-        self.pose = _batched([p.pose for p in self.people if p.pose is not None], self.size)
+        self.pose = _batched([Pose.unknown(openpose_18, self.size) if p.pose is None else p.pose for p in self.people], self.size)
         self._pids = torch.tensor([p.pid for p in self.people], dtype=torch.int64)
 
     @cached_property
@@ -185,7 +187,7 @@ class PairStream:
         return self.starting_at(0)
 
 
-def _in_pairs(usable: Sequence[PersonImage], people: Sequence[PersonImage]) -> list[PersonImage]:
+def _in_pairs(usable: Sequence[PersonImage], people: Sequence[PersonImage], posed: bool = True) -> list[PersonImage]:
     """Keep those whose identity has two images or more; ValueError with the reckoning when there are none."""
     numbers: dict[int, int] = {}
     for person in usable:
@@ -193,18 +195,20 @@ def _in_pairs(usable: Sequence[PersonImage], people: Sequence[PersonImage]) -> l
     paired = [p for p in usable if numbers[p.pid] > 1]
     if not paired:
         train = [p for p in people if p.split == "train"]
-        posed = sum(p.pose is not None for p in train)
+        if not posed:
+            raise ValueError(f"no training pairs: of {len(train)} train images of {len(numbers)} identities, none with two")
+        known = sum(p.pose is not None for p in train)
         raise ValueError(
-            f"no training pairs: of {len(train)} train images {posed} have a pose, {len(usable)} of these show shoulders and "
+            f"no training pairs: of {len(train)} train images {known} have a pose, {len(usable)} of these show shoulders and "
             f"hips, of {len(numbers)} identities, none with two such images"
         )
     return paired
 
 
-def in_no_pair(people: Sequence[PersonImage], paired: Sequence[PersonImage]) -> list[LeftOut]:
+def in_no_pair(people: Sequence[PersonImage], paired: Sequence[PersonImage], posed: bool = True) -> list[LeftOut]:
     """List the training images that are not among those `paired`, and why."""
     kept, alone = {p.path for p in paired}, "alone of their identity"
-    reasons = {one.name: one.why for one in not_augmented(people)}
+    reasons = {one.name: one.why for one in not_augmented(people)} if posed else {}
     left_out = (p for p in people if p.split == "train" and p.path not in kept)
     return [
         LeftOut(p.name, "of identity -1, junk", expected=True) if p.pid == JUNK else LeftOut(p.name, reasons.get(p.name, alone))

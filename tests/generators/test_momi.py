@@ -337,9 +337,37 @@ def test_any_estimator_can_be_the_teacher_and_stays_outside(a_pair: MakePair) ->
     seen = recorded_inputs(model.translator.pose_encoder)
     assert model.losses("generator", pair, 0)["recon"] != without["recon"]
     assert torch.equal(seen[0], gaussian_maps(maxima(teacher(images), -100.0, coco_17), 2.0)), "re-projected, as a student's are"
-    model.teacher = lambda images: torch.zeros(len(images), 17, 8, 4)
-    with pytest.raises(ValueError, match=r"momi's teacher gives heatmaps \(6, 17, 32, 16\), got \(6, 17, 8, 4\)"):
+    model.teacher = lambda images: torch.zeros(len(images), 14, 8, 4)
+    with pytest.raises(ValueError, match=r"momi's teacher gives heatmaps \(6, 17, h, w\), got \(6, 14, 8, 4\)"):
         model.losses("detector", pair, 0)
+
+
+def test_a_teachers_activations_are_learnt_as_they_are_resized_to_the_branchs_size(a_pair: MakePair) -> None:
+    """Eq. 1: ‖ψ(x) − F_p(x)‖. SimpleBaseline's heatmaps are a quarter of its images; by hand, rows of 0 and 8 resized to four times."""
+    model, pair = model_of(), pair_of(a_pair)
+    small = torch.tensor([0.0, 8.0], dtype=torch.float64).repeat(4)[:, None].expand(8, 4)
+    model.teacher = lambda images: small.expand(len(images), 17, 8, 4)
+    # Centres of old rows lie at 1.5, 5.5, …, so between them new rows go from 0 to 8 and back in steps of 2, from 1 to 7.
+    up, down = [1.0, 3.0, 5.0, 7.0], [7.0, 5.0, 3.0, 1.0]
+    rows = torch.tensor([0.0, 0.0, *(up + down) * 3, *up, 8.0, 8.0], dtype=torch.float64)
+    by_hand = ((model.detector(torch.cat([pair.source, pair.target])) - rows[:, None]) ** 2).mean()
+    assert model.losses("detector", pair, 0)["distill"].item() == pytest.approx(by_hand.item(), rel=1e-9)
+
+
+def test_with_a_network_as_teacher_pairs_need_no_poses(a_pair: MakePair) -> None:
+    model, pair, teacher = model_of(), pair_of(a_pair), Teacher()
+    model.teacher = teacher
+    unknown = replace(pair.source_pose, visible=torch.zeros_like(pair.source_pose.visible))
+    bare = replace(pair, source_pose=unknown, target_pose=unknown)
+    for player in ("detector", "generator", "discriminator"):
+        torch.manual_seed(1)
+        with_poses = model.losses(player, pair, 0)
+        torch.manual_seed(1)
+        without = model.losses(player, bare, 0)
+        assert {name: term.item() for name, term in with_poses.items()} == {name: term.item() for name, term in without.items()}
+    assert model.inputs_of(bare) == (bare.source, None, None, bare.target)
+    model.teacher = None
+    assert model.inputs_of(pair)[1:] == (pair.source_pose, pair.target_pose)
 
 
 @pytest.mark.parametrize("training_pose", ["detected", "teacher"])

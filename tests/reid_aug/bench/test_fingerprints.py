@@ -48,9 +48,10 @@ def test_recorded_lines_are_those_of_their_configuration(name: str, tmp_path: Pa
         digest = Fingerprints(config).digest
         assert {line["config"] for line in record["lines"]} == {digest(b, arm) for b in config.baselines_by_name for arm in config.arms}
     (generator,) = packaged.generators
-    jittered = packaged.generators[generator].model_copy(update={"min_gap": 0.02})
-    other = Fingerprints(packaged.model_copy(update={"generators": {generator: jittered}}))
-    assert other.digest(other.judge, generator) != Fingerprints(packaged).digest(other.judge, generator)
+    for later in ({"min_gap": 0.02}, {"teacher": "keypoint-rcnn"}):
+        changed = packaged.generators[generator].model_copy(update=later)
+        other = Fingerprints(packaged.model_copy(update={"generators": {generator: changed}}))
+        assert other.digest(other.judge, generator) != Fingerprints(packaged).digest(other.judge, generator)
 
 
 @pytest.mark.parametrize("what", ["pid", "camid", "visible", "xy"])

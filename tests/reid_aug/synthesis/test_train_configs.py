@@ -36,7 +36,7 @@ def test_it_trains(path: Path, rendered: RenderedSet, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = main([
         "train", str(path), f"data.root={rendered.root}", f"out={out}", "batch_size=2", "samples=1", "steps=null",
-        "perceptual.weights=none", *words,
+        "perceptual.weights=none", "teacher=keypoints", *words,
     ])  # fmt: skip
     assert done == 0
     header = read_header(out / "last.safetensors")
