@@ -12,10 +12,12 @@ from typing import Any
 from generators import read_header, tensors_digest
 from reid_aug import config as configuration
 from reid_aug.baselines.initial import initial_weights
-from reid_aug.bench.arms import NONE, ORACLE, origin_and_variants
+from reid_aug.bench.arms import COPIES, NONE, ORACLE, origin_and_variants
 from reid_aug.bench.config import BASELINE, BenchConfig
 from reid_aug.bench.data import content_digest
+from reid_aug.bench.sizes import Sizes, sizes_of
 from reid_aug.bench.targets import Targets, targets_of
+from reid_aug.synthesis.target_poses import WHOLE
 
 # Keys of generators that came later count only where they are set, so that digests of earlier runs stay what they were.
 LATER_KEYS = ("jitter", "min_gap")
@@ -72,8 +74,30 @@ class Fingerprints:
     def _unusual(self, arm: str) -> dict[str, Any]:
         """List what is unlike `draw: whole` in the sources' places, as all arms were once; that generators take scenes is their own."""
         shown = self.targets(arm) or Targets()
-        in_scenes = shown.scene and origin_and_variants(arm)[0] == ORACLE
-        return {**({} if shown.draw == Targets().draw else {"draw": shown.draw}), **({"scene": True} if in_scenes else {})}
+        origin = origin_and_variants(arm)[0]
+        in_scenes = shown.scene and origin == ORACLE
+        return {
+            **({} if shown.draw == Targets().draw else {"draw": shown.draw}), **({"scene": True} if in_scenes else {}),
+            **({"drawn at": self.sizes.home} if self._drawn_elsewhere(origin, shown) else {}),
+        }  # fmt: skip
+
+    def _drawn_elsewhere(self, origin: str, shown: Targets) -> bool:
+        """Tell whether an arm's target poses are chosen by looks at another size than benchmarks of that generator alone have it."""
+        if shown.draw == WHOLE:
+            return False
+        if origin == COPIES:  # cut photographs are of that size themselves
+            return self.config.rendered is None and self.sizes.differ
+        return self.sizes.of(origin) != self.sizes.home
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Tell at which sizes generators render, and at which poses are drawn and image quality is measured."""
+        return sizes_of(self.config)
+
+    def quality_place(self, name: str) -> Path:
+        """Name the file of a generator's image quality."""
+        elsewhere = {"measured at": self.sizes.home} if self.sizes.of(name) != self.sizes.home else {}
+        return self.place("quality", name, judge=self.baseline(self.judge), **elsewhere).with_suffix(".json")
 
     def images_place(self, arm: str) -> Path:
         """Name the folder of an arm's images; arms that differ in what enters training alone have one together."""

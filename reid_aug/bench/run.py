@@ -25,6 +25,7 @@ from reid_aug.bench.config import BenchConfig
 from reid_aug.bench.data import BenchmarkData
 from reid_aug.bench.fingerprints import Fingerprints
 from reid_aug.bench.results import RESULTS, append, cmc_at, device_name, read_results, save_scores, scores_file, versions
+from reid_aug.bench.sizes import outline
 from reid_aug.bench.synthetic import SyntheticImages
 from reid_aug.bench.targets import notes
 from reid_aug.data.people import PersonImage
@@ -32,6 +33,7 @@ from reid_aug.quality.held_out import pairs_to_measure, rendered_pairs
 from reid_aug.quality.measure import Quality, measure
 from reid_aug.quality.networks import Networks
 from reid_aug.quality.surroundings import Surroundings
+from reid_aug.synthesis.augmenter import refuse_other_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +123,12 @@ class Benchmark:
         for arm in self.config.arms:
             if shown := self.fingerprints.targets(arm):
                 self.data.rows(shown.draw)
+        shapes = [p.pose.size for p in self.data.of_split("train") if p.pose is not None]
+        for name in self.config.generators_used:
+            try:
+                refuse_other_shape(outline(self.config, name), shapes, "these people's are")
+            except ValueError as error:
+                raise ValueError(f"generators.{name}: {error}") from None
         self.synthetic.check_weights()
         if self.config.quality.pairs and self.config.generators_used:
             assert self.quality.pairs
@@ -203,11 +211,11 @@ class ImageQuality:
     def of(self, name: str) -> Quality:
         """Measure a generator, or read what was measured; again when weights that were missing have come."""
         settings = {**self.config.quality.model_dump(mode="json"), "weights": self._networks.available()}
-        file = self.fingerprints.place("quality", name, judge=self.fingerprints.baseline(self.fingerprints.judge)).with_suffix(".json")
+        file, size = self.fingerprints.quality_place(name), self.data.sizes.home
         if file.exists() and (measured := json.loads(file.read_text())).get("asked") == settings:
             return Quality.from_json(measured)
         protocol, sheet = self.config.quality.protocol, self.fingerprints.folder / "samples" / f"{name}.png"
-        batches = rendered_pairs(load(self.synthetic.checkpoint(name)), self.pairs, protocol.mask, sheet=sheet)
+        batches = rendered_pairs(load(self.synthetic.checkpoint(name)), self.pairs, protocol.mask, sheet=sheet, size=size)
         quality = measure(batches, protocol, self._surroundings, len(self.pairs), name)
         images.atomic_write_text(file, json.dumps({"asked": settings, **quality.as_json()}, indent=2) + "\n")
         return quality
@@ -225,4 +233,4 @@ class ImageQuality:
     def _surroundings(self) -> Surroundings:
         """Gather what image quality is measured beside: real images, the judge, and the truth, where it is known."""
         reid = load_reid(str(self.baselines.judge_file()), self._networks.device)
-        return Surroundings(self.data.home_people, self.data.generator_size, self._networks, reid=reid, rendered=self.data.rendered)
+        return Surroundings(self.data.home_people, self.data.sizes.home, self._networks, reid=reid, rendered=self.data.rendered)
