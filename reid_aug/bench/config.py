@@ -20,6 +20,7 @@ from reid_aug.baselines.recipes import BaselineConfig, with_recipe
 from reid_aug.bench import variants
 from reid_aug.bench.arms import COPIES, NONE, OF_REAL_IMAGES, ORACLE, origin_and_variants
 from reid_aug.bench.learning import as_yamls_say, yaml_names
+from reid_aug.bench.tuning import TuningConfig
 from reid_aug.bench.variants import Variant, combined
 from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig
@@ -85,6 +86,7 @@ class BenchConfig(Config):
     baselines: dict[str, BaselineConfig] = Field(default_factory=dict)  # Several baselines by name.
     rerank: bool = False  # Whether k-reciprocal re-ranking (Zhong et al. 2017) is scored, too.
     shares: tuple[DataShare, ...] = ()  # Parts of the training images with which everything is repeated (PIDM's low-data protocol).
+    tuning: TuningConfig | None = None  # Trials, as many for every arm, that choose its setting; None leaves all untuned.
     quality: QualityConfig = QualityConfig()  # Image quality to measure.
     record: str | None = None  # JSON file to keep tables and lines in.
 
@@ -207,6 +209,8 @@ def load_config(path: str | None, overrides: Sequence[str]) -> BenchConfig:
         for arm in config.arms:
             try:
                 variants.check(config.variant(arm), baseline)
+                if config.tuning is not None:
+                    config.tuning.check(origin_and_variants(arm)[0], config.variant(arm), baseline)
             except ValueError as error:
                 raise ValueError(f"arm {arm!r} under baseline {name!r}: {error}") from None
     for key in ("rendered", "test_rendered"):

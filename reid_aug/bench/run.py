@@ -28,6 +28,8 @@ from reid_aug.bench.results import RESULTS, append, cmc_at, device_name, read_re
 from reid_aug.bench.sizes import outline
 from reid_aug.bench.synthetic import SyntheticImages
 from reid_aug.bench.targets import notes
+from reid_aug.bench.trials import Trials, Tuned, ValidationData
+from reid_aug.bench.tuning import Setting
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.held_out import pairs_to_measure, rendered_pairs
 from reid_aug.quality.measure import Quality, measure
@@ -40,7 +42,7 @@ from reid_aug.synthesis.augmenter import refuse_other_shape
 class Result:
     """A finished benchmark: its folder, its lines, and by generator image quality and what a perceptual loss compared on.
 
-    `notes` are what a report says of its arms.
+    `notes` are what a report says of its arms, `tuned` how each was tuned, where they were, and `tuning` what trials learnt from.
     """
 
     folder: Path
@@ -48,6 +50,8 @@ class Result:
     quality: dict[str, Quality]
     perceptual: dict[str, str]
     notes: tuple[str, ...] = ()
+    tuned: tuple[Tuned, ...] = ()
+    tuning: str = ""
 
 
 def run(config: BenchConfig) -> Result:
@@ -83,6 +87,16 @@ class Benchmark:
         self.baselines = Baselines(self.fingerprints, self.data)
         self.synthetic = SyntheticImages(self.fingerprints, self.data, self.baselines.judge_file)
         self.quality = ImageQuality(self.fingerprints, self.data, self.synthetic, self.baselines)
+        self.trials = self._trials() if config.tuning is not None else None
+        self.tuned: dict[tuple[str, str], Tuned] = {}  # by (baseline, arm), once trials have run
+
+    def _trials(self) -> Trials:
+        """Put together what trials are made of: all of a benchmark's parts, on the people of the tuning part alone."""
+        assert self.config.tuning is not None
+        fingerprints = Fingerprints(self.config, self.share, trials=True)
+        data = ValidationData(self.data, self.config.tuning, fingerprints.folder)
+        baselines = Baselines(fingerprints, data)
+        return Trials(fingerprints, data, SyntheticImages(fingerprints, data, baselines.judge_file), baselines.train)
 
     def run(self) -> Result:
         """Run what is missing, and return all of it."""
@@ -90,6 +104,7 @@ class Benchmark:
         done = self.lines()
         self._preflight()
         quality = {name: self.quality.of(name) for name in self.config.generators_used if self.config.quality.pairs}
+        self.tuned = {} if self.trials is None else self.trials.run()
         trainings = [(name, arm, seed) for name in self.config.baselines_by_name for arm in self.config.arms for seed in self.config.seeds]
         for baseline, arm, seed in sorted(trainings, key=lambda training: self.config.seeds.index(training[2])):
             if (baseline, arm, seed) not in done:
@@ -97,7 +112,10 @@ class Benchmark:
         done = self.lines()
         targets = {arm: shown for arm in self.config.arms if (shown := self.fingerprints.targets(arm))}
         about_arms = tuple(notes(self.config, targets, self.share))
-        return Result(self.folder, [done[training] for training in trainings], quality, self._perceptual(), about_arms)
+        return Result(
+            self.folder, [done[training] for training in trainings], quality, self._perceptual(), about_arms, tuple(self.tuned.values()),
+            "" if self.trials is None else self.trials.notes(),
+        )  # fmt: skip
 
     def add(self, baseline: str, arm: str, seed: int) -> dict[str, Any]:
         """Train one arm with one seed, put its line on disk, and give it."""
@@ -115,6 +133,8 @@ class Benchmark:
     def _preflight(self) -> None:
         """Meet what can be wrong with the data before hours are spent on training."""
         assert len(self.data.bank)  # every pose read
+        if self.trials is not None:
+            assert len(self.trials.data.bank)  # and there are people to hold out
         for config in self.config.baselines_by_name.values():
             for split in ("train", "query", "gallery"):
                 if not len(self.data.real(split, config.size)):  # every image decoded
@@ -136,8 +156,11 @@ class Benchmark:
     def _line(self, baseline: str, arm: str, seed: int) -> dict[str, Any]:
         """Train one arm with one seed, rank the gallery, keep per-query scores, and give the line of results."""
         config = self.config.baselines_by_name[baseline]
-        data = self.synthetic.training_set(arm, config.size)
-        model, seconds = self.baselines.train(baseline, arm, seed, data, self.synthetic.online(arm, seed))
+        data, variant = self.synthetic.training_set(arm, config.size), self.config.variant(arm)
+        tuned = self.tuned.get((baseline, arm))
+        setting = Setting() if tuned is None else tuned.chosen
+        online = self.synthetic.online(arm, seed, setting.applied(config, variant)[1])
+        model, seconds = self.baselines.train(baseline, arm, seed, data, online, setting)
         tested = (self.data.real(split, config.size) for split in ("query", "gallery"))
         query, gallery = (features_of(model, pixels, flip_test=config.flip_test) for pixels in tested)
         ranking = rank_gallery(query, gallery, *self.data.identities_and_cameras(), metric=config.metric)
@@ -151,6 +174,7 @@ class Benchmark:
             "train_images": len(data.labels), "synthetic_images": int(data.synthetic.sum()),
             "identities": len({p.pid for p in self.data.of_split("train")}), "queries": int(ranking.valid.sum()),
             "gallery": len(self.data.of_split("gallery")), "size": list(config.size), "share": self.share, "model": config.model,
+            **({} if tuned is None else {"tuned": setting.values(config, variant)}),
             "weights": self.fingerprints.starts[baseline][0], "device": device_name(), "versions": versions(),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }  # fmt: skip
@@ -177,16 +201,17 @@ class Baselines:
         self.config, self.fingerprints, self.data = fingerprints.config, fingerprints, data
 
     def train(
-        self, baseline: str, arm: str, seed: int, data: TrainingSet, online: OnlineAugmentation | None = None
-    ) -> tuple[nn.Module, float]:
-        """Train one arm's network, and say how many seconds it took; the judge is trained once and loaded afterwards."""
-        config, file = self.config.baselines_by_name[baseline], self.fingerprints.judge_place
-        is_judge = (baseline, arm, seed) == (self.fingerprints.judge, NONE, self.config.synthesis_seed)
+        self, baseline: str, arm: str, seed: int, data: TrainingSet, online: OnlineAugmentation | None = None, setting: Setting = Setting(),
+    ) -> tuple[nn.Module, float]:  # fmt: skip
+        """Train one arm's network, and say how many seconds it took; the judge, which is untuned, is trained once and loaded afterwards."""
+        config, variant = setting.applied(self.config.baselines_by_name[baseline], self.config.variant(arm))
+        file = self.fingerprints.judge_place
+        is_judge = setting.is_own and (baseline, arm, seed) == (self.fingerprints.judge, NONE, self.config.synthesis_seed)
         if is_judge and file.exists():
             model, header = load_baseline(file)
             return model, header["about"]["seconds"]
         began = time.perf_counter()
-        model = train_baseline(config, data, seed, mixing=self.config.variant(arm), online=online, label=f"{arm} {seed}")
+        model = train_baseline(config, data, seed, mixing=variant, online=online, label=f"{arm} {seed}")
         seconds = time.perf_counter() - began
         if is_judge:
             save_baseline(model, config, data.classes, file, seconds=seconds)

@@ -17,6 +17,7 @@ from reid_aug.bench.arms import COPIES, NONE, origin_and_variants, read_rows, re
 from reid_aug.bench.config import BASELINE
 from reid_aug.bench.data import BenchmarkData
 from reid_aug.bench.fingerprints import Fingerprints
+from reid_aug.bench.variants import Variant
 from reid_aug.data.loading import DataConfig
 from reid_aug.synthesis import gates
 from reid_aug.synthesis.bank import PoseBank
@@ -125,9 +126,8 @@ class SyntheticImages:
                     option = f"generators.{name}.perceptual.weights="
                     raise type(error)(str(error).replace("perceptual.weights=", option)) from None
 
-    def online(self, arm: str, seed: int) -> PoseAugmentation | None:
-        """Give what renders an arm's images batch by batch; None for arms whose images are on disk."""
-        variant = self.config.variant(arm)
+    def online(self, arm: str, seed: int, variant: Variant) -> PoseAugmentation | None:
+        """Give what renders an arm's images batch by batch, as its `variant` says; None for arms whose images are on disk."""
         if variant.online is None:
             return None
         model = load(self.checkpoint(origin_and_variants(arm)[0]))
