@@ -29,7 +29,7 @@ from reid_aug.bench.sizes import outline
 from reid_aug.bench.synthetic import SyntheticImages
 from reid_aug.bench.targets import notes
 from reid_aug.bench.trials import Trials, Tuned, ValidationData
-from reid_aug.bench.tuning import Setting
+from reid_aug.bench.tuning import OWN, Setting
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.held_out import pairs_to_measure, rendered_pairs
 from reid_aug.quality.measure import Quality, measure
@@ -158,7 +158,7 @@ class Benchmark:
         config = self.config.baselines_by_name[baseline]
         data, variant = self.synthetic.training_set(arm, config.size), self.config.variant(arm)
         tuned = self.tuned.get((baseline, arm))
-        setting = Setting() if tuned is None else tuned.chosen
+        setting = OWN if tuned is None else tuned.chosen
         online = self.synthetic.online(arm, seed, setting.applied(config, variant)[1])
         model, seconds = self.baselines.train(baseline, arm, seed, data, online, setting)
         tested = (self.data.real(split, config.size) for split in ("query", "gallery"))
@@ -201,7 +201,7 @@ class Baselines:
         self.config, self.fingerprints, self.data = fingerprints.config, fingerprints, data
 
     def train(
-        self, baseline: str, arm: str, seed: int, data: TrainingSet, online: OnlineAugmentation | None = None, setting: Setting = Setting(),
+        self, baseline: str, arm: str, seed: int, data: TrainingSet, online: OnlineAugmentation | None = None, setting: Setting = OWN,
     ) -> tuple[nn.Module, float]:  # fmt: skip
         """Train one arm's network, and say how many seconds it took; the judge, which is untuned, is trained once and loaded afterwards."""
         config, variant = setting.applied(self.config.baselines_by_name[baseline], self.config.variant(arm))

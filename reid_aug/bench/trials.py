@@ -127,7 +127,7 @@ class Trials:
         used = self.config.generators_used
         learnt = [f"`{name}`" for name in used if self.config.generators[name].checkpoint is None]
         elsewhere = [f"`{name}`" for name in used if self.config.generators[name].checkpoint is not None]
-        parts = ["The trials' target poses and scenes, and the networks of their gates and perceptual losses, are of those learnt from alone."]
+        parts = ["Target poses and scenes of the trials, and networks of their gates and perceptual losses, are of those learnt from."]
         if learnt:
             parts.append(f"So are their generators: {', '.join(learnt)} learnt without those held out for the trials, and anew from all.")
         if elsewhere:
@@ -144,7 +144,7 @@ class Trials:
         return {(line["config"], line["seed"]): line for line in reversed(read_lines(self.file))}
 
     def _line(self, baseline: str, arm: str, trial: int, seed: int, digest: str) -> dict[str, Any]:
-        """Train a setting with one seed, rank the people held out, and give the trial's line; of a training that diverged, without scores."""
+        """Train a setting with one seed, rank the people held out, and give the trial's line; without scores where it diverged."""
         config, setting = self.config.baselines_by_name[baseline], self.settings(baseline, arm)[trial]
         tried, variant = setting.applied(config, self.config.variant(arm))
         data, online = self.synthetic.training_set(arm, config.size), self.synthetic.online(arm, seed, variant)

@@ -115,6 +115,9 @@ class Setting:
         return {"learning_rate": baseline.learning_rate, self.knob: getattr(baseline if self.knob == WEIGHT_DECAY else variant, self.knob)}
 
 
+OWN = Setting()  # of arms that are not tuned
+
+
 def knob_of(origin: str, variant: Variant, baseline: BaselineConfig) -> str:
     """Name what is tried beside the learning rate: the key by which an arm's share of synthetic images is set, else "weight_decay".
 

@@ -61,4 +61,4 @@ def _values(tuned: Tuned) -> str:
     """Write the values of the setting chosen."""
     place = tuned.settings.index(tuned.chosen) * (len(tuned.lines) // len(tuned.settings))
     values = tuned.lines[place]["setting"]
-    return ", ".join(f"{key} {'whatever comes' if value is None else f'{value:g}'}" for key, value in values.items())
+    return ", ".join(f"{key} {'uncapped' if value is None else f'{value:g}'}" for key, value in values.items())
