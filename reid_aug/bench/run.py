@@ -88,7 +88,11 @@ class Benchmark:
         self.synthetic = SyntheticImages(self.fingerprints, self.data, self.baselines.judge_file)
         self.quality = ImageQuality(self.fingerprints, self.data, self.synthetic, self.baselines)
         self.trials = self._trials() if config.tuning is not None else None
-        self.tuned: dict[tuple[str, str], Tuned] = {}  # by (baseline, arm), once trials have run
+
+    @cached_property
+    def tuned(self) -> dict[tuple[str, str], Tuned]:
+        """Run the trials that are missing, and tell how each arm is tuned, by (baseline, arm); nothing where none is."""
+        return {} if self.trials is None else self.trials.run()
 
     def _trials(self) -> Trials:
         """Put together what trials are made of: all of a benchmark's parts, on the people of the tuning part alone."""
@@ -104,7 +108,7 @@ class Benchmark:
         done = self.lines()
         self._preflight()
         quality = {name: self.quality.of(name) for name in self.config.generators_used if self.config.quality.pairs}
-        self.tuned = {} if self.trials is None else self.trials.run()
+        assert self.trials is None or self.tuned  # every setting chosen, before the first arm trains on all
         trainings = [(name, arm, seed) for name in self.config.baselines_by_name for arm in self.config.arms for seed in self.config.seeds]
         for baseline, arm, seed in sorted(trainings, key=lambda training: self.config.seeds.index(training[2])):
             if (baseline, arm, seed) not in done:
@@ -148,7 +152,8 @@ class Benchmark:
             try:
                 refuse_other_shape(outline(self.config, name), shapes, "these people's are")
             except ValueError as error:
-                raise ValueError(f"generators.{name}: {error}") from None
+                advice = "give a generator.size of theirs, or another YAML, as posewarp-market is for posewarp"
+                raise ValueError(f"generators.{name}: {error}: {advice}") from None
         self.synthetic.check_weights()
         if self.config.quality.pairs and self.config.generators_used:
             assert self.quality.pairs
