@@ -143,12 +143,10 @@ def _walk(model: Any, where: tuple[int | str, ...]) -> tuple[list[str], Any]:
     for part in where:
         model = _bare(model)
         if get_origin(model) in (Union, UnionType):
-            members = [member for member in map(_bare, get_args(model)) if member is not type(None)]
-            if len(members) > 1:  # the part is a member's name, or its tag
-                tagged = (m for m in members if _is_model(m) and any(part in get_args(f.annotation) for f in m.model_fields.values()))
-                model = next(tagged, None)
-                continue
-            model = members[0]
+            # The part is a member's name, or its tag.
+            members = [member for member in map(_bare, get_args(model)) if _is_model(member)]
+            model = next((m for m in members if any(part in get_args(f.annotation) for f in m.model_fields.values())), None)
+            continue
         keys.append(str(part))
         if _is_model(model):
             field = model.model_fields.get(str(part))
@@ -156,12 +154,15 @@ def _walk(model: Any, where: tuple[int | str, ...]) -> tuple[list[str], Any]:
         else:  # a table's values or a row's elements
             inside = [kind for kind in get_args(model) if kind is not Ellipsis]
             model = inside[-1] if inside else None
-    return keys, model
+    return keys, _bare(model)
 
 
 def _bare(kind: Any) -> Any:
-    """Strip a type of what is annotated to it."""
-    return _bare(get_args(kind)[0]) if get_origin(kind) is Annotated else kind
+    """Strip a type of what is annotated to it, and of None where nothing else stands beside it."""
+    if get_origin(kind) is Annotated:
+        return _bare(get_args(kind)[0])
+    members = [member for member in get_args(kind) if member is not type(None)]
+    return _bare(members[0]) if get_origin(kind) in (Union, UnionType) and len(members) == 1 else kind
 
 
 def _is_model(kind: Any) -> bool:

@@ -106,11 +106,12 @@ class Cut:
 def render_arm(
     origin: str, people: Sequence[PersonImage], bank: PoseBank, folder: Path,
     *, per_image: int, seed: int, draw: str = "whole", checkpoint: Path | None = None, rendered: RenderedSet | None = None,
-    scene: bool = False,
+    scene: bool = False, drawn_from: PoseBank | None = None,
 ) -> Manifest:  # fmt: skip
     """Render the images of a generator, the oracle or `copies` (recombined: cut) into `folder`; one `draw`, the same sources and poses.
 
-    `scene` puts the oracle's into the target images' places; a generator that takes scenes has them anyway.
+    `scene` puts the oracle's into the target images' places; a generator that takes scenes has them anyway. `bank` has the size of the
+    images; `drawn_from` has the same poses at the size at which those of all arms are drawn, where that is another.
     """
     if origin == ORACLE:
         if rendered is None:
@@ -122,7 +123,7 @@ def render_arm(
         assert checkpoint is not None
         renderer = Augmenter(load(checkpoint), bank, per_image, seed, draw=draw)
     train = [p for p in people if p.split == "train"]
-    return fill(folder, renderer, plan(train, bank, per_image, seed, draw=draw), train)
+    return fill(folder, renderer, plan(train, drawn_from or bank, per_image, seed, draw=draw), train)
 
 
 def training_set(

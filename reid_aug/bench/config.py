@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, field_serializer, model_validator
 
-from generators import create, folders, nearest, no_such, read_header
+from generators import create, nearest, no_such, read_header
 from generators import names as generator_names
 from reid_aug import config as configuration
 from reid_aug.baselines import network
@@ -19,6 +19,8 @@ from reid_aug.baselines.mixing import Mixing, idle
 from reid_aug.baselines.recipes import BaselineConfig, with_recipe
 from reid_aug.bench import variants
 from reid_aug.bench.arms import COPIES, NONE, OF_REAL_IMAGES, ORACLE, origin_and_variants
+from reid_aug.bench.learning import as_yamls_say, yaml_names
+from reid_aug.bench.tuning import TuningConfig
 from reid_aug.bench.variants import Variant, combined
 from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig
@@ -60,8 +62,9 @@ class BenchConfig(Config):
     """A benchmark: data, arms, seeds, generators, and the baselines that every arm is trained with.
 
     Give one `baseline`, or several `baselines` by name. Each of several takes its keys from three places: its entry's
-    keys come before those of the recipe it names, and those before the keys of `baseline`. An arm that is a generator's
-    name learns as that generator's YAML says, unless its entry in `generators` names a generator or a checkpoint.
+    keys come before those of the recipe it names, and those before the keys of `baseline`. An arm that is called as
+    a YAML of configs/generators, a generator's name or "vdg-w", learns as that says, unless its entry in `generators` names a generator
+    or a checkpoint; an entry may be the name of another YAML (`generators.posewarp: posewarp-market`).
     """
 
     name: str = "rendered"  # Name of the benchmark, with which its folder begins.
@@ -83,6 +86,7 @@ class BenchConfig(Config):
     baselines: dict[str, BaselineConfig] = Field(default_factory=dict)  # Several baselines by name.
     rerank: bool = False  # Whether k-reciprocal re-ranking (Zhong et al. 2017) is scored, too.
     shares: tuple[DataShare, ...] = ()  # Parts of the training images with which everything is repeated (PIDM's low-data protocol).
+    tuning: TuningConfig | None = None  # Trials, as many for every arm, that choose its setting; None leaves all untuned.
     quality: QualityConfig = QualityConfig()  # Image quality to measure.
     record: str | None = None  # JSON file to keep tables and lines in.
 
@@ -103,12 +107,9 @@ class BenchConfig(Config):
             return values
         arms = values.get("arms", cls.model_fields["arms"].default)
         origins = [origin_and_variants(str(arm))[0] for arm in arms] if isinstance(arms, list | tuple) else []
-        entries = dict(entries or {})
-        for name in dict.fromkeys((*entries, *origins)):
-            if name in generator_names() and not _names_a_generator(entries.get(name)):
-                keys, learning = entries.get(name) or {}, _learning_of(name)
-                entries[name] = {**learning, **keys, "generator": {**learning["generator"], **(keys.get("generator") or {})}}
-        return {**values, "generators": entries}
+        origins = [name for name in origins if name not in (NONE, COPIES, ORACLE)]
+        of_training_alone = TrainConfig.model_fields.keys() - GeneratorArm.model_fields.keys()
+        return {**values, "generators": as_yamls_say(entries or {}, origins, of_training_alone)}
 
     @model_validator(mode="after")
     def _consistent(self) -> BenchConfig:
@@ -143,7 +144,8 @@ class BenchConfig(Config):
         origins = [NONE, COPIES, *self.generators, *([ORACLE] if self.rendered is not None else [])]
         if origin not in origins:
             origins += [*OF_REAL_IMAGES, *(name for name in generator_names() if name not in origins)]
-            raise ValueError(f"no arm named {arm!r}; there are {', '.join(origins)}, and variants of them{nearest(arm, origins)}")
+            there_are = f"{', '.join(origins)}, the YAMLs of configs/generators, and variants of them"
+            raise ValueError(f"no arm named {arm!r}; there are {there_are}{nearest(arm, [*origins, *yaml_names()])}")
         variant = self.variant(arm)
         if variant.draw == RECOMBINED and origin == NONE:
             raise ValueError(f"arm {arm!r}: recombined people are a generator's, or of `{COPIES}`: photographs cut at the hips and joined")
@@ -193,26 +195,6 @@ class BenchConfig(Config):
         return bool(self.generators)
 
 
-def _names_a_generator(entry: Any) -> bool:
-    """Say whether an entry of `generators` names a generator or a checkpoint; an entry that is no table is pydantic's to refuse."""
-    if not isinstance(entry, dict):
-        return entry is not None
-    generator = entry.get("generator") or {}
-    return bool(entry.get("checkpoint")) or not isinstance(generator, dict) or "name" in generator
-
-
-def _learning_of(name: str) -> dict[str, Any]:
-    """Read how a generator learns from its YAML, the shipped one or one in a user's folder; ValueError when there is none."""
-    places = [configuration.shipped("generators"), *folders()]
-    file = next((place / f"{name}.yaml" for place in places if (place / f"{name}.yaml").is_file()), None)
-    if file is None:
-        raise ValueError(f"arm {name!r}: no {name}.yaml in {', '.join(map(str, places))}, and no generators.{name} in the benchmark")
-    # Where to write and on what to train are the benchmark's; a misspelt key stays, to be refused.
-    of_training_alone = TrainConfig.model_fields.keys() - GeneratorArm.model_fields.keys()
-    learning = {key: value for key, value in configuration.read_yaml(file).items() if key not in of_training_alone}
-    return {**learning, "generator": {"name": name, **(learning.get("generator") or {})}}
-
-
 def load_config(path: str | None, overrides: Sequence[str]) -> BenchConfig:
     """Load a benchmark's configuration; unknown keys, arms and generators are refused before anything runs."""
     config = configuration.load(BenchConfig, path, overrides)
@@ -227,6 +209,8 @@ def load_config(path: str | None, overrides: Sequence[str]) -> BenchConfig:
         for arm in config.arms:
             try:
                 variants.check(config.variant(arm), baseline)
+                if config.tuning is not None:
+                    config.tuning.check(origin_and_variants(arm)[0], config.variant(arm), baseline)
             except ValueError as error:
                 raise ValueError(f"arm {arm!r} under baseline {name!r}: {error}") from None
     for key in ("rendered", "test_rendered"):

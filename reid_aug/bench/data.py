@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from generators import Pose, create, openpose_18, rescale
+from generators import Pose, openpose_18, rescale
 from reid_aug import config as configuration
 from reid_aug import images
 from reid_aug.bench.config import BenchConfig
+from reid_aug.bench.sizes import Sizes, sizes_of
 from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.doubts import report
 from reid_aug.data.loading import DataConfig, load_people
@@ -37,6 +37,7 @@ class BenchmarkData:
     def __init__(self, config: BenchConfig, share: float | None, root: Path, folder: Path) -> None:
         self.config, self.share, self.root, self.folder = config, share, root, folder
         self.decoded: dict[tuple[str, tuple[int, int]], Tensor] = {}  # images uint8 (N, 3, H, W) by what they are and their size
+        self._banks: dict[tuple[int, int], PoseBank] = {}  # by size
 
     @cached_property
     def rendered(self) -> RenderedSet | None:
@@ -90,22 +91,19 @@ class BenchmarkData:
 
     @cached_property
     def bank(self) -> PoseBank:
-        """Collect the target poses: those of the training images."""
-        return PoseBank.collect(self.of_split("train"), self.generator_size)
+        """Collect the target poses, those of the training images, at the size at which every arm's are drawn."""
+        return self.bank_at(self.sizes.home)
+
+    def bank_at(self, size: tuple[int, int]) -> PoseBank:
+        """Collect the same target poses in pixels of another size, for a generator that renders at it."""
+        if size not in self._banks:
+            self._banks[size] = PoseBank.collect(self.of_split("train"), size)
+        return self._banks[size]
 
     @cached_property
-    def generator_size(self) -> tuple[int, int]:
-        """Return the one size (H, W) that the generators of all arms render; ValueError when they differ."""
-        configs = [self.config.generators[name].generator for name in self.config.generators_used or self.config.generators]
-        with torch.device("meta"):  # a paper's size is its constructor's default; shapes alone, no weights
-            models = [create(config.name, **config.options) for config in configs]
-        sizes = {tuple(model.size) for model in models}
-        if self.rendered is not None:
-            sizes.add(tuple(self.rendered.config.size))
-        if len(sizes) > 1:
-            raise ValueError(f"every generator of a benchmark renders one size, and rendered people have it too, got {sorted(sizes)}")
-        height, width = sizes.pop() if sizes else next(iter(self.config.baselines_by_name.values())).size
-        return height, width
+    def sizes(self) -> Sizes:
+        """Tell at which sizes generators render, and at which poses are drawn and image quality is measured."""
+        return sizes_of(self.config)
 
     def rows(self, draw: str) -> list[SyntheticRow]:
         """Plan the images of every arm with this way to `draw` target poses: the same sources in the same poses."""

@@ -12,10 +12,12 @@ from typing import Any
 from generators import read_header, tensors_digest
 from reid_aug import config as configuration
 from reid_aug.baselines.initial import initial_weights
-from reid_aug.bench.arms import NONE, ORACLE, origin_and_variants
+from reid_aug.bench.arms import COPIES, NONE, ORACLE, origin_and_variants
 from reid_aug.bench.config import BASELINE, BenchConfig
 from reid_aug.bench.data import content_digest
+from reid_aug.bench.sizes import Sizes, sizes_of
 from reid_aug.bench.targets import Targets, targets_of
+from reid_aug.synthesis.target_poses import WHOLE
 
 # Keys of generators that came later count only where they are set, so that digests of earlier runs stay what they were.
 LATER_KEYS = ("jitter", "min_gap", "teacher")
@@ -24,10 +26,11 @@ LATER_KEYS = ("jitter", "min_gap", "teacher")
 class Fingerprints:
     """The digests and places of one benchmark; `share` is the part of the training images learnt from, None for all.
 
+    With `trials` they are those of what its tuning's trials make, who learn from a part of the training identities.
     ValueError when two trainings are one under two names: lines of results could not be told apart.
     """
 
-    def __init__(self, config: BenchConfig, share: float | None = None) -> None:
+    def __init__(self, config: BenchConfig, share: float | None = None, *, trials: bool = False) -> None:
         self.config = config
         # Arms, seeds and baselines are left out: adding one to a finished benchmark runs that one alone.
         common = {"rendered", "data", "test", "test_rendered", "per_image", "synthesis_seed", "rerank"}
@@ -41,6 +44,10 @@ class Fingerprints:
         self._targets: dict[str, Targets | None] = {}  # by arm
         if share is not None:  # which images are in a part depends on it, for every arm
             self.common["pairs"] = config.wants_pairs
+        if trials:
+            assert config.tuning is not None
+            self.folder /= "tuning"
+            self.common["held out"] = config.tuning.held_out
         self._refuse_twins()
 
     def _refuse_twins(self) -> None:
@@ -52,8 +59,8 @@ class Fingerprints:
                     what, names = ("arms", (twin_arm, arm)) if twin_arm != arm else ("baselines", (twin, baseline))
                     raise ValueError(f"{what} {names[0]!r} and {names[1]!r} are the same: leave one of them out")
 
-    def digest(self, baseline: str, arm: str) -> str:
-        """Digest what decides an arm's scores under a baseline."""
+    def digest(self, baseline: str, arm: str, *, tuned: bool = True) -> str:
+        """Digest what decides an arm's scores under a baseline, of a benchmark that tunes with what is tried, unless not `tuned`."""
         origin, _ = origin_and_variants(arm)
         variant = self.config.variant(arm)
         judged = variant.gate is not None and variant.gate.identity is not None
@@ -61,7 +68,17 @@ class Fingerprints:
             **self.common, "source": origin, "generator": self._generator(origin),
             "variant": {**variant.model_dump(mode="json", exclude_defaults=True, exclude={"draw"}), **self._unusual(arm)},
             "judge": self.baseline(self.judge) if judged else None, "baseline": self.baseline(baseline),
+            **(self._tuning(baseline, arm) if tuned else {}),
         })  # fmt: skip
+
+    def _tuning(self, baseline: str, arm: str) -> dict[str, Any]:
+        """List what decides which setting is chosen; empty where nothing is tuned."""
+        if self.config.tuning is None:
+            return {}
+        config, variant = self.config.baselines_by_name[baseline], self.config.variant(arm)
+        settings = self.config.tuning.settings(origin_and_variants(arm)[0], variant, config)
+        tried = [setting.values(config, variant) for setting in settings]
+        return {"tuning": {"tried": tried, **self.config.tuning.model_dump(mode="json", include={"held_out", "seeds"})}}
 
     def targets(self, arm: str) -> Targets | None:
         """Say what an arm's synthetic images are to show; None where it has none."""
@@ -72,8 +89,30 @@ class Fingerprints:
     def _unusual(self, arm: str) -> dict[str, Any]:
         """List what is unlike `draw: whole` in the sources' places, as all arms were once; that generators take scenes is their own."""
         shown = self.targets(arm) or Targets()
-        in_scenes = shown.scene and origin_and_variants(arm)[0] == ORACLE
-        return {**({} if shown.draw == Targets().draw else {"draw": shown.draw}), **({"scene": True} if in_scenes else {})}
+        origin = origin_and_variants(arm)[0]
+        in_scenes = shown.scene and origin == ORACLE
+        return {
+            **({} if shown.draw == Targets().draw else {"draw": shown.draw}), **({"scene": True} if in_scenes else {}),
+            **({"drawn at": self.sizes.home} if self._drawn_elsewhere(origin, shown) else {}),
+        }  # fmt: skip
+
+    def _drawn_elsewhere(self, origin: str, shown: Targets) -> bool:
+        """Tell whether an arm's target poses are chosen by looks at another size than benchmarks of that generator alone have it."""
+        if shown.draw == WHOLE:
+            return False
+        if origin == COPIES:  # cut photographs are of that size themselves
+            return self.config.rendered is None and self.sizes.differ
+        return self.sizes.of(origin) != self.sizes.home
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """Tell at which sizes generators render, and at which poses are drawn and image quality is measured."""
+        return sizes_of(self.config)
+
+    def quality_place(self, name: str) -> Path:
+        """Name the file of a generator's image quality."""
+        elsewhere = {"measured at": self.sizes.home} if self.sizes.of(name) != self.sizes.home else {}
+        return self.place("quality", name, judge=self.baseline(self.judge), **elsewhere).with_suffix(".json")
 
     def images_place(self, arm: str) -> Path:
         """Name the folder of an arm's images; arms that differ in what enters training alone have one together."""
@@ -117,5 +156,5 @@ class Fingerprints:
     @property
     def judge_place(self) -> Path:
         """Name the file that the judge is kept in."""
-        name = f"{NONE}-{self.digest(self.judge, NONE)}.{self.config.synthesis_seed}.safetensors"
+        name = f"{NONE}-{self.digest(self.judge, NONE, tuned=False)}.{self.config.synthesis_seed}.safetensors"
         return self.folder / "baselines" / name

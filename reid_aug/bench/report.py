@@ -30,6 +30,7 @@ from reid_aug.bench.summary import (
     verdicts,
 )
 from reid_aug.bench.targets import trained_on
+from reid_aug.bench.tuning_report import about_tuning, tuning_section
 from reid_aug.quality.measure import Quality
 from reid_aug.quality.tables import limb_table, markdown
 from reid_aug.quality.tables import table as quality_table
@@ -41,9 +42,9 @@ _STATISTICS = (
     "flips: they speak of other queries and these very trainings. Trainings too: Welch's t over queries and seeds, which decides where "
     "there are two seeds or more. Queries are taken as independent, though several are of one person, so true intervals may be wider. An "
     "arm with erasing or grey patches is judged by what it gains over those alone, where that is an arm. p-values are Holm's for all of "
-    "these: every arm of every baseline beside `none`, and those with erasing beside `erasing`, too. No arm was tuned: each has the "
-    "baseline's own settings and as many steps. Each generator was trained once, on one data set, and nothing here speaks of others."
+    "these: every arm of every baseline beside `none`, and those with erasing beside `erasing`, too."
 )
+_ONCE = "Each generator was trained once, on one data set, and nothing here speaks of others."
 _ARMS = (
     f"Arms: `none` real images alone; `{COPIES}` the same images once more, as often as other arms add synthetic ones; `{ORACLE}` the true "
     "images of what a generator is asked for (rendered data only); `erasing` random erasing (Zhong et al. 2020) of real images; "
@@ -76,9 +77,10 @@ def compose(result: Result, summaries: Sequence[ArmSummary], about: str, command
         *tables(result, summaries),
         "## What may be said",
         "\n".join(f"* {sentence}" for sentence in verdicts(summaries)),
-        _STATISTICS,
+        " ".join((_STATISTICS, about_tuning(result.tuned), _ONCE)),
         _SHARE if any(summary.oracle_share for summary in summaries) else "",
         " ".join((_ARMS, *result.notes)),
+        *tuning_section(result.tuned, result.tuning),
         " ".join(_perceptual(result.perceptual, result.quality)),
         *_image_quality(result.quality),
         "![CMC](cmc.png)",
@@ -260,7 +262,8 @@ def _recorded(result: Result, summaries: Sequence[ArmSummary]) -> dict[str, Any]
             "seconds": summary.seconds, "train_images": summary.train_images,
         }  # fmt: skip
     quality = {name: measured.as_json() for name, measured in result.quality.items()}
-    return {"baselines": rows, "quality": quality, "verdicts": verdicts(summaries), "lines": result.lines}
+    trials = {"trials": [line for tuned in result.tuned for line in tuned.lines]} if result.tuned else {}
+    return {"baselines": rows, **trials, "quality": quality, "verdicts": verdicts(summaries), "lines": result.lines}
 
 
 def _gains(gains: Mapping[str, Gain]) -> dict[str, Any]:

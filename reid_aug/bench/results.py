@@ -47,13 +47,18 @@ def append(path: Path, line: dict[str, Any]) -> None:
 
 def read_results(path: Path) -> list[dict[str, Any]]:
     """Read the whole lines of results.jsonl whose per-query scores are there too; a torn line is passed over."""
+    return [line for line in read_lines(path) if scores_file(path.parent, line["arm"], line["config"], line["seed"]).exists()]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of a file of JSON lines, none where it is not there; a torn line is passed over."""
     lines = []
     for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue
-        if isinstance(line, dict) and scores_file(path.parent, line["arm"], line["config"], line["seed"]).exists():
+        if isinstance(line, dict):
             lines.append(line)
     return lines
 

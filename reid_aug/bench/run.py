@@ -25,20 +25,24 @@ from reid_aug.bench.config import BenchConfig
 from reid_aug.bench.data import BenchmarkData
 from reid_aug.bench.fingerprints import Fingerprints
 from reid_aug.bench.results import RESULTS, append, cmc_at, device_name, read_results, save_scores, scores_file, versions
+from reid_aug.bench.sizes import outline
 from reid_aug.bench.synthetic import SyntheticImages
 from reid_aug.bench.targets import notes
+from reid_aug.bench.trials import Trials, Tuned, ValidationData
+from reid_aug.bench.tuning import OWN, Setting
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.held_out import pairs_to_measure, rendered_pairs
 from reid_aug.quality.measure import Quality, measure
 from reid_aug.quality.networks import Networks
 from reid_aug.quality.surroundings import Surroundings
+from reid_aug.synthesis.augmenter import refuse_other_shape
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
     """A finished benchmark: its folder, its lines, and by generator image quality and what a perceptual loss compared on.
 
-    `notes` are what a report says of its arms.
+    `notes` are what a report says of its arms, `tuned` how each was tuned, where they were, and `tuning` what trials learnt from.
     """
 
     folder: Path
@@ -46,6 +50,8 @@ class Result:
     quality: dict[str, Quality]
     perceptual: dict[str, str]
     notes: tuple[str, ...] = ()
+    tuned: tuple[Tuned, ...] = ()
+    tuning: str = ""
 
 
 def run(config: BenchConfig) -> Result:
@@ -81,6 +87,20 @@ class Benchmark:
         self.baselines = Baselines(self.fingerprints, self.data)
         self.synthetic = SyntheticImages(self.fingerprints, self.data, self.baselines.judge_file)
         self.quality = ImageQuality(self.fingerprints, self.data, self.synthetic, self.baselines)
+        self.trials = self._trials() if config.tuning is not None else None
+
+    @cached_property
+    def tuned(self) -> dict[tuple[str, str], Tuned]:
+        """Run the trials that are missing, and tell how each arm is tuned, by (baseline, arm); nothing where none is."""
+        return {} if self.trials is None else self.trials.run()
+
+    def _trials(self) -> Trials:
+        """Put together what trials are made of: all of a benchmark's parts, on the people of the tuning part alone."""
+        assert self.config.tuning is not None
+        fingerprints = Fingerprints(self.config, self.share, trials=True)
+        data = ValidationData(self.data, self.config.tuning, fingerprints.folder)
+        baselines = Baselines(fingerprints, data)
+        return Trials(fingerprints, data, SyntheticImages(fingerprints, data, baselines.judge_file), baselines.train)
 
     def run(self) -> Result:
         """Run what is missing, and return all of it."""
@@ -88,6 +108,7 @@ class Benchmark:
         done = self.lines()
         self._preflight()
         quality = {name: self.quality.of(name) for name in self.config.generators_used if self.config.quality.pairs}
+        assert self.trials is None or self.tuned  # every setting chosen, before the first arm trains on all
         trainings = [(name, arm, seed) for name in self.config.baselines_by_name for arm in self.config.arms for seed in self.config.seeds]
         for baseline, arm, seed in sorted(trainings, key=lambda training: self.config.seeds.index(training[2])):
             if (baseline, arm, seed) not in done:
@@ -95,7 +116,10 @@ class Benchmark:
         done = self.lines()
         targets = {arm: shown for arm in self.config.arms if (shown := self.fingerprints.targets(arm))}
         about_arms = tuple(notes(self.config, targets, self.share))
-        return Result(self.folder, [done[training] for training in trainings], quality, self._perceptual(), about_arms)
+        return Result(
+            self.folder, [done[training] for training in trainings], quality, self._perceptual(), about_arms, tuple(self.tuned.values()),
+            "" if self.trials is None else self.trials.notes(),
+        )  # fmt: skip
 
     def add(self, baseline: str, arm: str, seed: int) -> dict[str, Any]:
         """Train one arm with one seed, put its line on disk, and give it."""
@@ -113,6 +137,8 @@ class Benchmark:
     def _preflight(self) -> None:
         """Meet what can be wrong with the data before hours are spent on training."""
         assert len(self.data.bank)  # every pose read
+        if self.trials is not None:
+            assert len(self.trials.data.bank)  # and there are people to hold out
         for config in self.config.baselines_by_name.values():
             for split in ("train", "query", "gallery"):
                 if not len(self.data.real(split, config.size)):  # every image decoded
@@ -121,6 +147,13 @@ class Benchmark:
         for arm in self.config.arms:
             if shown := self.fingerprints.targets(arm):
                 self.data.rows(shown.draw)
+        shapes = [p.pose.size for p in self.data.of_split("train") if p.pose is not None]
+        for name in self.config.generators_used:
+            try:
+                refuse_other_shape(outline(self.config, name), shapes, "these people's are")
+            except ValueError as error:
+                advice = "give a generator.size of theirs, or another YAML, as posewarp-market is for posewarp"
+                raise ValueError(f"generators.{name}: {error}: {advice}") from None
         self.synthetic.check_weights()
         if self.config.quality.pairs and self.config.generators_used:
             assert self.quality.pairs
@@ -128,8 +161,11 @@ class Benchmark:
     def _line(self, baseline: str, arm: str, seed: int) -> dict[str, Any]:
         """Train one arm with one seed, rank the gallery, keep per-query scores, and give the line of results."""
         config = self.config.baselines_by_name[baseline]
-        data = self.synthetic.training_set(arm, config.size)
-        model, seconds = self.baselines.train(baseline, arm, seed, data, self.synthetic.online(arm, seed))
+        data, variant = self.synthetic.training_set(arm, config.size), self.config.variant(arm)
+        tuned = self.tuned.get((baseline, arm))
+        setting = OWN if tuned is None else tuned.chosen
+        online = self.synthetic.online(arm, seed, setting.applied(config, variant)[1])
+        model, seconds = self.baselines.train(baseline, arm, seed, data, online, setting)
         tested = (self.data.real(split, config.size) for split in ("query", "gallery"))
         query, gallery = (features_of(model, pixels, flip_test=config.flip_test) for pixels in tested)
         ranking = rank_gallery(query, gallery, *self.data.identities_and_cameras(), metric=config.metric)
@@ -143,6 +179,7 @@ class Benchmark:
             "train_images": len(data.labels), "synthetic_images": int(data.synthetic.sum()),
             "identities": len({p.pid for p in self.data.of_split("train")}), "queries": int(ranking.valid.sum()),
             "gallery": len(self.data.of_split("gallery")), "size": list(config.size), "share": self.share, "model": config.model,
+            **({} if tuned is None else {"tuned": setting.values(config, variant)}),
             "weights": self.fingerprints.starts[baseline][0], "device": device_name(), "versions": versions(),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }  # fmt: skip
@@ -169,16 +206,17 @@ class Baselines:
         self.config, self.fingerprints, self.data = fingerprints.config, fingerprints, data
 
     def train(
-        self, baseline: str, arm: str, seed: int, data: TrainingSet, online: OnlineAugmentation | None = None
-    ) -> tuple[nn.Module, float]:
-        """Train one arm's network, and say how many seconds it took; the judge is trained once and loaded afterwards."""
-        config, file = self.config.baselines_by_name[baseline], self.fingerprints.judge_place
-        is_judge = (baseline, arm, seed) == (self.fingerprints.judge, NONE, self.config.synthesis_seed)
+        self, baseline: str, arm: str, seed: int, data: TrainingSet, online: OnlineAugmentation | None = None, setting: Setting = OWN,
+    ) -> tuple[nn.Module, float]:  # fmt: skip
+        """Train one arm's network, and say how many seconds it took; the judge, which is untuned, is trained once and loaded afterwards."""
+        config, variant = setting.applied(self.config.baselines_by_name[baseline], self.config.variant(arm))
+        file = self.fingerprints.judge_place
+        is_judge = setting.is_own and (baseline, arm, seed) == (self.fingerprints.judge, NONE, self.config.synthesis_seed)
         if is_judge and file.exists():
             model, header = load_baseline(file)
             return model, header["about"]["seconds"]
         began = time.perf_counter()
-        model = train_baseline(config, data, seed, mixing=self.config.variant(arm), online=online, label=f"{arm} {seed}")
+        model = train_baseline(config, data, seed, mixing=variant, online=online, label=f"{arm} {seed}")
         seconds = time.perf_counter() - began
         if is_judge:
             save_baseline(model, config, data.classes, file, seconds=seconds)
@@ -203,11 +241,11 @@ class ImageQuality:
     def of(self, name: str) -> Quality:
         """Measure a generator, or read what was measured; again when weights that were missing have come."""
         settings = {**self.config.quality.model_dump(mode="json"), "weights": self._networks.available()}
-        file = self.fingerprints.place("quality", name, judge=self.fingerprints.baseline(self.fingerprints.judge)).with_suffix(".json")
+        file, size = self.fingerprints.quality_place(name), self.data.sizes.home
         if file.exists() and (measured := json.loads(file.read_text())).get("asked") == settings:
             return Quality.from_json(measured)
         protocol, sheet = self.config.quality.protocol, self.fingerprints.folder / "samples" / f"{name}.png"
-        batches = rendered_pairs(load(self.synthetic.checkpoint(name)), self.pairs, protocol.mask, sheet=sheet)
+        batches = rendered_pairs(load(self.synthetic.checkpoint(name)), self.pairs, protocol.mask, sheet=sheet, size=size)
         quality = measure(batches, protocol, self._surroundings, len(self.pairs), name)
         images.atomic_write_text(file, json.dumps({"asked": settings, **quality.as_json()}, indent=2) + "\n")
         return quality
@@ -226,6 +264,6 @@ class ImageQuality:
         """Gather what image quality is measured beside: real images, the judge, and the truth, where it is known."""
         reid = load_reid(str(self.baselines.judge_file()), self._networks.device)
         return Surroundings(
-            self.data.home_people, self.data.generator_size, self._networks, reid=reid, rendered=self.data.rendered,
+            self.data.home_people, self.data.sizes.home, self._networks, reid=reid, rendered=self.data.rendered,
             folder=self.fingerprints.folder / "quality",
         )  # fmt: skip

@@ -17,8 +17,10 @@ from reid_aug.bench.arms import COPIES, NONE, origin_and_variants, read_rows, re
 from reid_aug.bench.config import BASELINE
 from reid_aug.bench.data import BenchmarkData
 from reid_aug.bench.fingerprints import Fingerprints
+from reid_aug.bench.variants import Variant
 from reid_aug.data.loading import DataConfig
 from reid_aug.synthesis import gates
+from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.manifest import Manifest
 from reid_aug.synthesis.online import PoseAugmentation
 from reid_aug.synthesis.train import PerceptualConfig, TrainConfig, check_perceptual, check_teacher, train_from
@@ -75,7 +77,8 @@ class SyntheticImages:
         if arm not in self._kept:
             kept = range(len(manifest.rows))
             if variant.gate is not None:
-                self._rendered[folder] = manifest = self._scored(manifest, folder, variant.gate)
+                bank = self.data.bank_at(self.data.sizes.of(origin_and_variants(arm)[0]))
+                self._rendered[folder] = manifest = self._scored(manifest, folder, variant.gate, bank)
                 kept = gates.keep(manifest.rows, variant.gate).nonzero()[0]
             self._kept[arm] = torch.as_tensor(kept)
         return GatedImages(manifest, folder, self._kept[arm])
@@ -86,14 +89,15 @@ class SyntheticImages:
         assert shown is not None
         checkpoint = self.checkpoint(origin) if origin in self.config.generators else None
         return render_arm(
-            origin, self.data.of_split("train"), self.data.bank, folder, per_image=self.config.per_image, seed=self.config.synthesis_seed,
-            draw=shown.draw, checkpoint=checkpoint, rendered=self.data.rendered, scene=shown.scene,
+            origin, self.data.of_split("train"), self.data.bank_at(self.data.sizes.of(origin)), folder, per_image=self.config.per_image,
+            seed=self.config.synthesis_seed, draw=shown.draw, checkpoint=checkpoint, rendered=self.data.rendered, scene=shown.scene,
+            drawn_from=self.data.bank,
         )  # fmt: skip
 
-    def _scored(self, manifest: Manifest, folder: Path, gate: gates.GateConfig) -> Manifest:
+    def _scored(self, manifest: Manifest, folder: Path, gate: gates.GateConfig, bank: PoseBank) -> Manifest:
         """Add the scores that a gate goes by; they are kept on disk, so that another gate scores nothing again."""
         reid = None if gate.identity is None else load_reid(self.judge_file(), "auto")
-        return gates.score(folder, manifest, self.data.of_split("train"), self.data.bank, reid)
+        return gates.score(folder, manifest, self.data.of_split("train"), bank, reid)
 
     def checkpoint(self, name: str) -> Path:
         """Give a generator's checkpoint: the one that the configuration names, or one trained here, once."""
@@ -127,9 +131,8 @@ class SyntheticImages:
                     said = said.replace(option, f"generators.{name}.{option}")
                 raise type(error)(said) from None
 
-    def online(self, arm: str, seed: int) -> PoseAugmentation | None:
-        """Give what renders an arm's images batch by batch; None for arms whose images are on disk."""
-        variant = self.config.variant(arm)
+    def online(self, arm: str, seed: int, variant: Variant) -> PoseAugmentation | None:
+        """Give what renders an arm's images batch by batch, as its `variant` says; None for arms whose images are on disk."""
         if variant.online is None:
             return None
         model = load(self.checkpoint(origin_and_variants(arm)[0]))

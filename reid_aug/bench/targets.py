@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import torch
-
-from generators import create
 from reid_aug.baselines.mixing import Mixing
 from reid_aug.bench.arms import COPIES, NONE, ORACLE, origin_and_variants
 from reid_aug.bench.config import BenchConfig
+from reid_aug.bench.sizes import notes_of_sizes, outline
 from reid_aug.synthesis.target_poses import RECOMBINED, WHOLE, draw_for
 
 
@@ -33,9 +31,7 @@ def targets_of(config: BenchConfig, arm: str) -> Targets | None:
     draw, name = config.variant(arm).draw, config.beside_oracle if origin == ORACLE else origin
     if name is None:
         return Targets(draw or WHOLE)
-    generator = config.generators[name].generator
-    with torch.device("meta"):  # only what it takes is asked, which needs no weights
-        model = create(generator.name, **generator.options)
+    model = outline(config, name)
     draw = draw_for(model, draw)
     return Targets(draw, model.takes_scene or draw == RECOMBINED)
 
@@ -53,6 +49,7 @@ def notes(config: BenchConfig, targets: Mapping[str, Targets], share: float | No
     if config.beside_oracle is not None and any(origin_and_variants(arm)[0] == ORACLE for arm in targets):
         rule = "true images of what that is asked for, unless a variant draws other poses"
         yield f"The oracle has the targets and scenes of `{config.beside_oracle}`: {rule}."
+    yield from notes_of_sizes(config)
     if config.mixing != Mixing() and any(config.variant(arm).online is None for arm in targets):
         keys = config.mixing.model_dump(exclude_defaults=True)
         if config.mixing.enter == "replace":

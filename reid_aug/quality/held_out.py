@@ -112,18 +112,20 @@ def _pose_bytes(pose: Pose | None) -> bytes:
 
 def rendered_pairs(
     model: Generator, pairs: Sequence[Pair], mask: MaskConfig, *, jpeg: int | None = None, device: torch.device | None = None,
-    batch_size: int = 64, sheet: Path | None = None, keep: Path | None = None, found: bool = False,
+    batch_size: int = 64, sheet: Path | None = None, keep: Path | None = None, found: bool = False, size: tuple[int, int] | None = None,
 ) -> Iterator[Batch]:  # fmt: skip
     """Yield a generator's images of pairs, in batches, as `Augmenter` would render them; write a `sheet` of the first eight.
 
     A generator that takes scenes is given the target images. With `found` it is given images alone, and finds the poses in them.
     `keep` is a folder of the images as they are measured, PNGs or the JPEGs of quality `jpeg`, for estimators elsewhere
-    to see the same pixels: images that it holds are not rendered again, so that killed work goes on.
+    to see the same pixels: images that it holds are not rendered again, so that killed work goes on. Images are measured, and
+    shown, at `size` (H, W), to which those of a generator of another size are resized, once, as photographs are; None is its own.
     """
     refuse_other_shape(model, [source.pose.size for source, _ in pairs if source.pose is not None], "these people's are")
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).eval()
-    size: tuple[int, int] = tuple(model.size)  # type: ignore[assignment]
+    own: tuple[int, int] = tuple(model.size)  # type: ignore[assignment]
+    size = own if size is None else size
     for start in range(0, len(pairs), batch_size):
         part = pairs[start : start + batch_size]
         sources, targets = zip(*part, strict=True)
@@ -134,7 +136,8 @@ def rendered_pairs(
         if files and sheet_now is None and all(file.is_file() for file in files):
             generated = images.read_many(files, size, progress=False)
         else:
-            generated = _rendered(model, batch, device, jpeg, files, sheet_now, found)
+            inputs = batch if size == own else _pose_pairs(sources, targets, own)
+            generated = _rendered(model, inputs, batch, device, jpeg, files, sheet_now, found)
         paired = all(s.pid == t.pid for s, t in part)
         yield Batch(
             generated, images.to_uint8(batch.source), images.to_uint8(batch.target) if paired else None, batch.target_pose,
@@ -146,13 +149,17 @@ def rendered_pairs(
 
 @torch.inference_mode()
 def _rendered(
-    model: Generator, batch: PosePair, device: torch.device, jpeg: int | None, files: Sequence[Path], sheet: Path | None, found: bool
-) -> Tensor:
-    """Render a batch and return its images as they are measured, uint8 (B, 3, H, W); write them to files, and a sheet, where given."""
-    source, target = (pixels.to(device, memory_format=torch.channels_last) for pixels in (batch.source, batch.target))
+    model: Generator, inputs: PosePair, batch: PosePair, device: torch.device, jpeg: int | None, files: Sequence[Path], sheet: Path | None,
+    found: bool,
+) -> Tensor:  # fmt: skip
+    """Render `inputs` and return the images as they are measured, uint8 (B, 3, H, W), of the size of `batch`, the same pairs.
+
+    They are written to files, and with `batch` on a sheet, where given. With `found` the poses are the generator's to find.
+    """
+    source, target = (pixels.to(device, memory_format=torch.channels_last) for pixels in (inputs.source, inputs.target))
     scene = target if model.takes_scene or found else None
-    poses = (None, None) if found else (batch.source_pose, batch.target_pose)
-    pixels = images.to_uint8(render(model, source, *poses, scene)).cpu()
+    rendered = render(model, source, *((None, None) if found else (inputs.source_pose, inputs.target_pose)), scene)
+    pixels = images.resized(images.to_uint8(rendered).cpu(), (batch.source.shape[-2], batch.source.shape[-1]))
     if sheet is not None:
         with replacing(sheet) as temporary:
             sample_sheet(batch[:8], images.to_float(pixels[:8])).save(temporary, "PNG")

@@ -118,7 +118,7 @@ class TestCheckpointArms:
         config = configure(tmp_path, *QUICK, "rendered.size=[64,32]", "arms=[none,mine]", f"generators.mine.checkpoint={momi}")
         generator = config.generators["mine"].generator
         assert (generator.name, generator.options["width"], tuple(generator.options["size"])) == ("momi", 4, (64, 32))
-        assert BenchmarkData(config, None, tmp_path, tmp_path).generator_size == (64, 32), "pg2 of 32 × 16 draws for no arm"
+        assert BenchmarkData(config, None, tmp_path, tmp_path).sizes.home == (64, 32), "pg2 of 32 × 16 draws for no arm"
         assert BenchConfig.model_validate(config.model_dump(mode="json")) == config, "what was said is read again"
 
     @pytest.mark.parametrize(

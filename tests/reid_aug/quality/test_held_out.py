@@ -126,6 +126,18 @@ class TestScenes:
         plain = next(iter(rendered_pairs(generators.load(checkpoint), pairs, MaskConfig(), device=cpu)))
         assert not plain.in_scene and plain.scene_camids is None
 
+    def test_images_of_another_size_are_resized_once(self, people: list[PersonImage], tmp_path: Path) -> None:
+        """A generator of 40 × 24 is measured at 32 × 16 beside photographs, poses and masks of that size."""
+        pairs, cpu = pairs_to_measure(people, PairsConfig(count=3)), torch.device("cpu")
+        (batch,) = rendered_pairs(CopiesScene((40, 24)), pairs, MaskConfig(), device=cpu, size=SIZE, keep=tmp_path)
+        (beside,) = rendered_pairs(CopiesScene(SIZE), pairs, MaskConfig(), device=cpu)
+        own = images.read_many([target.path for _, target in pairs], (40, 24))
+        assert torch.equal(batch.generated, images.resized(own, SIZE)) and not torch.equal(batch.generated, beside.generated)
+        assert torch.equal(batch.generated, images.read_many([tmp_path / name for name in batch.files], SIZE)), "as they are kept"
+        for name in ("source", "target", "mask"):
+            assert torch.equal(getattr(batch, name), getattr(beside, name))
+        assert torch.equal(batch.target_pose.xy, beside.target_pose.xy)
+
     @pytest.mark.parametrize("in_scene", [False, True])
     def test_rows_of_a_dump_have_their_targets_cameras(self, people: list[PersonImage], in_scene: bool) -> None:
         train = [p for p in people if p.split == "train"]
