@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)  # fmt: skip
 
 from generators import nearest
 from reid_aug.config import Config
@@ -34,6 +44,7 @@ class PairsConfig(Config):
     count: PositiveInt = 12000  # Number of pairs to sample.
     seed: int = 0  # Seed of the sampling.
     order: Literal["name", "keypoints"] = "name"  # Order in which pairs are counted before some are sampled.
+    any_pose: bool = False  # Whether images without a shoulder or hip are in pairs, too (PG2's text drops none); one joint is needed.
     file: str | None = None  # CSV `from,to` of image names (`reid-aug pairs`) whose pairs are measured; none are sampled then.
     source_identities: PositiveInt | None = None  # Number of people in the source group of unpaired; half of all, rounded up.
     target_identities: PositiveInt | None = None  # Number of people in the target group of unpaired; the other half.
@@ -45,9 +56,19 @@ class PairsConfig(Config):
             if number is not None and (self.kind == "paired" or self.file is not None):
                 of = "pairs of a file" if self.kind == "unpaired" else "kind: paired"
                 raise ValueError(f"{name} is of pairs sampled with kind: unpaired, got {number} for {of}")
+        if self.any_pose and (self.kind == "unpaired" or self.file is not None):
+            of = "kind: unpaired" if self.file is None else "pairs of a file"
+            raise ValueError(f"any_pose is of pairs sampled with kind: paired, got it for {of}")
         if self.order == "keypoints" and self.kind == "unpaired":
             raise ValueError("order: keypoints is of kind: paired, got it for kind: unpaired")
         return self
+
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is off: it must not change the folders of earlier measurements."""
+        values = write(self)
+        return values if values.get("any_pose") else {key: value for key, value in values.items() if key != "any_pose"}
 
 
 def _odd(side_px: int) -> int:

@@ -11,7 +11,7 @@ from generators import load, read_header
 from reid_aug import config as configuration
 from reid_aug import images
 from reid_aug.baselines.network import load_reid
-from reid_aug.data.loading import DataConfig, load_people
+from reid_aug.data.loading import load_people, test_keypoints
 from reid_aug.data.pairs import list_digest
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.held_out import content_digest, dump_batches, pairs_to_measure, rendered_pairs
@@ -114,7 +114,7 @@ def _of_checkpoint(path: Path, settings: QualityRun, networks: Networks) -> _Wor
     if settings.size is not None and tuple(settings.size) != size:
         raise ValueError(f"protocol {settings.name!r} is of images of {tuple(settings.size)}, the generator at {path} renders {size}")
     people = load_people(settings.data, test_poses=True)
-    pairs = pairs_to_measure(people, settings.pairs, _test_keypoints(settings.data))
+    pairs = pairs_to_measure(people, settings.pairs, test_keypoints(settings.data))
     # Images that are kept are only those of the same poses and photographs, though all lie under the same names.
     folder = _folder(settings, header["digest"], content_digest(pairs, model.takes_scene))
     surroundings = _surroundings(settings, people, size, networks, "test")
@@ -124,12 +124,6 @@ def _of_checkpoint(path: Path, settings: QualityRun, networks: Networks) -> _Wor
         sheet=folder / "sheet.png", keep=keep,
     )  # fmt: skip
     return _Work(header["generator"], surroundings, len(pairs), batches, folder, list_digest([(s.name, t.name) for s, t in pairs]))
-
-
-def _test_keypoints(data: DataConfig) -> Path | None:
-    """Find the keypoint file of query and gallery: the one given, or the folder's."""
-    usual = Path(data.root) / "annotation-test.csv"
-    return Path(data.test_keypoints) if data.test_keypoints else usual if usual.is_file() else None
 
 
 def _of_dump(path: Path, settings: QualityRun, networks: Networks) -> _Work:
