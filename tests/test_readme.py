@@ -86,7 +86,7 @@ def test_every_configuration_of_a_generator_is_in_its_table() -> None:
 def test_every_protocol_of_image_quality_is_in_its_table() -> None:
     page = PAGES["benchmarks/README.md"]
     table = page[page.index("| paper | metric | file in") :].split("\n\n")[0]
-    assert set(re.findall(r"\| `([a-z0-9]+)`", table)) == {path.stem for path in (ROOT / "configs" / "quality").glob("*.yaml")}
+    assert set(re.findall(r"\| `([a-z0-9-]+)`", table)) == {path.stem for path in (ROOT / "configs" / "quality").glob("*.yaml")}
 
 
 def test_the_start_commands_are_one_line_each() -> None:

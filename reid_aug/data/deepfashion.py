@@ -160,6 +160,7 @@ def _shots(root: Path, folder: Path) -> tuple[list[tuple[Shot, str]], list[LeftO
 
 
 def _refuse_none(root: Path, found: Sequence[object], left_out: Iterable[LeftOut]) -> None:
+    """Raise ValueError where no image was found, with what was found instead."""
     if not found:
         why = "; ".join(reasons(left_out))
         named = "named as WOMEN/Dresses/id_00000002/02_1_front.jpg or fashionWOMENDressesid0000000202_1front.jpg"
@@ -230,7 +231,8 @@ def _partition(file: Path) -> tuple[str, dict[str, str]]:
         shot = shot_of(fields[0]) if len(fields) == 3 else None
         if shot is None:
             raise ValueError(f"{file}, line {number}: a row is an image, its item and its split, got {line!r}")
-        split_of[shot.name] = one_of(f"{file}, line {number}: a split", fields[2], SPLITS)
+        one_of(f"{file}, line {number}: a split", fields[2], SPLITS)
+        split_of[shot.name] = fields[2]
     if int(lines[0]) != len(split_of):
         raise ValueError(f"{file} says it has {lines[0]} images and lists {len(split_of)}: it is cut short, or lists some twice")
     return str(file), split_of

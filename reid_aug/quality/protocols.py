@@ -88,10 +88,26 @@ class DataSetFacts(Config):
     """A public data set, recognised by what it holds: published numbers are shown beside numbers measured on it only."""
 
     name: str  # Name of the data set.
-    train_images: PositiveInt  # Number of training images.
-    train_identities: PositiveInt  # Number of people in the training split.
-    query_images: PositiveInt  # Number of queries.
-    query_identities: PositiveInt  # Number of people among the queries.
+    images: PositiveInt | None = None  # Number of all images, where that is what is known.
+    train_images: PositiveInt | None = None  # Number of training images.
+    train_identities: PositiveInt | None = None  # Number of people in the training split.
+    query_images: PositiveInt | None = None  # Number of queries.
+    query_identities: PositiveInt | None = None  # Number of people among the queries.
+
+    @model_validator(mode="after")
+    def _says_something(self) -> DataSetFacts:
+        if not self.counts:
+            raise ValueError(f"{self.name} is recognised by a count at least, as train_images")
+        return self
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return the counts that are known."""
+        return {name: count for name in type(self).model_fields if name != "name" and (count := getattr(self, name)) is not None}
+
+    @model_serializer(mode="plain")
+    def _known(self) -> dict[str, Any]:
+        return {"name": self.name, **self.counts}
 
 
 class PublishedRow(Config):
@@ -100,6 +116,12 @@ class PublishedRow(Config):
     method: str  # Name of the method.
     values: dict[str, float]  # Published numbers by the metric's name.
     source: str  # Paper and table that the numbers stand in.
+
+
+class ElsewhereRow(PublishedRow):
+    """One method's published numbers that can't stand beside ours: they are shown by themselves, with the reason."""
+
+    why: str  # What differs: the network, the definition, or the images.
 
 
 def _everything() -> dict[str, AnyMetric]:
@@ -153,13 +175,14 @@ class QualityProtocol(Config):
     metrics: Metrics = Field(default_factory=_everything)  # Metrics by name; one with a standard name need not give its kind.
     data_set: DataSetFacts | None = None  # Data set that `published` is of.
     published: tuple[PublishedRow, ...] = ()  # Rows of published numbers to show beside the measured ones.
+    elsewhere: tuple[ElsewhereRow, ...] = ()  # Rows of published numbers that are of something else, and what of.
     published_pairs: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # sha256sum of the published pairs' CSV, where known.
 
     @model_validator(mode="after")
     def _rows_of_metrics(self) -> QualityProtocol:
         if not self.metrics:
             raise ValueError("a protocol has one metric at least")
-        for row in self.published:
+        for row in (*self.published, *self.elsewhere):
             if unknown := [name for name in row.values if name not in self.metrics]:
                 raise ValueError(f"published row {row.method!r} has {unknown[0]!r}, which is none of the protocol's metrics")
         return self

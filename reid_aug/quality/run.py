@@ -15,13 +15,13 @@ from reid_aug.data.loading import load_people, test_keypoints
 from reid_aug.data.pairs import list_digest
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.held_out import content_digest, dump_batches, pairs_to_measure, rendered_pairs
-from reid_aug.quality.measure import Quality, measure, published
+from reid_aug.quality.measure import Quality, measure, published, published_elsewhere
 from reid_aug.quality.metrics import Batch
 from reid_aug.quality.networks import Networks
 from reid_aug.quality.pckh import Pckh
-from reid_aug.quality.protocols import PairsConfig, PublishedRow, QualityProtocol, QualityRun
+from reid_aug.quality.protocols import ElsewhereRow, PairsConfig, PublishedRow, QualityProtocol, QualityRun
 from reid_aug.quality.surroundings import RealSplit, Surroundings
-from reid_aug.quality.tables import limb_table, table
+from reid_aug.quality.tables import elsewhere_table, limb_table, table
 from reid_aug.rendered import RenderedSet, is_rendered, read_rendered
 from reid_aug.synthesis.dump import people_of
 from reid_aug.synthesis.manifest import NAME, Manifest
@@ -29,12 +29,13 @@ from reid_aug.synthesis.manifest import NAME, Manifest
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured, the published rows that may stand beside it, and the folder both were written to."""
+    """What was measured, the published rows that may stand beside it, the folder both were written to, and rows of something else."""
 
     label: str
     quality: Quality
     rows: tuple[PublishedRow, ...]
     folder: Path
+    elsewhere: tuple[ElsewhereRow, ...] = ()
 
     @property
     def table(self) -> str:
@@ -100,7 +101,8 @@ def run(target: str, settings: QualityRun, *, as_shipped: bool = False, networks
         raise FileNotFoundError(f"no checkpoint and no dump at {target}")
     quality = measure(work.batches, settings.protocol, work.surroundings, work.total, work.label)
     rows = published(settings.protocol, work.surroundings, quality, as_shipped=as_shipped, pair_list=work.pair_list)
-    report = Report(work.label, quality, rows, work.folder)
+    elsewhere = published_elsewhere(settings.protocol, work.surroundings, as_shipped=as_shipped)
+    report = Report(work.label, quality, rows, work.folder, elsewhere)
     _write(report, settings)
     return report
 
@@ -180,7 +182,7 @@ def _rendered_set(settings: QualityRun) -> RenderedSet | None:
 
 def _folder(settings: QualityRun, drawn_by: str, drawn_from: str | None = None) -> Path:
     """Name the folder of results: another one for another protocol, data set, generator or pairs."""
-    decisive = {*QualityProtocol.model_fields, "data", "reid"} - {"published", "published_pairs"}
+    decisive = {*QualityProtocol.model_fields, "data", "reid"} - {"published", "published_pairs", "elsewhere"}
     values = {**settings.model_dump(mode="json", include=decisive), "drawn_by": drawn_by, "drawn_from": drawn_from}
     return Path(settings.out) / f"quality-{settings.name}-{configuration.digest(values)}"
 
@@ -188,12 +190,14 @@ def _folder(settings: QualityRun, drawn_by: str, drawn_from: str | None = None) 
 def _write(report: Report, settings: QualityRun) -> None:
     record = {
         "label": report.label, **report.quality.as_json(), "published": [row.model_dump() for row in report.rows],
-        "asked": settings.protocol.model_dump(mode="json", exclude={"published", "published_pairs"}),
+        **({"published elsewhere": [row.model_dump() for row in report.elsewhere]} if report.elsewhere else {}),
+        "asked": settings.protocol.model_dump(mode="json", exclude={"published", "published_pairs", "elsewhere"}),
     }  # fmt: skip
     files = "as rendered" if settings.jpeg is None else f"as JPEG of quality {settings.jpeg}"
     parts = [
         f"# Image quality of {report.label}: protocol {settings.name}",
         settings.paper or "", report.table, limb_table({report.label: report.quality}),
+        elsewhere_table(report.elsewhere),
         f"{report.quality.images:,} images. Files are measured {files}.",
         "![source, target pose, result, photograph](sheet.png)" if (report.folder / "sheet.png").exists() else "",
     ]  # fmt: skip
