@@ -127,8 +127,8 @@ def pairs_from_keypoints(
         pids = np.array([_pid_of(name) for name in names])
     except ValueError as error:
         raise ValueError(f"{os.fspath(csv_path)}: {error}") from None
-    seen = (yx >= 0).all(2)
-    valid = np.flatnonzero((seen.any(1) if any_pose else seen[:, torso].all(1)) & (pids > 0))
+    enough = (yx >= 0).all(-1).any(-1) if any_pose else (yx[:, torso] >= 0).all((1, 2))
+    valid = np.flatnonzero(enough & (pids > 0))
     population = pair_population(pids[valid])
     pairs = valid[population.pair(_sample(population.count, sample, seed, os.fspath(csv_path)))]
     return [(names[source], names[target]) for source, target in pairs.tolist()]
