@@ -6,11 +6,12 @@ import importlib
 import inspect
 import os
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import generators.models as models
-from generators.base import Generator
+from generators.base import Generator, without_later_options
 from generators.choices import nearest, no_such
 
 FOLDERS = "REID_AUG_GENERATORS"  # environment: folders of <name>.py and <name>.yaml beside the package's own
@@ -65,6 +66,22 @@ def create(name: str, **options: Any) -> Generator:
         return cls(**options)
     except (TypeError, RuntimeError, ArithmeticError) as error:  # a constructor's arithmetic on a value of the wrong kind
         raise ValueError(f"generator {name!r} can't be built with {options}: {error}") from None
+
+
+def decisive(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a generator's options as digests and headers have them: those that came later only where they are no defaults.
+
+    >>> decisive("pg2", {"width": 8, "discs": "signed-released", "second_stage": "symmetric"})
+    {'width': 8, 'second_stage': 'symmetric'}
+    """
+    return without_later_options(generator_class(name), options)
+
+
+def complete(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's options with those that came later than it, at their defaults: what `decisive` left out."""
+    cls = generator_class(name)
+    parameters = inspect.signature(cls.__init__).parameters
+    return {**{key: parameters[key].default for key in cls.later_options}, **options}
 
 
 def _check_kind(name: str, option: str, value: Any, default: Any) -> None:

@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     pairs.add_argument("--out", required=True, help="CSV to write, header from,to")
     pairs.add_argument("--sample", type=int, help="this many, sampled as pandas' DataFrame.sample does")
     pairs.add_argument("--seed", type=int, default=0)
+    pairs.add_argument("--any-pose", action="store_true", help="images without a shoulder or hip, too")
     return parser
 
 
@@ -274,7 +275,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _pairs(arguments: argparse.Namespace) -> int:
     from reid_aug.data.pairs import pairs_from_keypoints, write_pairs
 
-    pairs = pairs_from_keypoints(arguments.keypoints, arguments.sample, arguments.seed)
+    pairs = pairs_from_keypoints(arguments.keypoints, arguments.sample, arguments.seed, any_pose=arguments.any_pose)
     write_pairs(arguments.out, pairs)
     print(f"{len(pairs):,} pairs: {arguments.out}")
     return 0

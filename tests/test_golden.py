@@ -130,7 +130,9 @@ BENCHMARK = [
     "generators.pg2.generator={size: [32, 16], width: 4, stage1_steps: 1, stage2_steps: 1}", "generators.pg2.batch_size=2",
     "generators.pg2.jitter={degrees: 5}",
     "variants.mine={label: smoothed, smoothing: 0.2, gate: {identity: 0.3}}",
-    "baselines={plain: {}, other: {recipe: strong, model: osnet_x0_25, weights: scratch, last_stride: 2, steps: 1, erasing: 0.0}}",
+    # Before `strong` had a centre loss.
+    "baselines={plain: {}, other: {centre_weight: 0, recipe: strong, "
+    "model: osnet_x0_25, weights: scratch, last_stride: 2, steps: 1, erasing: 0.0}}",
     "baseline={size: [32, 16], steps: 1, identities: 2, instances: 2, crop_px: 2}",
     "quality={pairs: 2, metrics: {SSIM: {}, identity: {}, truth: {}}}",
 ]  # fmt: skip

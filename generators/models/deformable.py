@@ -6,7 +6,8 @@ source's features to where the target's ten body parts are, each by an affine tr
 A patch discriminator sees source, source heatmaps, image, target heatmaps; beside it a nearest-neighbour loss on VGG-19.
 
 Differs from the paper:
-* The nearest-neighbour loss is a mean over pixels, as in the released code: λ = 0.01 was chosen with it (the text sums; `nn_reduction`).
+* The nearest-neighbour loss is a mean over pixels, as in the released code: λ = 0.01 was chosen with it, and published
+  numbers go with that. The text sums (`nn_reduction=sum`, `deformable-nn-sum`).
 * torchvision's VGG-19 takes inputs of unit variance, the code's took 0 to 255: features are scaled by 57.6 so that λ keeps its meaning
   (another network's, in VGG-19's place, are not).
 * The norm's ε of 1e-3 on the standard deviation (released code) is 1e-6 on the variance; logits instead of logs with 1e-7 inside.

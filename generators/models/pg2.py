@@ -4,6 +4,14 @@ G1 renders a coarse person from the source image and discs at the target's joint
 trained against a discriminator that sees the source image beside the real or the rendered one. The source's pose
 is not used. Stage I trains G1 alone, stage II trains G2 and the discriminator with G1 at rest.
 
+Differs from the paper by default, as published numbers, and checkpoints made here, go with the released code; the text's way is an
+option (`pg2-text` has all three):
+* The pose's discs are 1 inside and −1 outside ("signed-released"); the text's are 1 and 0 (`discs=zero-one`, `pg2-discs`).
+* G2 is halved between its N − 2 levels alone, its decoder is one level wide and, on Market, lacks the outermost skip
+  ("asymmetric-released"). The text halves in every one of N − 2 blocks, mirrors them and has all skips (`second_stage=symmetric`,
+  `pg2-symmetric`).
+* Images that lack a shoulder or hip are in no pair (`reid_aug`'s `any_pose=false`), as in the lists that the field shares; the text
+  filters none (`any_pose=true`, `pg2-any-pose`).
 Differs from the paper:
 * The sums of its L1 terms are means, as in the released code; λ = 10 goes with means.
 * The learning rate stays at 2e-5: the code's halving changes variables no optimiser reads, the text has none.
@@ -16,6 +24,9 @@ Where the text leaves its ablations open:
   numbers), zeros for a missing one; both layers are as wide as the image's code, with a ReLU between them.
 * The heatmap embedding's encoder is built as the image's is, and its code is as long.
 * The one-stage model trains for as many steps as both stages together.
+Where the text leaves its symmetric second stage open:
+* Two convolutions of stride 1 come before the one of stride 2, and their result is the skip. The decoder's mirror of the last is
+  nearest upsampling and a 3 × 3 convolution, as all are; no convolution comes before the first block.
 """
 
 from __future__ import annotations
@@ -37,6 +48,8 @@ from generators.pose import SKELETONS, Pose
 POSE_MASK_LOSS, PLAIN_L1 = "pose-mask", "l1"
 PAIR, TRIPLET = "pair", "triplet-released"
 HEATMAPS, COORDINATES, HEATMAP_ENCODER = "heatmaps", "coordinates", "heatmap-encoder"
+SIGNED, ZERO_ONE = "signed-released", "zero-one"
+ASYMMETRIC, SYMMETRIC = "asymmetric-released", "symmetric"
 BOTH_STAGES, ONE_STAGE, FIRST_STAGE = "G1+G2+D", "G1+D", "G1"
 
 
@@ -118,6 +131,33 @@ class Stage2(nn.Module):
         return self.end(x)
 
 
+class SymmetricStage2(nn.Module):
+    """G2 as the text has it (§3.3): N − 2 blocks of two convolutions and one of stride 2, and a decoder that mirrors them, skips and all.
+
+    Widths 128, 256, …; 128 × 64 goes down to 16 × 8, 256 × 256 to 16 × 16.
+    """
+
+    def __init__(self, size: tuple[int, int], width: int = 128) -> None:
+        super().__init__()
+        widths = [width * (i + 1) for i in range(int(math.log2(size[0])) - 4)]
+        self.encoder = nn.ModuleList(_two_convolutions(a, b) for a, b in zip([6, *widths], widths, strict=False))
+        self.down = nn.ModuleList(nn.Conv2d(w, w, 3, stride=2, padding=1) for w in widths)
+        below = [*widths[1:], widths[-1]][::-1]
+        self.up = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(below, widths[::-1], strict=True))
+        self.decoder = nn.ModuleList(_two_convolutions(2 * w, w) for w in widths[::-1])
+        self.end = nn.Conv2d(width, 3, 3, padding=1)
+
+    def forward(self, coarse: Tensor, source: Tensor) -> Tensor:  # two (B, 3, H, W) → (B, 3, H, W)
+        x, skips = torch.cat((coarse, source), dim=1), []
+        for block, down in zip(self.encoder, self.down, strict=True):
+            skips.append(block(x))
+            x = F.relu(down(skips[-1]))
+        for up, block in zip(self.up, self.decoder, strict=True):
+            x = F.relu(up(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+            x = block(torch.cat((x, skips.pop()), dim=1))
+        return self.end(x)
+
+
 def _two_convolutions(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.Conv2d(after, after, 3, padding=1), nn.ReLU()
@@ -128,7 +168,8 @@ class PG2(Generator):
     """Pose Guided Person Generation Network: a coarse image, then a difference map (Ma et al. 2017)."""
 
     paper = "Ma et al., Pose Guided Person Image Generation, NIPS 2017"
-    stage2: Stage2  # none in the one-stage models
+    later_options = ("discs", "second_stage")
+    stage2: Stage2 | SymmetricStage2  # none in the one-stage models
     discriminator: DCGANDiscriminator  # none for G1 alone
 
     @keeps_options
@@ -143,6 +184,8 @@ class PG2(Generator):
         pose_embedding: str = HEATMAPS,  # How G1 gets the pose: "heatmaps" beside the image, "coordinates" (CE) or "heatmap-encoder" (HME).
         stages: str = BOTH_STAGES,  # Which networks there are: "G1+G2+D"; "G1+D", one stage trained adversarially; "G1", stage I alone.
         discriminator: str = PAIR,  # What the discriminator sees: a "pair", or by "triplet-released" one image, the source as a fake too.
+        discs: str = SIGNED,  # What the pose's discs are: inside 1, outside −1 by "signed-released", 0 by "zero-one".
+        second_stage: str = ASYMMETRIC,  # How G2 is built: "asymmetric-released", or "symmetric" with every skip, as printed.
         stage1_steps: int = 22_000,  # Steps of G1 alone.
         stage2_steps: int = 14_000,  # Steps of G2 and the discriminator.
         learning_rate: float = 2e-5,  # Learning rate of every player's Adam.
@@ -153,14 +196,17 @@ class PG2(Generator):
         one_of("pg2's pose_embedding", pose_embedding, (HEATMAPS, COORDINATES, HEATMAP_ENCODER))
         one_of("pg2's stages", stages, (BOTH_STAGES, ONE_STAGE, FIRST_STAGE))
         one_of("pg2's discriminator", discriminator, (PAIR, TRIPLET))
+        one_of("pg2's discs", discs, (SIGNED, ZERO_ONE))
+        one_of("pg2's second_stage", second_stage, (ASYMMETRIC, SYMMETRIC))
         one_of("pg2's skeleton", skeleton, SKELETONS)
         self.size, self.skeleton = halving_size("pg2", size, rows=8), SKELETONS[skeleton]
         self.radius_px, self.l1_weight = radius_px, l1_weight
+        self.signed = discs == SIGNED
         self.stage1_loss, self.pose_embedding, self.stages, self.condition = stage1_loss, pose_embedding, stages, discriminator
         self.stage1_steps, self.stage2_steps, self.rate = stage1_steps, stage2_steps, learning_rate
         self.stage1 = self._stage1(width, bottleneck)
         if stages == BOTH_STAGES:
-            self.stage2 = Stage2(self.size, width)
+            self.stage2 = (SymmetricStage2 if second_stage == SYMMETRIC else Stage2)(self.size, width)
         if stages != FIRST_STAGE:
             self.discriminator = DCGANDiscriminator(6 if discriminator == PAIR else 3, self.size, max(width // 2, 1))
 
@@ -179,10 +225,12 @@ class PG2(Generator):
         return image.clamp(-1, 1)
 
     def coarse(self, source: Tensor, target_pose: Pose) -> Tensor:
-        """Render G1's image (B, 3, H, W), not clamped; discs are of −1 and 1, as the released code has them."""
+        """Render G1's image (B, 3, H, W), not clamped."""
         if self.pose_embedding == COORDINATES:
             return self.stage1(source, coordinates(target_pose).to(source.dtype))
-        discs = disc_maps(target_pose, self.radius_px).to(source.dtype) * 2 - 1
+        discs = disc_maps(target_pose, self.radius_px).to(source.dtype)
+        if self.signed:
+            discs = discs * 2 - 1
         if self.pose_embedding == HEATMAP_ENCODER:
             return self.stage1(source, discs)
         return self.stage1(torch.cat((source, discs), dim=1))

@@ -45,3 +45,41 @@ def batch_hard_triplet(
     losses = F.relu(torch.where(known, hardest_positive, 0.0) - hardest_negative + margin)
     share = known.to(losses.dtype) if weight is None else known * weight
     return (losses * share).sum() / known.sum().clamp(min=1)
+
+
+class CentreLoss:
+    """The centre loss: how far features (B, D) lie from their identity's centre, and the centres (C, D), which follow them.
+
+    `reduction` "sum" is Wen et al. 2016: half the sum of squared distances (eq. 2), and a centre goes `rate` of
+    Σ (c − x) / (1 + n) towards the n features of its identity (eq. 4). "mean-released" is the code of Luo et al. 2019: the
+    mean of squared distances, and a step of SGD at `rate` on it. Neither step knows the loss' weight.
+    """
+
+    def __init__(self, centres: Tensor, rate: float = 0.5, reduction: str = "sum") -> None:
+        self.centres, self.rate, self.reduction = centres.detach().clone(), rate, reduction
+
+    def __call__(self, features: Tensor, labels: Tensor, *, known: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
+        """Measure the loss against the centres as they are, a scalar, then move these.
+
+        Images whose identity is not `known` (B,) bool are left out of both; others count `weight` (B,) in both.
+
+        >>> loss = CentreLoss(torch.tensor([[0.0, 0.0], [9.0, 9.0]]))
+        >>> float(loss(torch.tensor([[3.0, 4.0]]), torch.tensor([0]))), loss.centres.tolist()  # 25 / 2, and ½ · (3, 4) / 2
+        (12.5, [[0.75, 1.0], [9.0, 9.0]])
+        """
+        share = features.new_ones(len(features)) if known is None else known.to(features.dtype)
+        count = share.sum().clamp(min=1)
+        share = share if weight is None else share * weight
+        squares = (features - self.centres[labels]).square().sum(1) * share
+        self._follow(features.detach(), labels, share, count)
+        return squares.sum() / 2 if self.reduction == "sum" else squares.sum() / count
+
+    @torch.no_grad()
+    def _follow(self, features: Tensor, labels: Tensor, share: Tensor, count: Tensor) -> None:
+        away = (self.centres[labels] - features) * share[:, None]
+        step = torch.zeros_like(self.centres).index_add_(0, labels, away)
+        if self.reduction == "sum":
+            step /= 1 + share.new_zeros(len(step)).index_add_(0, labels, share)[:, None]
+        else:
+            step *= 2 / count
+        self.centres.sub_(step, alpha=self.rate)

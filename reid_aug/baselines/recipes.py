@@ -17,6 +17,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Width = Annotated[int, Field(ge=8)]
 # Keys that came later count only where they are set, so that digests of earlier runs stay what they were.
 LATER_KEYS = ("widths", "ema", "flip_test", "grey_patch", "cuda_graphs")
+OF_CENTRES = ("centre_weight", "centre_rate", "centre_reduction")  # which count only where there is a weight
 
 
 class BaselineConfig(Config):
@@ -51,6 +52,10 @@ class BaselineConfig(Config):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Decay of the moving average of the weights, which is then the result; 0 is none.
     triplet_weight: NonNegative = 0.0  # Weight of the batch-hard triplet loss, which does harm in runs this short from scratch.
     triplet_margin: NonNegative = 0.3  # Margin of the triplet loss.
+    centre_weight: NonNegative = 0.0  # Weight of the centre loss (Wen et al. 2016); 0 is none.
+    centre_rate: Annotated[float, Field(gt=0, le=1)] = 0.5  # Learning rate of the centres: which part of the way they go.
+    # Over a batch, the centre loss is half a "sum" as printed, or a mean as Luo et al. released it, whose weight goes with that.
+    centre_reduction: Literal["sum", "mean-released"] = "sum"
     crop_px: NonNegativeInt = 6  # Padding from which a random crop is cut.
     flip: bool = True  # Whether half of the images are mirrored.
     erasing: Share = 0.0  # Probability of random erasing (Zhong et al. 2020); arms may set their own (`Mixing.erasing`).
@@ -89,6 +94,7 @@ class BaselineConfig(Config):
         """Give the values of all keys but those left out, as files and digests have them: later keys only where they are set."""
         values = self.model_dump(mode="json", exclude=set(left_out))
         defaults = {key for key in LATER_KEYS if getattr(self, key) == type(self).model_fields[key].default}
+        defaults |= set() if self.centre_weight else set(OF_CENTRES)
         return {key: value for key, value in values.items() if key not in defaults}
 
     @property

@@ -16,7 +16,7 @@ from reid_aug.baselines.augmentation import augment, erase, grey_patch
 from reid_aug.baselines.averaging import MovingAverage
 from reid_aug.baselines.graphs import as_cuda_graphs
 from reid_aug.baselines.initial import initial_weights
-from reid_aug.baselines.losses import batch_hard_triplet, smoothed_cross_entropy
+from reid_aug.baselines.losses import CentreLoss, batch_hard_triplet, smoothed_cross_entropy
 from reid_aug.baselines.mixing import Mixing, check_batches, most_synthetic
 from reid_aug.baselines.network import build, fill_in, prepare
 from reid_aug.baselines.recipes import BaselineConfig
@@ -102,6 +102,7 @@ def train_baseline(
     per_image = PerImage(*(part.to(fabric.device) for part in _per_image(config, mixing, data)))
     average = MovingAverage(model, config.ema) if config.ema else None
     noise = torch.Generator().manual_seed(seed)
+    centres: CentreLoss | None = None
     if online is not None:
         online.to(fabric.device)
     model.train()
@@ -117,7 +118,9 @@ def train_baseline(
             network = as_cuda_graphs(model, inputs, config.precision)
         with fabric.autocast():
             logits, features = network(inputs)
-        loss = _loss(config, logits, features, labels, per_image, index.to(fabric.device, non_blocking=True))
+        if config.centre_weight and centres is None:  # as many numbers as features have
+            centres = _centres(config, data.classes, features, seed)
+        loss = _loss(config, logits, features, labels, per_image, index.to(fabric.device, non_blocking=True), centres)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         if config.clip_norm is not None:
@@ -142,15 +145,24 @@ def _network(config: BaselineConfig, classes: int, start: Mapping[str, Tensor] |
     return model, weights is not None
 
 
+def _centres(config: BaselineConfig, classes: int, features: Tensor, seed: int) -> CentreLoss:
+    """Put a centre per identity where Luo et al. released them to begin: anywhere, standard normal."""
+    centres = torch.randn(classes, features.shape[1], generator=torch.Generator().manual_seed(seed))
+    return CentreLoss(centres.to(features.device), config.centre_rate, config.centre_reduction)
+
+
 def _loss(
-    config: BaselineConfig, logits: Tensor, features: Tensor, labels: Tensor, per_image: PerImage, index: Tensor
-) -> Tensor:
-    """Sum cross-entropy and, where it has a weight, triplet loss of the images `index` (B,)."""
+    config: BaselineConfig, logits: Tensor, features: Tensor, labels: Tensor, per_image: PerImage, index: Tensor,
+    centres: CentreLoss | None = None,
+) -> Tensor:  # fmt: skip
+    """Sum cross-entropy and, where they have a weight, triplet and centre loss of the images `index` (B,); the centres move."""
     smoothing, weight, known = (part[index] for part in per_image)
     loss = smoothed_cross_entropy(logits.float(), labels[index], smoothing, weight)
     if config.triplet_weight:
         hard = batch_hard_triplet(features.float(), labels[index], config.triplet_margin, known=known, weight=weight)
         loss = loss + config.triplet_weight * hard
+    if centres is not None:
+        loss = loss + config.centre_weight * centres(features.float(), labels[index], known=known, weight=weight)
     return loss
 
 

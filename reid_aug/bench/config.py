@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt, field_serializer, model_validator
 
-from generators import create, nearest, no_such, read_header
+from generators import complete, create, nearest, no_such, read_header
 from generators import names as generator_names
 from reid_aug import config as configuration
 from reid_aug.baselines import network
@@ -48,14 +48,14 @@ class GeneratorArm(LearningConfig):
         if not isinstance(values, dict) or not isinstance(values.get("checkpoint"), str):
             return values
         header = read_header(values["checkpoint"])
-        made_by = {**header["options"], "name": header["generator"]}
+        made_by = {**complete(header["generator"], header["options"]), "name": header["generator"]}
         given = values.get("generator") or {}
         for key, value in (dict(given) if isinstance(given, dict) else given.model_dump()).items():
             # A tuple here is a list in the header: both are compared as JSON.
             if key not in made_by or json.loads(json.dumps(value)) != made_by[key]:
                 recorded = f"{made_by[key]!r}" if key in made_by else "no such option"
                 raise ValueError(f"{values['checkpoint']} says generator.{key} is {recorded}, got {value!r}: leave it out")
-        return {**values, "generator": made_by}
+        return {**values, "generator": {**header["options"], "name": header["generator"]}}
 
 
 class BenchConfig(Config):

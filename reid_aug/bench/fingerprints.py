@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from generators import read_header, tensors_digest
+from generators import decisive, read_header, tensors_digest
 from reid_aug import config as configuration
 from reid_aug.baselines.initial import initial_weights
 from reid_aug.bench.arms import COPIES, NONE, ORACLE, origin_and_variants
@@ -17,10 +17,11 @@ from reid_aug.bench.config import BASELINE, BenchConfig
 from reid_aug.bench.data import content_digest
 from reid_aug.bench.sizes import Sizes, sizes_of
 from reid_aug.bench.targets import Targets, targets_of
+from reid_aug.data.pairs import list_digest, read_pairs
 from reid_aug.synthesis.target_poses import WHOLE
 
 # Keys of generators that came later count only where they are set, so that digests of earlier runs stay what they were.
-LATER_KEYS = ("jitter", "min_gap", "teacher")
+LATER_KEYS = ("jitter", "min_gap", "teacher", "any_pose", "pairs")
 
 
 class Fingerprints:
@@ -133,6 +134,10 @@ class Fingerprints:
         values = arm.model_dump(mode="json", exclude={"sample_every_steps", "save_every_steps"})
         defaults = {key for key in LATER_KEYS if getattr(arm, key) == type(arm).model_fields[key].default}
         values = {key: value for key, value in values.items() if key not in defaults}
+        name, options = arm.generator.name, {key: value for key, value in values["generator"].items() if key != "name"}
+        values["generator"] = {"name": name, **decisive(name, options)}
+        if arm.pairs is not None:  # the list, wherever it lies
+            values["pairs"] = list_digest(read_pairs(arm.pairs))
         if arm.checkpoint is not None:
             values["checkpoint"] = read_header(arm.checkpoint)["digest"]
         return {**values, "judge": self.baseline(self.judge) if arm.perceptual.weights == BASELINE else None}

@@ -42,6 +42,8 @@ def refuse_other_people(root: str | os.PathLike[str]) -> None:
         raise ValueError(f"{os.fspath(root)!r} is a folder of torchreid's data sets: give data.root=torchreid:{held[0]}:{path}")
     if path.name == "msmt17" and any((path / version).is_dir() for version in _MSMT17):
         raise ValueError(f"{os.fspath(root)!r} is MSMT17: give data.root=torchreid:msmt17:{path.parent}")
+    if any((path / inside / "WOMEN").is_dir() for inside in ("", "img", "Img/img")) or next(path.glob("train/fash*ion*.jpg"), None):
+        raise ValueError(f"{os.fspath(root)!r} is DeepFashion's In-shop benchmark: give data.root=deepfashion:{path}")
     if (path / "bbox_train").is_dir():
         raise ValueError(f"{os.fspath(root)!r} is MARS or laid out so, of tracklets: list the images to use in a CSV path,pid,camid,split")
 

@@ -17,7 +17,7 @@ from reid_aug import images
 from reid_aug.data.body import UNKNOWN, VIEWS, valid_for_pairs, view
 from reid_aug.data.doubts import Doubt, collected
 from reid_aug.data.keypoints import HEADER
-from reid_aug.data.loading import DataConfig, keypoint_files, read_people, with_keypoints
+from reid_aug.data.loading import DataConfig, frame_of, keypoint_files, read_people, with_keypoints
 from reid_aug.data.people import SPLITS, PersonImage, people_doubts
 
 Size = tuple[int, int]
@@ -56,7 +56,7 @@ def inspect(data: DataConfig, extra: Sequence[Doubt] = ()) -> Inspection:
         files = keypoint_files(data, folder)
         for splits, file in files.items():
             if file is not None:
-                people = with_keypoints(people, file, splits.split(" and "), sizes=sizes)
+                people = with_keypoints(people, file, splits.split(" and "), sizes=sizes, frame=frame_of(data.root, file))
         doubts += [*people_doubts(people), *_overlap(people)]
     return Inspection(data.root, people, sizes, files, [*doubts, *extra])
 

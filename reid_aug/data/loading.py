@@ -15,6 +15,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from generators import openpose_18
 from reid_aug import images
 from reid_aug.config import Config
+from reid_aug.data import deepfashion
 from reid_aug.data.doubts import report
 from reid_aug.data.keypoints import as_pose, read_columns
 from reid_aug.data.left_out import LeftOut
@@ -28,10 +29,11 @@ from reid_aug.data.youtube_pose import read_youtube_pose
 class DataConfig(Config):
     """People: a Market-style folder or a CSV and the keypoint files that go with it, or YouTube Pose's .mat.
 
-    `torchreid:NAME:ROOT` reads one of torchreid's data sets, e.g. torchreid:market1501:reid-data.
+    `torchreid:NAME:ROOT` reads one of torchreid's data sets, e.g. torchreid:market1501:reid-data; `deepfashion:DIR` reads
+    DeepFashion's In-shop benchmark, as it is unpacked or flattened, whose keypoint files are found by their published names.
     """
 
-    root: str  # Where the people are: a Market-style folder, a CSV, a .mat file, or torchreid:NAME:ROOT.
+    root: str  # Where the people are: a Market-style folder, a CSV, a .mat file, torchreid:NAME:ROOT, or deepfashion:DIR.
     keypoints: str | None = None  # Keypoint file of the training split; without one, annotation-train.csv in the folder.
     test_keypoints: str | None = None  # Keypoint file of query and gallery; without one, annotation-test.csv if it exists.
     on_bad_image: Literal["raise", "skip"] = "raise"  # Whether an image that can't be decoded stops all, or is named and left out.
@@ -58,19 +60,22 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
         people = without_bad_images(people)
     if not train_poses:
         return people
-    if posed or data.keypoints or ((folder / "annotation-train.csv").exists() and any(p.split == "train" for p in people)):
-        people = with_keypoints(people, _keypoints(data.keypoints, folder, "annotation-train.csv", "data.keypoints"), ("train",))
-    default = folder / "annotation-test.csv"
-    there = default.exists() and any(p.split != "train" for p in people)
+    usual, usual_test = _usual_files(data.root, folder)
+    if posed or data.keypoints or ((folder / usual).exists() and any(p.split == "train" for p in people)):
+        path = _keypoints(data.keypoints, folder, usual, "data.keypoints")
+        people = with_keypoints(people, path, ("train",), frame=frame_of(data.root, path))
+    there = (folder / usual_test).exists() and any(p.split != "train" for p in people)
     if test_poses and (data.test_keypoints or there):
-        path = _keypoints(data.test_keypoints, folder, default.name, "data.test_keypoints")
-        people = with_keypoints(people, path, ("query", "gallery"))
+        path = _keypoints(data.test_keypoints, folder, usual_test, "data.test_keypoints")
+        people = with_keypoints(people, path, ("query", "gallery"), frame=frame_of(data.root, path))
     return people
 
 
 def left_out_of(data: DataConfig) -> list[LeftOut]:
     """List the files and rows of a data set that are not among its people, and why: what is expected, such as junk, too."""
     path = Path(data.root)
+    if data.root.startswith(deepfashion.PREFIX):
+        return deepfashion.deepfashion_left_out(_deepfashion(data.root))
     if data.root.startswith("torchreid:"):
         from reid_aug.data.torchreid_sets import torchreid_left_out
 
@@ -85,10 +90,17 @@ def _torchreid(root: str) -> list[str]:
     return root.split(":", 2)[1:]
 
 
+def _deepfashion(root: str) -> Path:
+    """Take the folder of deepfashion:DIR."""
+    return Path(root.removeprefix(deepfashion.PREFIX))
+
+
 def read_people(root: str, *, allow_overlap: bool = False) -> tuple[list[PersonImage], Path]:
     """Read people, without poses unless the file itself has them, and give the folder where their keypoint files are looked for."""
     if Path(root).suffix == ".mat":
         return read_youtube_pose(root), Path(root).parent
+    if root.startswith(deepfashion.PREFIX):
+        return deepfashion.read_deepfashion(_deepfashion(root), allow_overlap=allow_overlap), _deepfashion(root)
     if root.startswith("torchreid:"):
         from reid_aug.data.torchreid_sets import torchreid_people  # slow to import, and seldom needed
 
@@ -109,10 +121,30 @@ def _keypoints(given: str | None, folder: Path, usual: str, key: str) -> Path:
     return path
 
 
+def _usual_files(root: str, folder: Path) -> tuple[str, str]:
+    """Name the keypoint files of training and of test images that a folder has where none are given."""
+    found = deepfashion.keypoint_files_in(folder) if root.startswith(deepfashion.PREFIX) else {}
+    usual = "annotation-train.csv", "annotation-test.csv"
+    return tuple(Path(found.get(split) or name).name for split, name in zip(("train", "test"), usual, strict=True))  # type: ignore[return-value]
+
+
+def frame_of(root: str, path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Say which frame (H, W) a data set's keypoint file is in the pixels of; None for the images' own."""
+    return deepfashion.frame_of(path) if root.startswith(deepfashion.PREFIX) else None
+
+
+def test_keypoints(data: DataConfig) -> Path | None:
+    """Find the keypoint file of query and gallery: the one given, or the folder's, or None."""
+    folder = _deepfashion(data.root) if data.root.startswith(deepfashion.PREFIX) else Path(data.root)
+    usual = folder / _usual_files(data.root, folder)[1]
+    return Path(data.test_keypoints) if data.test_keypoints else usual if usual.is_file() else None
+
+
 def keypoint_files(data: DataConfig, folder: Path) -> dict[str, Path | None]:
     """Give the keypoint file of "train" and that of "query and gallery": the one named, else the folder's usual one, else None."""
-    named = {"train": (data.keypoints, "annotation-train.csv", "data.keypoints")}
-    named["query and gallery"] = (data.test_keypoints, "annotation-test.csv", "data.test_keypoints")
+    usual, usual_test = _usual_files(data.root, folder)
+    named = {"train": (data.keypoints, usual, "data.keypoints")}
+    named["query and gallery"] = (data.test_keypoints, usual_test, "data.test_keypoints")
     return {
         splits: _keypoints(given, folder, usual, key) if given or (folder / usual).is_file() else None
         for splits, (given, usual, key) in named.items()
@@ -121,23 +153,29 @@ def keypoint_files(data: DataConfig, folder: Path) -> dict[str, Path | None]:
 
 def with_keypoints(
     people: Sequence[PersonImage], path: str | os.PathLike[str], splits: Sequence[str],
-    *, sizes: Mapping[str, tuple[int, int]] | None = None,
+    *, sizes: Mapping[str, tuple[int, int]] | None = None, frame: tuple[int, int] | None = None,
 ) -> list[PersonImage]:  # fmt: skip
     """Return the people with the poses that a keypoint file has for images of `splits`, each in its image's pixels.
 
-    `sizes` are the images' sizes (H, W) by path, where they are known. ValueError where most poses are no bodies in pixels of
-    their images; what else is doubtful in them is warned of (DataDoubt).
+    `sizes` are the images' sizes (H, W) by path, where they are known; `frame` is the size that the file's pixels are of, where
+    that is no image's own (DeepFashion). Names of In-shop images may be written in any way. ValueError where most poses are no
+    bodies in pixels of their images; what else is doubtful in them is warned of (DataDoubt).
     """
     concerned = [p for p in people if p.split in splits]
     if sizes is None:
         with ThreadPoolExecutor(8) as pool:
             sizes = dict(zip((p.path for p in concerned), pool.map(images.size_of, (p.path for p in concerned)), strict=True))
     names, yx = read_columns(path, len(openpose_18))
+    names = [deepfashion.flattened(name) for name in names]
     line = {name: i for i, name in enumerate(names)}
+    if len(line) < len(names):
+        raise ValueError(f"{os.fspath(path)}: two rows are of one image, {next(n for n in names if names.count(n) > 1)}")
     keys = keys_of(concerned, line)
     found = [(p, line[keys[p.path]]) for p in concerned if p.path in keys]
     # Rows of other images are not judged: those may be of any size.
     rows, their_sizes = [i for _, i in found], np.array([sizes[p.path] for p, _ in found]).reshape(-1, 2)
+    if frame is not None:
+        yx[rows] = deepfashion.in_images(yx[rows], frame, their_sizes, [names[i] for i in rows], os.fspath(path))
     report(pose_doubts(os.fspath(path), [names[i] for i in rows], yx[rows], their_sizes))
     return attach_poses(people, {p.path: as_pose(yx[i], sizes[p.path]) for p, i in found}, splits=splits, known=names)
 

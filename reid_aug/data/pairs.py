@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generators import openpose_18
+from generators import Pose, openpose_18
 from reid_aug.data.body import TORSO, valid_for_pairs
+from reid_aug.data.deepfashion import shot_of
 from reid_aug.data.doubts import report
 from reid_aug.data.keypoints import read_columns
 from reid_aug.data.market import parse_name
@@ -110,36 +111,45 @@ def all_pairs(pids: Sequence[int] | np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------- lists to evaluate on
 
 
-def pairs_from_keypoints(csv_path: str | os.PathLike[str], sample: int | None = None, seed: int = 0) -> list[tuple[str, str]]:
-    """List the papers' pairs, (source, target) names, for a keypoint file with Market-style names (Siarohin et al. 2018).
+def pairs_from_keypoints(
+    csv_path: str | os.PathLike[str], sample: int | None = None, seed: int = 0, *, any_pose: bool = False
+) -> list[tuple[str, str]]:
+    """List the papers' pairs, (source, target) names, for a keypoint file with Market-style or In-shop names (Siarohin et al. 2018).
 
     All of them in file order, or `sample` of them picked as pandas' DataFrame.sample(sample, random_state=seed) picks.
-    ValueError for a name or row that can't be read, or a `sample` above what there is.
+    Images without both shoulders and both hips are left out, with `any_pose` those without any joint. ValueError for a name
+    or row that can't be read, or a `sample` above what there is.
     """
     names, yx = read_columns(csv_path, len(openpose_18))
     report(pose_doubts(os.fspath(csv_path), names, yx))
     torso = [openpose_18.index(joint) for joint in TORSO]
     try:
-        pids = np.array([parse_name(name)[0] for name in names])
+        pids = np.array([_pid_of(name) for name in names])
     except ValueError as error:
         raise ValueError(f"{os.fspath(csv_path)}: {error}") from None
-    valid = np.flatnonzero((yx[:, torso] >= 0).all((1, 2)) & (pids > 0))
+    enough = (yx >= 0).all(-1).any(-1) if any_pose else (yx[:, torso] >= 0).all((1, 2))
+    valid = np.flatnonzero(enough & (pids > 0))
     population = pair_population(pids[valid])
     pairs = valid[population.pair(_sample(population.count, sample, seed, os.fspath(csv_path)))]
     return [(names[source], names[target]) for source, target in pairs.tolist()]
 
 
+def _pid_of(name: str) -> int:
+    shot = shot_of(name)
+    return parse_name(name)[0] if shot is None else shot.pid
+
+
 def held_out_pairs(
-    people: Sequence[PersonImage], count: int, seed: int = 0, *, posed: bool = True
+    people: Sequence[PersonImage], count: int, seed: int = 0, *, any_pose: bool = False, posed: bool = True
 ) -> list[tuple[PersonImage, PersonImage]]:
-    """Pick `count` different (source, target) pairs of query and gallery images, with valid poses if they are to be `posed`.
+    """Pick `count` different (source, target) pairs of query and gallery images with valid poses, or with any, or without (not `posed`).
 
     The same people give the same pairs, whatever their order. Identity 0 is taken for background unless a query has
     it. ValueError when there are fewer pairs.
     """
-    test = with_valid_pose(people, _may_be_shown(people), posed=posed)
+    test = with_valid_pose(people, _may_be_shown(people), any_pose=any_pose, posed=posed)
     population = pair_population([p.pid for p in test])
-    where = f"{len(test)} query and gallery images{' with a valid pose' if posed else ''}"
+    where = f"{len(test)} query and gallery images{f' with {_kind_of_pose(any_pose)}' if posed else ''}"
     pairs = population.pair(_sample(population.count, count, seed, where))
     return [(test[source], test[target]) for source, target in pairs.tolist()]
 
@@ -175,10 +185,22 @@ def unpaired(
     return [(sources[n // len(targets)], targets[n % len(targets)]) for n in numbers.tolist()]
 
 
-def with_valid_pose(people: Sequence[PersonImage], allowed: Callable[[PersonImage], bool], *, posed: bool = True) -> list[PersonImage]:
-    """Return the people that are `allowed` and, if they are to be `posed`, have a valid pose, by name: a folder's order differs."""
-    valid = [p for p in people if allowed(p) and (not posed or (p.pose is not None and bool(valid_for_pairs(p.pose))))]
-    return sorted(valid, key=lambda p: (p.name, p.path))
+def with_valid_pose(
+    people: Sequence[PersonImage], allowed: Callable[[PersonImage], bool], *, any_pose: bool = False, posed: bool = True
+) -> list[PersonImage]:
+    """Return the people that are `allowed` and whose pose is valid, by name: a folder's order differs between machines.
+
+    With `any_pose` a joint that is seen is enough; unless they are to be `posed`, none is needed.
+    """
+
+    def valid(pose: Pose | None) -> bool:
+        return not posed or (pose is not None and bool(pose.visible.any() if any_pose else valid_for_pairs(pose)))
+
+    return sorted((p for p in people if allowed(p) and valid(p.pose)), key=lambda p: (p.name, p.path))
+
+
+def _kind_of_pose(any_pose: bool) -> str:
+    return "a pose" if any_pose else "a valid pose"
 
 
 def _may_be_shown(people: Sequence[PersonImage]) -> Callable[[PersonImage], bool]:

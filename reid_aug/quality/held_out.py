@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from generators import Generator, Pose, PosePair, body_mask, openpose_18, replacing, rescale, sample_sheet
 from reid_aug import images
+from reid_aug.data.listed_pairs import listed
 from reid_aug.data.pairs import held_out_pairs, pairs_from_keypoints, read_pairs, unpaired
-from reid_aug.data.people import PersonImage, keys_of
+from reid_aug.data.people import PersonImage
 from reid_aug.quality.metrics import Batch
 from reid_aug.quality.protocols import MaskConfig, PairsConfig
 from reid_aug.synthesis.augmenter import refuse_other_shape, render
@@ -54,39 +55,11 @@ def _pairs(people: Sequence[PersonImage], settings: PairsConfig, keypoints: Path
     if settings.order == "keypoints":
         if keypoints is None:
             raise ValueError("pairs.order=keypoints samples from a keypoint file: give data.test_keypoints=FILE, or pairs.order=name")
-        return listed(people, pairs_from_keypoints(keypoints, settings.count, settings.seed), str(keypoints), settings.kind)
+        names = pairs_from_keypoints(keypoints, settings.count, settings.seed, any_pose=settings.any_pose)
+        return listed(people, names, str(keypoints), settings.kind)
     if settings.kind == "unpaired":
         return unpaired(people, settings.count, settings.seed, settings.source_identities, settings.target_identities, posed=posed)
-    return held_out_pairs(people, settings.count, settings.seed, posed=posed)
-
-
-def listed(
-    people: Sequence[PersonImage], names: Sequence[tuple[str, str]], where: str, kind: str = "paired", *, posed: bool = True
-) -> list[Pair]:
-    """Look up query and gallery images of (source, target) names (`people.keys_of`); a photograph that both splits have is the gallery's.
-
-    ValueError names `where` the names are listed and the name that is not in the data set, is that of two photographs or, if they are to be
-    `posed`, has no pose, or the pair that is not of `kind`.
-    """
-    splits = ("query", "gallery")
-    if not names:
-        raise ValueError(f"{where} lists no pair")
-    wanted = dict.fromkeys(name for pair in names for name in pair)
-    test = [p for split in splits for p in people if p.split == split]
-    keys = keys_of(test, wanted)
-    by_name = {keys[p.path]: p for p in test if p.path in keys}
-    for name in wanted:
-        person = by_name.get(name)
-        if person is None:
-            raise ValueError(f"{where} names {name}, which is no image of {' or '.join(splits)}")
-        if posed and (person.pose is None or not bool(person.pose.visible.any())):
-            raise ValueError(f"{where} names {name}, which has no pose")
-    pairs = [(by_name[source], by_name[target]) for source, target in names]
-    for source, target in pairs:
-        if (source.pid == target.pid) != (kind == "paired"):
-            people_are = "different people" if kind == "paired" else "one person"
-            raise ValueError(f"{where}: {source.name} and {target.name} show {people_are}, and pairs.kind is {kind}")
-    return pairs
+    return held_out_pairs(people, settings.count, settings.seed, any_pose=settings.any_pose, posed=posed)
 
 
 def content_digest(pairs: Sequence[Pair], scenes: bool = False) -> str:

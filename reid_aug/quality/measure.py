@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from reid_aug.quality.metrics import Batch, Measurement, Value
 from reid_aug.quality.networks import NotMeasurable
-from reid_aug.quality.protocols import PublishedRow, QualityProtocol
+from reid_aug.quality.protocols import ElsewhereRow, PublishedRow, QualityProtocol
 from reid_aug.quality.surroundings import Surroundings
 from reid_aug.weights import MissingWeights
 
@@ -86,9 +86,19 @@ def published(
     Where the paper's pairs are known, those measured are the same: `pair_list` is their `reid_aug.data.pairs.list_digest`.
     Where they are not, there are as many.
     """
-    facts = protocol.data_set
-    counts_of_paper = None if facts is None else facts.model_dump(exclude={"name"})
-    same_data = counts_of_paper == surroundings.facts and surroundings.source_split == "test"
+    same_data = _on_its_data(protocol, surroundings)
     pairs_of_paper = protocol.published_pairs
     same_pairs = measured.images == protocol.pairs.count if pairs_of_paper is None else pair_list == pairs_of_paper
     return protocol.published if as_shipped and same_data and same_pairs else ()
+
+
+def published_elsewhere(protocol: QualityProtocol, surroundings: Surroundings, *, as_shipped: bool) -> tuple[ElsewhereRow, ...]:
+    """Return the published rows to show by themselves: those of a protocol as shipped, for its data set."""
+    return protocol.elsewhere if as_shipped and _on_its_data(protocol, surroundings) else ()
+
+
+def _on_its_data(protocol: QualityProtocol, surroundings: Surroundings) -> bool:
+    facts = protocol.data_set
+    if facts is None or surroundings.source_split != "test":
+        return False
+    return all(surroundings.facts.get(name) == count for name, count in facts.counts.items())

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)  # fmt: skip
 
 from generators import nearest
 from reid_aug.config import Config
@@ -35,6 +45,7 @@ class PairsConfig(Config):
     count: PositiveInt = 12000  # Number of pairs to sample.
     seed: int = 0  # Seed of the sampling.
     order: Literal["name", "keypoints"] = "name"  # Order in which pairs are counted before some are sampled.
+    any_pose: bool = False  # Whether images without a shoulder or hip are in pairs, too (PG2's text drops none); one joint is needed.
     file: str | None = None  # CSV `from,to` of image names (`reid-aug pairs`) whose pairs are measured; none are sampled then.
     source_identities: PositiveInt | None = None  # Number of people in the source group of unpaired; half of all, rounded up.
     target_identities: PositiveInt | None = None  # Number of people in the target group of unpaired; the other half.
@@ -46,9 +57,19 @@ class PairsConfig(Config):
             if number is not None and (self.kind == "paired" or self.file is not None):
                 of = "pairs of a file" if self.kind == "unpaired" else "kind: paired"
                 raise ValueError(f"{name} is of pairs sampled with kind: unpaired, got {number} for {of}")
+        if self.any_pose and (self.kind == "unpaired" or self.file is not None):
+            of = "kind: unpaired" if self.file is None else "pairs of a file"
+            raise ValueError(f"any_pose is of pairs sampled with kind: paired, got it for {of}")
         if self.order == "keypoints" and self.kind == "unpaired":
             raise ValueError("order: keypoints is of kind: paired, got it for kind: unpaired")
         return self
+
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what came later and is off: it must not change the folders of earlier measurements."""
+        values = write(self)
+        return values if values.get("any_pose") else {key: value for key, value in values.items() if key != "any_pose"}
 
 
 def _odd(side_px: int) -> int:
@@ -68,10 +89,26 @@ class DataSetFacts(Config):
     """A public data set, recognised by what it holds: published numbers are shown beside numbers measured on it only."""
 
     name: str  # Name of the data set.
-    train_images: PositiveInt  # Number of training images.
-    train_identities: PositiveInt  # Number of people in the training split.
-    query_images: PositiveInt  # Number of queries.
-    query_identities: PositiveInt  # Number of people among the queries.
+    images: PositiveInt | None = None  # Number of all images, where that is what is known.
+    train_images: PositiveInt | None = None  # Number of training images.
+    train_identities: PositiveInt | None = None  # Number of people in the training split.
+    query_images: PositiveInt | None = None  # Number of queries.
+    query_identities: PositiveInt | None = None  # Number of people among the queries.
+
+    @model_validator(mode="after")
+    def _says_something(self) -> DataSetFacts:
+        if not self.counts:
+            raise ValueError(f"{self.name} is recognised by a count at least, as train_images")
+        return self
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return the counts that are known."""
+        return {name: count for name in type(self).model_fields if name != "name" and (count := getattr(self, name)) is not None}
+
+    @model_serializer(mode="plain")
+    def _known(self) -> dict[str, Any]:
+        return {"name": self.name, **self.counts}
 
 
 class PublishedRow(Config):
@@ -80,6 +117,12 @@ class PublishedRow(Config):
     method: str  # Name of the method.
     values: dict[str, float]  # Published numbers by the metric's name.
     source: str  # Paper and table that the numbers stand in.
+
+
+class ElsewhereRow(PublishedRow):
+    """One method's published numbers that can't stand beside ours: they are shown by themselves, with the reason."""
+
+    why: str  # What differs: the network, the definition, or the images.
 
 
 def _everything() -> dict[str, AnyMetric]:
@@ -137,13 +180,14 @@ class QualityProtocol(Config):
     metrics: Metrics = Field(default_factory=_everything)  # Metrics by name; one with a standard name need not give its kind.
     data_set: DataSetFacts | None = None  # Data set that `published` is of.
     published: tuple[PublishedRow, ...] = ()  # Rows of published numbers to show beside the measured ones.
+    elsewhere: tuple[ElsewhereRow, ...] = ()  # Rows of published numbers that are of something else, and what of.
     published_pairs: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None  # sha256sum of the published pairs' CSV, where known.
 
     @model_validator(mode="after")
     def _rows_of_metrics(self) -> QualityProtocol:
         if not self.metrics:
             raise ValueError("a protocol has one metric at least")
-        for row in self.published:
+        for row in (*self.published, *self.elsewhere):
             if unknown := [name for name in row.values if name not in self.metrics]:
                 raise ValueError(f"published row {row.method!r} has {unknown[0]!r}, which is none of the protocol's metrics")
         return self

@@ -11,17 +11,17 @@ from generators import load, read_header
 from reid_aug import config as configuration
 from reid_aug import images
 from reid_aug.baselines.network import load_reid
-from reid_aug.data.loading import DataConfig, load_people
+from reid_aug.data.loading import DataConfig, load_people, test_keypoints
 from reid_aug.data.pairs import list_digest
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.held_out import content_digest, dump_batches, pairs_to_measure, photographs, rendered_pairs
-from reid_aug.quality.measure import Quality, measure, published
+from reid_aug.quality.measure import Quality, measure, published, published_elsewhere
 from reid_aug.quality.metrics import Batch
 from reid_aug.quality.networks import Networks
 from reid_aug.quality.pckh import Pckh
-from reid_aug.quality.protocols import PairsConfig, PublishedRow, QualityProtocol, QualityRun
+from reid_aug.quality.protocols import ElsewhereRow, PairsConfig, PublishedRow, QualityProtocol, QualityRun
 from reid_aug.quality.surroundings import RealSplit, Surroundings
-from reid_aug.quality.tables import limb_table, table
+from reid_aug.quality.tables import elsewhere_table, limb_table, table
 from reid_aug.rendered import RenderedSet, is_rendered, read_rendered
 from reid_aug.synthesis.dump import people_of
 from reid_aug.synthesis.image_bank import IMAGES
@@ -32,12 +32,13 @@ REAL, FOUND = "real", "found"
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured, the published rows that may stand beside it, and the folder both were written to."""
+    """What was measured, the published rows that may stand beside it, the folder both were written to, and rows of something else."""
 
     label: str
     quality: Quality
     rows: tuple[PublishedRow, ...]
     folder: Path
+    elsewhere: tuple[ElsewhereRow, ...] = ()
 
     @property
     def table(self) -> str:
@@ -107,7 +108,8 @@ def run(target: str, settings: QualityRun, *, as_shipped: bool = False, networks
     quality = measure(work.batches, protocol, work.surroundings, work.total, work.label)
     quality = replace(quality, missing={**quality.missing, **comparing})
     rows = published(settings.protocol, work.surroundings, quality, as_shipped=as_shipped, pair_list=work.pair_list)
-    report = Report(work.label, quality, rows, work.folder)
+    elsewhere = published_elsewhere(settings.protocol, work.surroundings, as_shipped=as_shipped)
+    report = Report(work.label, quality, rows, work.folder, elsewhere)
     _write(report, settings)
     return report
 
@@ -131,7 +133,7 @@ def _of_photographs(settings: QualityRun, networks: Networks) -> _Work:
     """Measure the sources of the pairs themselves: the row "Real (source)" of Ho et al. 2019, Table I."""
     data, posed = _data(settings), settings.poses != FOUND
     people = load_people(data, test_poses=True, posed=posed)
-    pairs = pairs_to_measure(people, settings.pairs, _test_keypoints(data), posed=posed)
+    pairs = pairs_to_measure(people, settings.pairs, test_keypoints(data), posed=posed)
     height, width = settings.size or images.size_of(pairs[0][0].path)
     folder = _folder(settings, REAL, content_digest(pairs))
     surroundings = _surroundings(settings, people, (height, width), networks, "test")
@@ -149,7 +151,7 @@ def _of_checkpoint(path: Path, settings: QualityRun, networks: Networks) -> _Wor
         raise ValueError(f"protocol {settings.name!r} is of images of {tuple(settings.size)}, the generator at {path} renders {size}")
     found = settings.poses == FOUND and model.finds_poses
     people = load_people(data, test_poses=True, posed=not found)
-    pairs = pairs_to_measure(people, settings.pairs, _test_keypoints(data), posed=not found)
+    pairs = pairs_to_measure(people, settings.pairs, test_keypoints(data), posed=not found)
     # Images that are kept are only those of the same poses and photographs, though all lie under the same names.
     folder = _folder(settings, header["digest"], content_digest(pairs, model.takes_scene or found))
     surroundings = _surroundings(settings, people, size, networks, "test")
@@ -160,12 +162,6 @@ def _of_checkpoint(path: Path, settings: QualityRun, networks: Networks) -> _Wor
     )  # fmt: skip
     label = header["generator"] + (" with given poses" if model.finds_poses and not found else "")
     return _Work(label, surroundings, len(pairs), batches, folder, list_digest([(s.name, t.name) for s, t in pairs]))
-
-
-def _test_keypoints(data: DataConfig) -> Path | None:
-    """Find the keypoint file of query and gallery: the one given, or the folder's."""
-    usual = Path(data.root) / "annotation-test.csv"
-    return Path(data.test_keypoints) if data.test_keypoints else usual if usual.is_file() else None
 
 
 def _of_dump(path: Path, settings: QualityRun, networks: Networks) -> _Work:
@@ -226,7 +222,7 @@ def _rendered_set(settings: QualityRun) -> RenderedSet | None:
 
 def _folder(settings: QualityRun, drawn_by: str, drawn_from: str | None = None) -> Path:
     """Name the folder of results: another one for another protocol, data set, generator or pairs."""
-    decisive = {*QualityProtocol.model_fields, "data", "reid"} - {"published", "published_pairs"}
+    decisive = {*QualityProtocol.model_fields, "data", "reid"} - {"published", "published_pairs", "elsewhere"}
     values = {**settings.model_dump(mode="json", include=decisive), "drawn_by": drawn_by, "drawn_from": drawn_from}
     if settings.poses != FOUND:  # a key that came later must not rename the folders of earlier reports
         del values["poses"]
@@ -236,12 +232,14 @@ def _folder(settings: QualityRun, drawn_by: str, drawn_from: str | None = None) 
 def _write(report: Report, settings: QualityRun) -> None:
     record = {
         "label": report.label, **report.quality.as_json(), "published": [row.model_dump() for row in report.rows],
-        "asked": settings.protocol.model_dump(mode="json", exclude={"published", "published_pairs"}),
+        **({"published elsewhere": [row.model_dump() for row in report.elsewhere]} if report.elsewhere else {}),
+        "asked": settings.protocol.model_dump(mode="json", exclude={"published", "published_pairs", "elsewhere"}),
     }  # fmt: skip
     files = "as rendered" if settings.jpeg is None else f"as JPEG of quality {settings.jpeg}"
     parts = [
         f"# Image quality of {report.label}: protocol {settings.name}",
         settings.paper or "", report.table, limb_table({report.label: report.quality}),
+        elsewhere_table(report.elsewhere),
         f"{report.quality.images:,} images. Files are measured {files}.",
         "![source, target pose, result, photograph](sheet.png)" if (report.folder / "sheet.png").exists() else "",
     ]  # fmt: skip

@@ -106,6 +106,7 @@ class Surroundings:
         """Count what `DataSetFacts` recognises a public data set by."""
         query = [p for p in self._people["test"] if p.split == "query"]
         return {
+            "images": sum(map(len, self._people.values())),
             "train_images": len(self._people["train"]), "train_identities": len({p.pid for p in self._people["train"]}),
             "query_images": len(query), "query_identities": len({p.pid for p in query}),
         }  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from reid_aug.quality.measure import Quality
 from reid_aug.quality.metrics import Value
-from reid_aug.quality.protocols import PublishedRow
+from reid_aug.quality.protocols import ElsewhereRow, PublishedRow
 
 
 def table(measured: dict[str, Quality], rows: Sequence[PublishedRow] = ()) -> str:
@@ -18,6 +18,18 @@ def table(measured: dict[str, Quality], rows: Sequence[PublishedRow] = ()) -> st
         cells = [_cell(quality.values.get(name)) for quality in measured.values()]
         lines.append([name, *cells, *[f"{row.values[name]:.4g}" if name in row.values else "" for row in rows], _how(name, measured)])
     return markdown(lines) + "".join(f"\n\n{row.method}: {row.source}." for row in rows)
+
+
+def elsewhere_table(rows: Sequence[ElsewhereRow]) -> str:
+    """Return a row a method of what was published under other conditions, and which; empty where there is none."""
+    if not rows:
+        return ""
+    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    lines = [["published under other conditions", *names, "where", "what differs"], ["---", *["---:"] * len(names), "---", "---"]]
+    for row in rows:
+        cells = [f"{row.values[name]:.4g}" if name in row.values else "" for name in names]
+        lines.append([row.method, *cells, row.source, row.why])
+    return markdown(lines)
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

@@ -52,6 +52,8 @@ class LearningConfig(Config):
     jitter: JitterConfig | None = None  # Random changes of a pair, both images alike.
     cross_camera: Literal["any", "prefer"] = "any"  # Whether the target is of another camera where there is one.
     min_gap: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Share of their clip that a pair's frames lie farther apart than.
+    any_pose: bool = False  # Whether images without a shoulder or hip are in pairs, too (PG2's text drops none); one joint is needed.
+    pairs: str | None = None  # CSV `from,to` of image names whose pairs alone are learnt from; None learns from all there are.
     precision: str = "32-true"  # Lightning Fabric's name of the precision: 32-true, bf16-mixed, 16-mixed.
     save_every_steps: PositiveInt = 1000  # Number of steps between checkpoints.
     sample_every_steps: PositiveInt = 1000  # Number of steps between sample sheets.
@@ -91,7 +93,8 @@ def train_from(
     report(people_doubts(people))
     stream = PairStream(
         people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
-        min_gap=config.min_gap, jitter=config.jitter, device=_where_it_trains(config), posed=taught_by is None,
+        min_gap=config.min_gap, jitter=config.jitter, any_pose=config.any_pose, pairs=config.pairs, device=_where_it_trains(config),
+        posed=taught_by is None,
     )  # fmt: skip
     if not given:
         refuse_other_images(Path(config.out), people, stream.digest)
@@ -100,6 +103,10 @@ def train_from(
         about["teacher"] = taught_by
     if config.min_gap:
         about["min_gap"] = config.min_gap
+    if config.any_pose:
+        about["any_pose"] = True
+    if config.pairs is not None:  # which they are is in the digest of people
+        about["pairs"] = Path(config.pairs).name
     if config.jitter is not None:
         about["jitter"] = config.jitter.model_dump()
     return train(

@@ -17,7 +17,8 @@ from torch import Tensor
 from generators import Pose, PosePair, convert, one_of, openpose_18, rescale, warp_images
 from reid_aug.config import Config
 from reid_aug.data.left_out import LeftOut, warn_of
-from reid_aug.data.pairs import pair_population, with_valid_pose
+from reid_aug.data.listed_pairs import ListedPairs, listed
+from reid_aug.data.pairs import PairPopulation, list_digest, pair_population, read_pairs, with_valid_pose
 from reid_aug.data.people import JUNK, PersonImage
 from reid_aug.device import resident
 from reid_aug.images import read_many, to_float
@@ -98,10 +99,11 @@ class PairStream:
 
     Pairs are sampled uniformly from all ordered pairs of one identity's train images; `cross_camera="prefer"` takes a
     target from another camera where there is one (as PG2 does); `min_gap` takes frames that lie farther apart than this
-    share of their clip, in the order of their names (as posewarp does). `flip` mirrors each pair with probability one
-    half, then `jitter` changes it. Images are decoded once, at first use, into the memory of `device` (24 KiB each at
-    128 × 64), where batches are put together, if they fit; poses stay on the CPU. Images without a pose are in no pair, unless
-    `posed` is False: then nothing is visible on theirs. ValueError when there is no pair.
+    share of their clip, in the order of their names (as posewarp does). Images without a shoulder or hip are left out, with
+    `any_pose` those without any joint, and none unless they are to be `posed`: then nothing is visible on theirs. `pairs` is a CSV of
+    names instead, whose pairs are sampled uniformly. `flip` mirrors each pair with probability one half, then `jitter` changes it.
+    Images are decoded once, at first use, into the memory of `device` (24 KiB each at 128 × 64), where batches are put together, if
+    they fit; poses stay on the CPU. ValueError when there is no pair.
     """
 
     def __init__(
@@ -115,6 +117,8 @@ class PairStream:
         cross_camera: Literal["any", "prefer"] = "any",
         min_gap: float = 0.0,
         jitter: JitterConfig | None = None,
+        any_pose: bool = False,
+        pairs: str | None = None,
         device: str | torch.device = "cpu",
         posed: bool = True,
     ) -> None:
@@ -127,13 +131,22 @@ class PairStream:
             raise ValueError(f"min_gap is a share of a clip's frames in [0, 1), got {min_gap}")
         self.size, self.batch_size, self.seed, self.flip = (int(size[0]), int(size[1])), batch_size, seed, flip
         self.jitter, self.device = jitter, torch.device(device)
-        self.people = _in_pairs(with_valid_pose(people, lambda p: p.split == "train" and p.pid != JUNK, posed=posed), people, posed)
-        if min_gap:
-            self.people.sort(key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)])
-        camids = [p.camid for p in self.people] if cross_camera == "prefer" else None
-        left_out = [one for one in in_no_pair(people, self.people, posed) if not one.expected]
+        if pairs is not None and (cross_camera != "any" or min_gap or any_pose):
+            given = f"cross_camera={cross_camera}, min_gap={min_gap:g}, any_pose={str(any_pose).lower()}"
+            raise ValueError(f"pairs of a file are taken as they are: give cross_camera=any min_gap=0 any_pose=false, got {given}")
+        self.listed: str | None = None  # digest of the list of pairs, where one is given
+        self.population: PairPopulation | ListedPairs
+        if pairs is None:
+            usable = with_valid_pose(people, lambda p: p.split == "train" and p.pid != JUNK, any_pose=any_pose, posed=posed)
+            self.people = _in_pairs(usable, people, any_pose, posed)
+            if min_gap:
+                self.people.sort(key=lambda p: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", p.name)])
+            camids = [p.camid for p in self.people] if cross_camera == "prefer" else None
+            self.population = pair_population([p.pid for p in self.people], camids, min_gap)
+        else:
+            self.people, self.population, self.listed = _from_list(people, pairs, posed)
+        left_out = [one for one in in_no_pair(people, self.people, pairs, posed) if not one.expected]
         warn_of(f"{len(left_out)} of {len(left_out) + len(self.people)} training images are in no pair", left_out)
-        self.population = pair_population([p.pid for p in self.people], camids, min_gap)
         if not self.population.count:
             raise ValueError(f"no training pairs: no identity has two images farther apart than min_gap, {min_gap} of its images")
         self.pose = _batched([Pose.unknown(openpose_18, self.size) if p.pose is None else p.pose for p in self.people], self.size)
@@ -146,8 +159,10 @@ class PairStream:
 
     @cached_property
     def digest(self) -> str:
-        """Give sixteen hex digits that change with the images' names, identities and poses: what batches are sampled from."""
+        """Give sixteen hex digits that change with names, identities, poses and a list of pairs: what batches are sampled from."""
         sha = hashlib.sha256(repr([(p.name, p.pid, p.camid) for p in self.people]).encode())
+        if self.listed is not None:
+            sha.update(self.listed.encode())
         sha.update(self.pose.xy.contiguous().numpy().tobytes() + self.pose.visible.contiguous().numpy().tobytes())
         return sha.hexdigest()[:16]
 
@@ -187,7 +202,18 @@ class PairStream:
         return self.starting_at(0)
 
 
-def _in_pairs(usable: Sequence[PersonImage], people: Sequence[PersonImage], posed: bool = True) -> list[PersonImage]:
+def _from_list(people: Sequence[PersonImage], file: str, posed: bool) -> tuple[list[PersonImage], ListedPairs, str]:
+    """Look up the training pairs that a CSV names: their images by name, the pairs, and the list's digest."""
+    pairs = listed(people, read_pairs(file), file, splits=("train",), posed=posed)
+    members = sorted({p.path: p for pair in pairs for p in pair}.values(), key=lambda p: (p.name, p.path))
+    row = {p.path: i for i, p in enumerate(members)}
+    digest = list_digest([(source.name, target.name) for source, target in pairs])
+    return members, ListedPairs(np.array([(row[source.path], row[target.path]) for source, target in pairs])), digest
+
+
+def _in_pairs(
+    usable: Sequence[PersonImage], people: Sequence[PersonImage], any_pose: bool = False, posed: bool = True
+) -> list[PersonImage]:
     """Keep those whose identity has two images or more; ValueError with the reckoning when there are none."""
     numbers: dict[int, int] = {}
     for person in usable:
@@ -199,21 +225,24 @@ def _in_pairs(usable: Sequence[PersonImage], people: Sequence[PersonImage], pose
             raise ValueError(f"no training pairs: of {len(train)} train images of {len(numbers)} identities, none with two")
         known = sum(p.pose is not None for p in train)
         raise ValueError(
-            f"no training pairs: of {len(train)} train images {known} have a pose, {len(usable)} of these show shoulders and "
-            f"hips, of {len(numbers)} identities, none with two such images"
+            f"no training pairs: of {len(train)} train images {known} have a pose, {len(usable)} of these show "
+            f"{'a joint' if any_pose else 'shoulders and hips'}, of {len(numbers)} identities, none with two such images"
         )
     return paired
 
 
-def in_no_pair(people: Sequence[PersonImage], paired: Sequence[PersonImage], posed: bool = True) -> list[LeftOut]:
-    """List the training images that are not among those `paired`, and why."""
+def in_no_pair(
+    people: Sequence[PersonImage], paired: Sequence[PersonImage], pairs: str | None = None, posed: bool = True
+) -> list[LeftOut]:
+    """List the training images that are not among those `paired`, by a list or for other reasons, and why."""
     kept, alone = {p.path for p in paired}, "alone of their identity"
-    reasons = {one.name: one.why for one in not_augmented(people)} if posed else {}
+    reasons = {one.name: one.why for one in not_augmented(people)} if pairs is None and posed else {}
     left_out = (p for p in people if p.split == "train" and p.path not in kept)
     return [
-        LeftOut(p.name, "of identity -1, junk", expected=True) if p.pid == JUNK else LeftOut(p.name, reasons.get(p.name, alone))
+        LeftOut(p.name, "of identity -1, junk", expected=True) if p.pid == JUNK
+        else LeftOut(p.name, reasons.get(p.name, alone) if pairs is None else f"not named in {pairs}")
         for p in left_out
-    ]
+    ]  # fmt: skip
 
 
 def _batched(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:

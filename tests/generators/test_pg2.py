@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +22,11 @@ from generator_helpers import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators import Pose, PosePair, create
+from generators import Pose, PosePair, complete, create, decisive, load, save
 from generators.blocks import PoseEncoder, ResidualBlock
 from generators.losses import fake_loss, masked_l1, real_loss
 from generators.maps import body_mask, disc_maps
-from generators.models.pg2 import PG2, CoordinateEncoder, Stage1, Stage2, coordinates
+from generators.models.pg2 import PG2, CoordinateEncoder, Stage1, Stage2, SymmetricStage2, coordinates
 from generators.pose import coco_17, mpii_14, openpose_18, upper_7
 
 TINY: dict[str, Any] = {"size": (32, 16), "width": 4, "bottleneck": 4}
@@ -41,6 +42,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # the rows of the paper's Table 1, and
     "two-stage-hme": HME,
 }
 every_ablation = pytest.mark.parametrize("options", ABLATIONS.values(), ids=list(ABLATIONS))
+
+
+SYMMETRIC_LAYERS = [  # channels into and out of each convolution of the text's second stage at 128 × 64: 3 blocks there, 3 back, one out
+    (6, 128), (128, 128), (128, 128), (128, 256), (256, 256), (256, 256), (256, 384), (384, 384), (384, 384),
+    (384, 384), (768, 384), (384, 384), (384, 256), (512, 256), (256, 256), (256, 128), (256, 128), (128, 128), (128, 3),
+]  # fmt: skip
 
 
 # --- the paper's sizes ---
@@ -65,6 +72,11 @@ def test_parameters_at_the_papers_size() -> None:
         ({"stages": "G1+D"}, [70_795_075, 4_329_537]),
         ({**HME}, [94_492_163, 6_058_883, 4_329_537]),
         ({"discriminator": "triplet-released"}, [70_795_075, 6_058_883, 4_329_537 - 3 * 64 * 25]),
+        # By layers: 3 × 3 kernels and a bias, and what goes in and comes out of each.
+        (
+            {"second_stage": "symmetric", "discs": "zero-one"},
+            [70_795_075, sum((9 * a + 1) * b for a, b in SYMMETRIC_LAYERS), 4_329_537],
+        ),
         ({"size": (256, 256), "l1_weight": 50.0}, [122_103_235, 12_696_067, 10_901_057]),
     ],
 )
@@ -135,6 +147,66 @@ def test_stage_two_level_by_level_and_its_outermost_skip() -> None:
     assert [fashion[f"decoder.{i}"][0] for i in range(4)] == [128] * 4
     assert "encoder.3" not in market and "encoder.4" not in fashion
     assert market[""] == (3, 128, 64) and fashion[""] == (3, 256, 256)
+
+
+def test_the_printed_second_stage_level_by_level() -> None:
+    with torch.device("meta"):
+        market = shapes_of(SymmetricStage2((128, 64)), *torch.empty(2, 2, 3, 128, 64))
+        fashion = shapes_of(SymmetricStage2((256, 256)), *torch.empty(2, 1, 3, 256, 256))
+    widths, sizes = [128, 256, 384], [(128, 64), (64, 32), (32, 16), (16, 8)]
+    assert [market[f"encoder.{i}"] for i in range(3)] == [(w, *s) for w, s in zip(widths, sizes, strict=False)]
+    assert [market[f"down.{i}"] for i in range(3)] == [(w, *s) for w, s in zip(widths, sizes[1:], strict=True)], "the last, too"
+    assert [market[f"decoder.{i}"] for i in range(3)] == [(w, *s) for w, s in zip(widths[::-1], sizes[2::-1], strict=True)]
+    assert market[""] == (3, 128, 64) and "encoder.3" not in market and "encoder.4" not in fashion
+    assert fashion["down.3"] == (512, 16, 16) and fashion["decoder.3"] == (128, 256, 256) and fashion[""] == (3, 256, 256)
+
+
+@pytest.mark.parametrize("size", [(64, 32), (256, 16)])
+def test_the_printed_second_stage_written_out(size: tuple[int, int]) -> None:
+    g2 = SymmetricStage2(size, width=2).double()
+    coarse, source = torch.randn(2, 2, 3, *size, dtype=torch.float64)
+    x, skips = torch.cat([coarse, source], 1), []
+    levels = {64: 2, 256: 4}[size[0]]
+    for i in range(levels):
+        for convolution in (g2.encoder[i][0], g2.encoder[i][2]):
+            x = F.relu(convolution(x))
+        skips.append(x)
+        x = F.relu(F.conv2d(x, g2.down[i].weight, g2.down[i].bias, stride=2, padding=1))
+    for i in range(levels):
+        x = F.relu(g2.up[i](x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)))
+        x = torch.cat([x, skips[levels - 1 - i]], 1)
+        for convolution in (g2.decoder[i][0], g2.decoder[i][2]):
+            x = F.relu(convolution(x))
+    assert torch.allclose(g2(coarse, source), g2.end(x), rtol=0, atol=1e-12) and g2.end(x).std() > 0
+
+
+def test_a_printed_second_stage_learns_in_every_layer(a_pair: MakePair) -> None:
+    model = grown(PG2(**TINY, second_stage="symmetric", discs="zero-one"))
+    freeze_all_but(model, "generator2")
+    loss_of(model, "generator2", a_pair(1, 1)).backward()
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.stage2.parameters())
+
+
+@pytest.mark.parametrize("embedding", ["heatmaps", "heatmap-encoder"])
+def test_printed_discs_are_zero_outside(embedding: str, a_pair: MakePair) -> None:
+    model, pair = PG2(**TINY, radius_px=3.0, discs="zero-one", pose_embedding=embedding), a_pair(missing=0.3)
+    seen = recorded_inputs(model.stage1 if embedding == "heatmaps" else model.stage1.pose)  # type: ignore[arg-type]
+    model(pair.source, pair.source_pose, pair.target_pose)
+    assert torch.equal(seen[0][:, -18:], disc_maps(pair.target_pose, 3.0)) and set(seen[0][:, -18:].unique().tolist()) == {0.0, 1.0}
+
+
+def test_a_checkpoint_of_before_is_built_as_it_was_and_says_nothing_new(tmp_path: Path) -> None:
+    """Options that came later are in a header where they are no defaults, so that trainings go on and dumps keep their folders."""
+    plain, printed = PG2(**TINY), PG2(**TINY, discs="zero-one", second_stage="symmetric")
+    assert {"discs", "second_stage"} & plain.options.keys() == set()
+    assert printed.options["discs"] == "zero-one" and printed.options["second_stage"] == "symmetric"
+    for model in (plain, printed):
+        save(model, tmp_path / "m.safetensors")
+        back = load(tmp_path / "m.safetensors")
+        assert isinstance(back, PG2) and back.signed == model.signed and type(back.stage2) is type(model.stage2)
+    assert complete("pg2", plain.options)["discs"] == "signed-released" and decisive("pg2", complete("pg2", plain.options)) == plain.options
+    with pytest.raises(ValueError, match=r"pg2's second_stage .*'symmetrical'.*did you mean 'symmetric'"):
+        PG2(**TINY, second_stage="symmetrical")
 
 
 def test_stage_two_has_no_fully_connected_layer_and_stage_one_no_norm() -> None:

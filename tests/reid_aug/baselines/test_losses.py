@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torchreid import losses as torchreid_losses
 
-from reid_aug.baselines.losses import batch_hard_triplet, smoothed_cross_entropy
+from reid_aug.baselines.losses import CentreLoss, batch_hard_triplet, smoothed_cross_entropy
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 1.0])
@@ -74,3 +74,56 @@ def test_an_anchors_weight_scales_its_loss() -> None:
     features, labels = torch.randn(6, 4), torch.arange(3).repeat_interleave(2)
     whole = batch_hard_triplet(features, labels, 5.0)
     torch.testing.assert_close(batch_hard_triplet(features, labels, 5.0, weight=torch.full((6,), 0.25)), whole / 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [1, 9])
+def test_centre_loss_is_half_the_squared_distances_and_its_gradient_the_way_to_the_centre(dtype: torch.dtype, count: int) -> None:
+    """Equations 2 to 4 of Wen et al. 2016, one feature and one centre at a time."""
+    torch.manual_seed(4)
+    labels, centres = torch.randint(0, 4, (count,)), torch.randn(5, 6, dtype=dtype)
+    features = torch.randn(count, 6, dtype=dtype, requires_grad=True)
+    loss = CentreLoss(centres, rate=0.3)
+    value = loss(features, labels)
+    expected = sum(0.5 * float((x - centres[y]).square().sum()) for x, y in zip(features.detach(), labels, strict=True))
+    assert value.item() == pytest.approx(expected, rel=1e-5) and value.dtype == dtype
+    value.backward()
+    torch.testing.assert_close(features.grad, features.detach() - centres[labels])
+    for j in range(5):
+        own = features.detach()[labels == j]
+        torch.testing.assert_close(loss.centres[j], centres[j] - 0.3 * (centres[j] - own).sum(0) / (1 + len(own)))
+
+
+def test_the_released_centre_loss_is_a_mean_and_sgd_moves_its_centres() -> None:
+    """Autograd and torch's SGD on the mean of squared distances, as Luo et al. released it, for three steps."""
+    torch.manual_seed(5)
+    start, labels = torch.randn(3, 4), torch.tensor([0, 2, 2, 0, 2])
+    centres = torch.nn.Parameter(start.clone())
+    loss, sgd = CentreLoss(start, rate=0.5, reduction="mean-released"), torch.optim.SGD([centres], lr=0.5)
+    for _ in range(3):
+        features = torch.randn(5, 4, requires_grad=True)
+        copy = features.detach().clone().requires_grad_()
+        reference = (copy - centres[labels]).square().sum() / 5
+        value = loss(features, labels)
+        torch.testing.assert_close(value, reference)
+        sgd.zero_grad()
+        (5e-4 * reference).backward()
+        assert centres.grad is not None
+        centres.grad /= 5e-4  # which the code does, too
+        sgd.step()
+        (5e-4 * value).backward()
+        torch.testing.assert_close(features.grad, copy.grad)
+        torch.testing.assert_close(loss.centres, centres.detach())
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean-released"])
+def test_images_nobody_is_known_on_move_no_centre_and_light_ones_move_it_less(reduction: str) -> None:
+    centres, features, labels = torch.zeros(2, 2), torch.tensor([[2.0, 0.0], [0.0, 4.0], [7.0, 7.0]]), torch.tensor([0, 1, 1])
+    known, weight = torch.tensor([True, True, False]), torch.tensor([1.0, 0.5, 9.0])
+    loss = CentreLoss(centres, 0.5, reduction)
+    value = loss(features, labels, known=known, weight=weight)
+    assert float(value) == (4 + 0.5 * 16) / 2  # half the sum, or the mean over the two who are known
+    expected = [[0.5, 0.0], [0.0, 0.5 * 0.5 * 4 / 1.5]] if reduction == "sum" else [[1.0, 0.0], [0.0, 0.5 * 0.5 * 4]]
+    torch.testing.assert_close(loss.centres, torch.tensor(expected))
+    assert not centres.any(), "the caller's centres stay"
+    assert float(CentreLoss(centres, 0.5, reduction)(features[2:], labels[2:], known=known[2:])) == 0

@@ -36,6 +36,7 @@ def test_a_recipe_stands_behind_what_is_given() -> None:
 def test_later_keys_are_in_files_and_digests_only_where_they_are_set() -> None:
     later = {"widths", "ema", "flip_test", "grey_patch", "cuda_graphs"}
     plain = BaselineConfig()
+    later |= {"centre_weight", "centre_rate", "centre_reduction"}
     assert plain.values("recipe").keys() == plain.model_fields_set.union(type(plain).model_fields) - later - {"recipe"}
     given = {"model": "small", "widths": (8, 8, 8, 16), "ema": 0.9, "flip_test": True, "grey_patch": 0.4, "cuda_graphs": True}
     values = BaselineConfig(**given).values()  # type: ignore[arg-type]
@@ -43,10 +44,19 @@ def test_later_keys_are_in_files_and_digests_only_where_they_are_set() -> None:
     assert BaselineConfig.model_validate(values) == BaselineConfig(**given)  # type: ignore[arg-type]
 
 
+def test_runs_of_strong_from_before_its_centre_loss_are_those_without() -> None:
+    """Whoever has finished runs of `strong` gives centre_weight=0, and finds them under their digests."""
+    now, before = BaselineConfig(recipe="strong"), BaselineConfig(recipe="strong", centre_weight=0.0)
+    assert now.values().keys() - before.values().keys() == {"centre_weight", "centre_reduction", "centre_rate"}
+    assert {key: value for key, value in now.values().items() if key in before.values()} == before.values()
+    assert before.values() == BaselineConfig(recipe="strong", centre_weight=0.0, centre_rate=0.1, centre_reduction="sum").values()
+
+
 def test_bag_of_tricks_numbers() -> None:
     """Luo et al. 2019, section 3 and their released configuration, in epochs of 202 steps."""
     config = BaselineConfig(recipe="strong")
     assert (config.learning_rate, config.weight_decay, config.triplet_margin, config.label_smoothing) == (3.5e-4, 5e-4, 0.3, 0.1)
+    assert (config.centre_weight, config.centre_rate, config.centre_reduction) == (5e-4, 0.5, "mean-released")
     assert (config.identities, config.instances, config.size, config.crop_px, config.erasing) == (16, 4, (256, 128), 10, 0.5)
     assert [round(m * 120) for m in config.milestones] == [40, 70] and round(config.warmup * 120) == 10 and config.steps == 120 * 202
 
@@ -69,7 +79,8 @@ def test_unknown_recipes(given: dict[str, str], message: str) -> None:
         {"weight_decay": -1e-4}, {"momentum": 1.0}, {"momentum": -0.1}, {"triplet_margin": float("nan")}, {"triplet_margin": -0.1},
         {"triplet_weight": float("inf")}, {"learning_rate": float("inf")}, {"learning_rate": 0.0}, {"head_rate": float("nan")},
         {"gamma": float("inf")}, {"warmup_from": float("nan")}, {"clip_norm": float("nan")}, {"crop_px": -1}, {"erasing": 1.5},
-        {"ema": 1.0}, {"grey_patch": -0.1},
+        {"ema": 1.0}, {"grey_patch": -0.1}, {"centre_weight": -1.0}, {"centre_rate": 0.0}, {"centre_rate": 1.5},
+        {"centre_reduction": "mean"},
         {"triplet_weight": 1.0, "instances": 1}, {"triplet_weight": 1.0, "identities": 1},
     ],
     ids=str,

@@ -52,6 +52,24 @@ class TestBaseline:
         near = torch.cdist(features, features).fill_diagonal_(torch.inf).argmin(1)
         assert (labels[near] == labels).float().mean() > 0.9
 
+    def test_the_centre_loss_is_asked_once_a_step_and_its_weight_reaches_the_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[tuple[Any, ...]] = []
+
+        class Spy(training.CentreLoss):
+            def __call__(self, features: torch.Tensor, labels: torch.Tensor, **more: Any) -> torch.Tensor:
+                value = super().__call__(features, labels, **more)
+                asked.append((self, self.rate, self.reduction, tuple(self.centres.shape), labels.tolist(), bool(more["known"].all())))
+                return value
+
+        monkeypatch.setattr(training, "CentreLoss", Spy)
+        model = SMALL.model_copy(update={"model": "small", "widths": (8, 8, 8, 8)})
+        plain = train_baseline(model, mixed(), 0).state_dict()
+        assert not asked
+        drawn = train_baseline(model.model_copy(update={"centre_weight": 1.0, "centre_rate": 0.25}), mixed(), 0).state_dict()
+        assert len(asked) == SMALL.steps and asked[0][0] is asked[1][0], "the same centres all along"
+        assert all(call[1:4] == (0.25, "sum", (3, 8)) and sorted(call[4]) == [0] * 4 + [1] * 4 + [2] * 4 and call[5] for call in asked)
+        assert any(not torch.equal(plain[key], drawn[key]) for key in plain)
+
     def test_labels_have_no_gaps(self) -> None:
         assert labels_of([7, 3, 7, 12]).tolist() == [1, 0, 1, 2]
         with pytest.raises(ValueError, match="without gaps"):

@@ -137,6 +137,16 @@ class TestCheckpointArms:
         configure(tmp_path, *QUICK, f"generators.mine={{checkpoint: {momi}, generator: {{name: momi, size: [64, 32]}}}}")
 
 
+    def test_options_that_came_after_a_checkpoint_are_defaults_in_it(self, configure: Callable[..., BenchConfig], tmp_path: Path) -> None:
+        path = tmp_path / "pg2.safetensors"
+        generators.save(generators.create("pg2", size=(32, 16), width=4), path)
+        arm = f"generators.mine={{checkpoint: {path}, generator: {{second_stage: "
+        config = configure(tmp_path, *QUICK, f"{arm}asymmetric-released}}}}")
+        assert "second_stage" not in config.generators["mine"].generator.options
+        with pytest.raises(ValueError, match="says generator.second_stage is 'asymmetric-released', got 'symmetric'"):
+            configure(tmp_path, *QUICK, f"{arm}symmetric}}}}")
+
+
 def test_a_baselines_recipe_stands_over_what_is_said_of_all(configure: Callable[..., BenchConfig], tmp_path: Path) -> None:
     settings = ["baseline.learning_rate=0.5", "baselines={plain: {}, strong: {recipe: strong, steps: 7}}"]
     baselines = configure(tmp_path, *QUICK, *settings).baselines

@@ -54,6 +54,25 @@ def test_recorded_lines_are_those_of_their_configuration(name: str, tmp_path: Pa
         assert other.digest(other.judge, generator) != Fingerprints(packaged).digest(other.judge, generator)
 
 
+def test_what_came_later_for_generators_counts_where_it_is_set(configure: Callable[..., BenchConfig], tmp_path: Path) -> None:
+    """Defaults spelled out, in a YAML or by hand, are the training of before; a list of pairs is known by its names, not its path."""
+
+    def digest(*overrides: str) -> str:
+        config = configure(tmp_path, *QUICK, "arms=[none,pg2]", *overrides)
+        return Fingerprints(config).digest(next(iter(config.baselines_by_name)), "pg2")
+
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.csv").write_text("from,to\nx.jpg,y.jpg\n")
+    (tmp_path / "c.csv").write_text("from,to\ny.jpg,x.jpg\n")
+    plain = digest()
+    assert digest("generators.pg2.generator.discs=signed-released", "generators.pg2.generator.second_stage=asymmetric-released") == plain
+    assert digest("generators.pg2.any_pose=false", "generators.pg2.pairs=null") == plain
+    lists = [digest(f"generators.pg2.pairs={tmp_path / name}.csv") for name in "abc"]
+    assert lists[0] == lists[1] != lists[2]
+    others = [digest(f"generators.pg2.{key}") for key in ("any_pose=true", "generator.discs=zero-one", "generator.second_stage=symmetric")]
+    assert len({plain, lists[0], lists[2], *others}) == 6
+
+
 @pytest.mark.parametrize("what", ["pid", "camid", "visible", "xy"])
 def test_labels_and_poses_are_contents(what: str, people: list[PersonImage], monkeypatch: pytest.MonkeyPatch) -> None:
     """A CSV's images stay where they are when somebody corrects who is on them."""

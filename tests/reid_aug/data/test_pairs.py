@@ -210,3 +210,16 @@ def test_the_published_pairs() -> None:
     assert len(pairs_from_keypoints(folder / "market-annotation-train.csv")) == 263_632
     drawn = pairs_from_keypoints(folder / "market-annotation-test.csv", 12_000, seed=0)
     assert drawn == read_pairs(folder / "market-pairs-test.csv")
+
+
+def test_pairs_with_any_pose_and_of_in_shop_names(tmp_path: Path) -> None:
+    """By hand: an identity of DeepFashion is one person in one outfit; who lacks a hip is in the looser list, who lacks all in none."""
+    names = [f"fashionMENPantsid00000011{outfit:02d}_{i}front.jpg" for outfit, i in ((1, 1), (1, 2), (2, 1), (1, 3))]
+    poses = Pose.stack([a_pose(0), a_pose(1, (8,)), a_pose(2), a_pose(3, tuple(range(18)))])
+    write_keypoints(tmp_path / "k.csv", names, poses)
+    assert pairs_from_keypoints(tmp_path / "k.csv") == []
+    assert pairs_from_keypoints(tmp_path / "k.csv", any_pose=True) == [(names[0], names[1]), (names[1], names[0])]
+    people = [PersonImage(n, 1101 + (i == 2), 0, "gallery", poses[i]) for i, n in enumerate(names)]
+    assert {p.name for pair in held_out_pairs(people, 2, any_pose=True) for p in pair} == {names[0], names[1]}
+    with pytest.raises(ValueError, match="2 query and gallery images with a valid pose: can't sample 2 pairs, there are 0"):
+        held_out_pairs(people, 2)

@@ -8,8 +8,8 @@ import pytest
 
 from reid_aug.data.pairs import list_digest
 from reid_aug.quality import run as quality_run
-from reid_aug.quality.measure import Quality, published
-from reid_aug.quality.protocols import QualityConfig, QualityProtocol
+from reid_aug.quality.measure import Quality, published, published_elsewhere
+from reid_aug.quality.protocols import DataSetFacts, PairsConfig, QualityConfig, QualityProtocol
 from reid_aug.quality.surroundings import Surroundings
 
 ROOT = Path(__file__).parents[3]
@@ -82,6 +82,32 @@ class TestProtocols:
         settings, _ = quality_run.load_config(str(ROOT / "configs/quality/vdg.yaml"), [])
         assert {name for row in settings.published for name in row.values} == {"IS", "mask-IS"}
 
+    @pytest.mark.parametrize("name", ["vdg", "vdg-fashion"])
+    def test_rows_of_something_else_never_stand_beside_ours(self, name: str, surroundings: Surroundings) -> None:
+        """They are shown by themselves where protocol and data set are the paper's, and nowhere else."""
+        settings, as_shipped = quality_run.load_config(str(ROOT / f"configs/quality/{name}.yaml"), [])
+        assert settings.elsewhere and all(row.why and row.source for row in settings.elsewhere)
+        assert {"PDIG"} <= {row.method for row in settings.elsewhere} and "PDIG" not in {row.method for row in settings.published}
+        assert published_elsewhere(settings, surroundings, as_shipped=as_shipped) == ()  # other data
+        assert settings.data_set is not None
+        surroundings.facts = surroundings.facts | settings.data_set.counts
+        assert published_elsewhere(settings, surroundings, as_shipped=True) == settings.elsewhere
+        assert published_elsewhere(settings, surroundings, as_shipped=False) == ()
+        surroundings.source_split = "train"
+        assert published_elsewhere(settings, surroundings, as_shipped=True) == ()
+
+    def test_a_data_set_is_recognised_by_what_is_known_of_it(self, surroundings: Surroundings) -> None:
+        assert surroundings.facts["images"] == 6 * 4 + 4 * 2 + 4 * 5
+        market = quality_run.load_config(str(ROOT / "configs/quality/vdg.yaml"), [])[0].data_set
+        of_both = ["name", "train_images", "train_identities", "query_images", "query_identities"]
+        assert market is not None and list(market.model_dump()) == of_both, "what is not known is in no digest"
+        with pytest.raises(ValueError, match="nobody is recognised by a count at least"):
+            DataSetFacts(name="nobody")
+
+    def test_pairs_of_any_pose_are_a_later_key(self) -> None:
+        """It changes no folder of earlier measurements while it is off."""
+        assert "any_pose" not in PairsConfig().model_dump() and PairsConfig(any_pose=True).model_dump()["any_pose"] is True
+
     @pytest.mark.parametrize("given", ["metrics.IS.splits=5", "metrics.PCKh.keypoints=found.csv"])
     def test_a_metrics_option_changes_one_of_all(self, given: str, tmp_path: Path) -> None:
         (tmp_path / "data.yaml").write_text("data: {root: x}\n")
@@ -106,6 +132,8 @@ class TestProtocols:
             (["mask.closing_px=4"], "mask.closing_px: a closing's side is an odd number of pixels, got 4"),
             (["pairs.source_identities=3"], "source_identities is of pairs sampled with kind: unpaired, got 3 for kind: paired"),
             (["pairs={kind: unpaired, target_identities: 2, file: a.csv}"], "target_identities is .* got 2 for pairs of a file"),
+            (["pairs={kind: unpaired, any_pose: true}"], "any_pose is of pairs sampled with kind: paired, got it for kind: unpaired"),
+            (["pairs={any_pose: true, file: a.csv}"], "any_pose is of .* got it for pairs of a file"),
             (["pairs={kind: unpaired, order: keypoints}"], "order: keypoints is of kind: paired"),
             (["metrics.SSMI.masked=true"], r"a metric of a name of its own says its kind, got 'SSMI'; .*did you mean 'SSIM'"),
             (["published=[{method: A, values: {FOD: 1.0}, source: B}]"], "FOD"),

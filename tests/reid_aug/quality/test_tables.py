@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from reid_aug.quality.measure import Quality
 from reid_aug.quality.metrics import Value
-from reid_aug.quality.tables import table
+from reid_aug.quality.protocols import ElsewhereRow
+from reid_aug.quality.tables import elsewhere_table, table
 
 
 def test_a_column_says_why_one_arm_has_no_number() -> None:
@@ -17,3 +18,17 @@ def test_a_column_says_why_one_arm_has_no_number() -> None:
     assert rows["DS"] == "| DS | not measured | not measured | no weights |"
     both = table({"pg2": replace(has, values={}, missing={"FID": "too few"}), "vdg": lacks})
     assert "pg2 not measured: too few; vdg not measured: no images |" in both
+
+
+def test_numbers_of_something_else_have_a_table_of_their_own_with_what_differs() -> None:
+    rows = [
+        ElsewhereRow(method="A", values={"SSIM": 0.0991}, source="Table 3", why="another test set"),
+        ElsewhereRow(method="B", values={"IS": 3.5}, source="Table 1", why="no window is named"),
+    ]
+    assert elsewhere_table([]) == ""
+    assert elsewhere_table(rows).splitlines() == [
+        "| published under other conditions | SSIM | IS | where | what differs |",
+        "| --- | ---: | ---: | --- | --- |",
+        "| A | 0.0991 |  | Table 3 | another test set |",
+        "| B |  | 3.5 | Table 1 | no window is named |",
+    ]

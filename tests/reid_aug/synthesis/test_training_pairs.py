@@ -19,6 +19,7 @@ from generators import Pose, PosePair, coco_17, convert, gaussian_maps, openpose
 from reid_aug import images
 from reid_aug.config import load
 from reid_aug.data.doubts import DataDoubt
+from reid_aug.data.pairs import write_pairs
 from reid_aug.data.people import PersonImage
 from reid_aug.rendered import RenderedConfig, write_rendered
 from reid_aug.synthesis.train import TrainConfig, train_from
@@ -324,6 +325,65 @@ def test_who_is_in_no_pair_is_named_with_the_reason(crowd: list[PersonImage]) ->
     reasons = "1 alone of their identity (5.png); 1 that lack a shoulder or hip (torso.png); 1 without a pose (poseless.png)"
     assert [str(one.message) for one in caught] == [f"3 of 8 training images are in no pair: {reasons}"]
     assert [one.name for one in in_no_pair(crowd, stream.people) if one.expected] == ["6.png", "7.png"], "junk is expected"
+
+
+def test_any_pose_lets_in_whoever_shows_a_joint(crowd: list[PersonImage], tmp_path: Path) -> None:
+    """PG2's text drops no image for a missing shoulder or hip; an image without any joint has no target pose."""
+    base = crowd[0]
+    images.write(np.full((*SIZE, 3), 7, np.uint8), tmp_path / "one.png")
+    images.write(np.full((*SIZE, 3), 9, np.uint8), tmp_path / "none.png")
+    one, none = (
+        PersonImage(str(tmp_path / name), base.pid, 0, "train", a_pose(1, tuple(missing)))
+        for name, missing in (("one.png", range(1, 18)), ("none.png", range(18)))
+    )
+    given = [*crowd, one, none]
+    strict, loose = PairStream(given, SIZE, 2), PairStream(given, SIZE, 2, any_pose=True)
+    assert {p.name for p in loose.people} - {p.name for p in strict.people} == {"torso.png", "one.png"}
+    assert [p.name for p in strict.people] == [p.name for p in PairStream(crowd, SIZE, 2).people] and strict.digest != loose.digest
+    assert any("one.png" in {loose.people[i].name for i in pair} for pair in loose.population.pair(np.arange(loose.population.count)))
+
+
+def test_pairs_of_a_list_are_learnt_from_alone(crowd: list[PersonImage], tmp_path: Path) -> None:
+    """Each as often as another, in the list's direction, whatever their torsos."""
+    path = tmp_path / "pairs.csv"
+    same = [p for p in crowd if p.split == "train" and p.pid == crowd[0].pid and p.pose is not None]
+    names = [(same[0].name, same[1].name), (same[2].name, same[0].name)]
+    write_pairs(path, names)
+    stream = PairStream(crowd, SIZE, 600, seed=3, flip=False, pairs=str(path))
+    assert stream.population.count == 2 and {p.name for p in stream.people} == {name for pair in names for name in pair}
+    batch = stream[0]
+    rows = {tuple(pair): [stream.people[i].name for i in pair] for pair in stream.population.pair(np.arange(2)).tolist()}
+    assert [tuple(row) for row in rows.values()] == names
+    seen = Counter()
+    for pair in rows:
+        source, target = (images.read(stream.people[i].path)[0, 0] for i in pair)
+        looks = [(((x[:, :, 0, 0] + 1) * 127.5).round() == torch.tensor(p.astype(float))).all(1) for x, p in (
+            (batch.source, source), (batch.target, target))]  # fmt: skip
+        seen[pair] = int((looks[0] & looks[1]).sum())
+    assert sum(seen.values()) >= 600 and min(seen.values()) > 240
+    write_pairs(tmp_path / "again.csv", names[::-1])
+    assert PairStream(crowd, SIZE, 2, pairs=str(tmp_path / "again.csv")).digest != stream.digest
+    with pytest.warns(DataDoubt, match=r"not named in .*pairs\.csv"):
+        PairStream(crowd, SIZE, 2, pairs=str(path))
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "says"),
+    [
+        ([("a.png", "b.png")], {}, r"pairs\.csv names a\.png, which is no image of train"),
+        ([("0.png", "poseless.png")], {}, r"names poseless\.png, which has no pose"),
+        ([("0.png", "5.png")], {}, r"0\.png and 5\.png show different people"),
+        ([], {}, r"pairs\.csv lists no pair"),
+        ([("0.png", "1.png")], {"cross_camera": "prefer"}, "pairs of a file are taken as they are: .* got cross_camera=prefer, min_gap=0"),
+        ([("0.png", "1.png")], {"any_pose": True}, "any_pose=true"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused(
+    rows: list[tuple[str, str]], options: dict[str, object], says: str, crowd: list[PersonImage], tmp_path: Path
+) -> None:
+    write_pairs(tmp_path / "pairs.csv", rows)
+    with pytest.raises(ValueError, match=says):
+        PairStream(crowd, SIZE, 2, pairs=str(tmp_path / "pairs.csv"), **options)  # type: ignore[arg-type]
 
 
 def test_no_pairs_says_why(crowd: list[PersonImage]) -> None:
