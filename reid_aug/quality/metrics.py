@@ -83,7 +83,8 @@ class Batch:
 
     def _part(self, rows: Sequence[int]) -> Batch:
         index = torch.tensor(rows)
-        names, pids, camids, files = ([part[row] for row in rows] for part in (self.names, self.pids, self.camids, self.files))
+        names, files = [self.names[row] for row in rows], [self.files[row] for row in rows]
+        pids, camids = [self.pids[row] for row in rows], [self.camids[row] for row in rows]
         scenes = None if self.scene_camids is None else [self.scene_camids[row] for row in rows]
         target = None if self.target is None else self.target[index]
         return Batch(
