@@ -10,6 +10,7 @@ from pydantic import PositiveInt, SerializerFunctionWrapHandler, model_serialize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generators import tensors_digest
 from reid_aug import config as configuration
 from reid_aug.baselines.initial import initial_weights
 from reid_aug.baselines.network import ReidNetwork, baseline_network, labels_of, load_baseline, save_baseline
@@ -66,8 +67,9 @@ class AppearancePreservation(Metric):
         """Fine-tune the recipe's network, or read it where it is kept; its name says which weights it started from."""
         steps = {} if self.steps is None else {"steps": self.steps}
         config = BaselineConfig.model_validate({"recipe": self.network, "download": surroundings.networks.download, **steps})
-        begun_from = initial_weights(config).name
-        file = _place(config, begun_from, surroundings)
+        state, said = initial_weights(config)
+        begun_from = said.replace("baseline.download=", "download=")  # as this command calls it
+        file = _place(config, "scratch" if state is None else tensors_digest(state), surroundings)
         if file is not None and file.is_file():
             tuned, header = load_baseline(file)
             classes = int(header["classes"])
@@ -81,11 +83,11 @@ class AppearancePreservation(Metric):
         return baseline_network(lambda: on_device, config, name)
 
 
-def _place(config: BaselineConfig, begun_from: str, surroundings: Surroundings) -> Path | None:
+def _place(config: BaselineConfig, start: str, surroundings: Surroundings) -> Path | None:
     """Name the file of a fine-tuned network: another one for another recipe, start, or images; None where nothing is kept."""
     if surroundings.folder is None:
         return None
-    content = {"start": begun_from, "of": surroundings.content(surroundings.source_split), **config.values(*UNSEEN)}
+    content = {"start": start, "of": surroundings.content(surroundings.source_split), **config.values(*UNSEEN)}
     return surroundings.folder / f"aps-{config.model}-{configuration.digest(content)}.safetensors"
 
 

@@ -83,13 +83,12 @@ class Batch:
 
     def _part(self, rows: Sequence[int]) -> Batch:
         index = torch.tensor(rows)
-        names, files = [self.names[row] for row in rows], [self.files[row] for row in rows]
-        pids, camids = [self.pids[row] for row in rows], [self.camids[row] for row in rows]
-        scenes = None if self.scene_camids is None else [self.scene_camids[row] for row in rows]
-        target = None if self.target is None else self.target[index]
         return Batch(
-            self.generated[index], self.source[index], target, self.target_pose[index], self.mask[index], names, pids, camids, files, scenes
-        )
+            self.generated[index], self.source[index], None if self.target is None else self.target[index],
+            self.target_pose[index], self.mask[index],
+            [self.names[row] for row in rows], [self.pids[row] for row in rows], [self.camids[row] for row in rows],
+            [self.files[row] for row in rows], None if self.scene_camids is None else [self.scene_camids[row] for row in rows],
+        )  # fmt: skip
 
     def images(self, masked: bool) -> Tensor:
         """Return the generated images, black outside the body when `masked`; errors as `bodies`'."""

@@ -99,6 +99,7 @@ def test_by_default_it_is_a_resnet_50_from_imagenet_where_its_weights_are(
     network = AppearancePreservation(kind="aps").start("APS", Surroundings(people, SIZE, networks)).network
     assert (configs[0].model, configs[0].weights, configs[0].steps) == ("resnet50", "imagenet-or-scratch", 100_000)
     assert network.name.startswith("resnet50 (scratch, as ImageNet weights are missing (torchvision's resnet50: put https://")
+    assert "or say download=true" in network.name
 
 
 def test_the_network_given_as_reid_is_the_option(people: list[PersonImage], networks: Networks, surroundings: Surroundings) -> None:
