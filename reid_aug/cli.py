@@ -1,4 +1,4 @@
-"""reid-aug: inspect data, train a generator, list pairs, write dumps, check them, measure image quality, run the benchmark."""
+"""reid-aug: find poses, inspect data, train a generator, list pairs, write dumps, check them, measure image quality, run the benchmark."""
 
 from __future__ import annotations
 
@@ -72,6 +72,14 @@ def _parser() -> argparse.ArgumentParser:
     inspected.add_argument("keypoints", nargs="?", metavar="KEYPOINTS", help="keypoint file of training images; else annotation-train.csv")
     inspected.add_argument("--test-keypoints", metavar="FILE", help="keypoint file of query and gallery; else annotation-test.csv")
     inspected.add_argument("--sheet", metavar="FILE", default="inspect.png", help="PNG for 24 images with skeletons (inspect.png)")
+    poses = verb("poses", _poses, "find the joints of the person on every image, and write a keypoint file")
+    poses.epilog = "A run that was stopped goes on where it was. Estimators: mediapipe (-lite, -heavy), rtmpose, keypointrcnn."
+    poses.add_argument("root", metavar="DIR | CSV | torchreid:NAME:ROOT", help="a data set, or any folder of images")
+    poses.add_argument("--out", required=True, metavar="FILE", help="keypoint file to write; scores go beside it")
+    poses.add_argument("--estimator", default="mediapipe", metavar="NAME", help="what finds the joints (mediapipe)")
+    poses.add_argument("--masks", metavar="DIR", help="folder for silhouettes, where the estimator has them")
+    poses.add_argument("--device", default="auto", help="of estimators that run on a GPU (auto)")
+    poses.add_argument("--batch", type=int, default=32, metavar="N", help="images at a time (32)")
     configured("train", _train, "train a generator on pairs of images of one person", "generators")
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
     gate = verb("gate", _gate, "score a dump's images by identity and pose, and write a dump of those that pass")
@@ -135,6 +143,18 @@ def _inspect(arguments: argparse.Namespace) -> int:
     write_sheet(arguments.sheet, draw_sheet(shown, doubtful))
     print(f"{'sheet':<10} {arguments.sheet}: {len(shown)} images with their skeletons, right limbs orange, left ones blue")
     return 1 if inspection.doubts else 0
+
+
+def _poses(arguments: argparse.Namespace) -> int:
+    from reid_aug.data.estimate import estimate_poses
+    from reid_aug.data.estimators import load_estimator
+
+    if arguments.batch < 1:
+        raise ValueError(f"--batch is 1 at least, got {arguments.batch}")
+    estimator = load_estimator(arguments.estimator, arguments.device)
+    found = estimate_poses(arguments.root, estimator, arguments.out, batch_size=arguments.batch, masks=arguments.masks)
+    print(*found.summary(), sep="\n")
+    return 0
 
 
 def _train(arguments: argparse.Namespace) -> int:
