@@ -8,7 +8,20 @@ from generators.composite import with_legs
 from generators.lite0 import Lite0, lite0_weights
 from generators.maps import body_mask, gaussian_maps
 from generators.perceptual import Features, Perceptual, load_perceptual
-from generators.pose import SKELETONS, Pose, Skeleton, coco_17, convert, made_of, mirror, mpii_14, named_joints, openpose_18, rescale, upper_7
+from generators.pose import (
+    SKELETONS,
+    Pose,
+    Skeleton,
+    coco_17,
+    convert,
+    made_of,
+    mirror,
+    mpii_14,
+    named_joints,
+    openpose_18,
+    rescale,
+    upper_7,
+)  # fmt: skip
 from generators.registry import create, folders, name_of, names
 from generators.sheet import pose_picture, sample_sheet
 from generators.training import Trained, train

@@ -47,6 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from reid_aug.data import poses_options
     from reid_aug.synthesis.manifest import package_version
 
     parser = _Parser(prog="reid-aug", description=__doc__)
@@ -72,14 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     inspected.add_argument("keypoints", nargs="?", metavar="KEYPOINTS", help="keypoint file of training images; else annotation-train.csv")
     inspected.add_argument("--test-keypoints", metavar="FILE", help="keypoint file of query and gallery; else annotation-test.csv")
     inspected.add_argument("--sheet", metavar="FILE", default="inspect.png", help="PNG for 24 images with skeletons (inspect.png)")
-    poses = verb("poses", _poses, "find the joints of the person on every image, and write a keypoint file")
-    poses.epilog = "A run that was stopped goes on where it was. Estimators: mediapipe (-lite, -heavy), rtmpose, keypointrcnn."
-    poses.add_argument("root", metavar="DIR | CSV | torchreid:NAME:ROOT", help="a data set, or any folder of images")
-    poses.add_argument("--out", required=True, metavar="FILE", help="keypoint file to write; scores go beside it")
-    poses.add_argument("--estimator", default="mediapipe", metavar="NAME", help="what finds the joints (mediapipe)")
-    poses.add_argument("--masks", metavar="DIR", help="folder for silhouettes, where the estimator has them")
-    poses.add_argument("--device", default="auto", help="of estimators that run on a GPU (auto)")
-    poses.add_argument("--batch", type=int, default=32, metavar="N", help="images at a time (32)")
+    poses = verb("poses", _poses, "find the joints of the person on every image, or read them from a file, and write a keypoint file")
+    poses_options.declare(poses)
     configured("train", _train, "train a generator on pairs of images of one person", "generators")
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
     gate = verb("gate", _gate, "score a dump's images by identity and pose, and write a dump of those that pass")
@@ -146,14 +141,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 def _poses(arguments: argparse.Namespace) -> int:
-    from reid_aug.data.estimate import estimate_poses
-    from reid_aug.data.estimators import load_estimator
+    from reid_aug.data.poses_options import run
 
-    if arguments.batch < 1:
-        raise ValueError(f"--batch is 1 at least, got {arguments.batch}")
-    estimator = load_estimator(arguments.estimator, arguments.device)
-    found = estimate_poses(arguments.root, estimator, arguments.out, batch_size=arguments.batch, masks=arguments.masks)
-    print(*found.summary(), sep="\n")
+    print(*run(arguments).summary(), sep="\n")
     return 0
 
 

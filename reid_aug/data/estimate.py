@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from generators import Pose, openpose_18, replacing, write_tensors
+from generators import Pose, one_of, openpose_18, replacing, write_tensors
 from reid_aug import images
 from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.doubts import first_few
 from reid_aug.data.estimators import Estimated, PoseEstimator, on_skeleton
+from reid_aug.data.keypoint_files.rows import FilePoses
+from reid_aug.data.keypoint_files.writing import WRITERS
 from reid_aug.data.keypoints import write_keypoints
 from reid_aug.data.loading import read_people
 from reid_aug.data.market import is_market_folder
@@ -34,7 +36,7 @@ class PosesFound:
 
     names: tuple[str, ...]
     poses: tuple[Pose, ...]
-    scores: np.ndarray
+    scores: np.ndarray | None  # None where a file that was read has none.
     file: Path
     masks: dict[str, bool]  # By name, whether the mask was kept; empty where none were asked for.
 
@@ -46,7 +48,8 @@ class PosesFound:
     def summary(self) -> list[str]:
         """Tell in lines what was found."""
         seen = torch.stack([pose.visible for pose in self.poses])
-        lines = [f"{len(self.names):,} images, {seen.float().mean():.1%} of joints found: {self.file}, scores beside it"]
+        beside = "" if self.scores is None else ", scores beside it"
+        lines = [f"{len(self.names):,} images, {seen.float().mean():.1%} of joints found: {self.file}{beside}"]
         if nobody := [name for name, visible in zip(self.names, seen, strict=True) if not bool(visible.any())]:
             lines.append(f"nobody found on {len(nobody):,}: {first_few(nobody)}")
         if lacking := self.without_torso:
@@ -82,18 +85,20 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 
 def estimate_poses(
-    root: str, estimator: PoseEstimator, out: str | os.PathLike[str], *, batch_size: int = 32, masks: str | os.PathLike[str] | None = None
-) -> PosesFound:
+    root: str, estimator: PoseEstimator, out: str | os.PathLike[str], *, batch_size: int = 32,
+    masks: str | os.PathLike[str] | None = None, form: str = "csv",
+) -> PosesFound:  # fmt: skip
     """Find the joints on every image of `root` and write them to the keypoint file `out`, 18 OpenPose joints, −1 where missing.
+
+    `form` is csv, or coco, openpose or alphapose for other tools (keypoint_files.writing).
 
     Beside it FILE.scores.safetensors holds how sure each joint is: `scores` float32 (N, 18) and `size` (N, 2), names in its
     header. `masks` is a folder for silhouettes as PNG files, 255 the person; those that fit no body are left out. A run that was
     stopped goes on where it was: what is done is in FILE.part. ValueError where `out` is there already, where FILE.part is another
     estimator's, or where masks are asked of an estimator that has none; ImageError names an image that can't be read.
     """
+    refuse_written(out, form)
     file, names = Path(out), images_of(root)
-    if file.exists():
-        raise ValueError(f"{file} is there already, and may be corrected by hand: give another --out, or remove it")
     if masks is not None and not estimator.has_masks:
         raise ValueError(f"{estimator.name} has no masks: leave --masks out, or take mediapipe")
     with _Progress(file.with_name(file.name + ".part"), estimator.name, masks is not None) as done:
@@ -105,7 +110,7 @@ def estimate_poses(
                 done.add(part, names, estimated, _write_masks(part, estimated, None if masks is None else Path(masks)))
                 bar.update(len(part))
         found = done.of(list(names), file)
-    _write(found, estimator.name)
+    write_found(found, estimator.name, form)
     done.file.unlink()
     return found
 
@@ -211,11 +216,25 @@ def _digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def _write(found: PosesFound, estimator: str) -> None:
-    """Write the scores, then the keypoint file: where that is, everything is."""
+def refuse_written(out: str | os.PathLike[str], form: str) -> None:
+    """Raise ValueError where keypoints can't be written: something is there already, or nobody knows the format."""
+    one_of("a format of keypoints", form, ("csv", *WRITERS))
+    if Path(out).exists():
+        raise ValueError(f"{os.fspath(out)} is there already, and may be corrected by hand: give another --out, or remove it")
+
+
+def write_found(found: PosesFound, estimator: str, form: str = "csv") -> None:
+    """Write the scores, if there are any, then the keypoints in a format: where those are, everything is."""
     sizes = torch.tensor([pose.size for pose in found.poses])
-    about = {"format": "reid-aug-scores", "names": found.names, "estimator": estimator, "joints": openpose_18.joints}
-    write_tensors({"scores": torch.from_numpy(found.scores), "size": sizes}, about, found.file.with_name(found.file.name + SCORES_SUFFIX))
+    if found.scores is not None:
+        about = {"format": "reid-aug-scores", "names": found.names, "estimator": estimator, "joints": openpose_18.joints}
+        beside = found.file.with_name(found.file.name + SCORES_SUFFIX)
+        write_tensors({"scores": torch.from_numpy(found.scores), "size": sizes}, about, beside)
     # The file has no sizes: poses of images of different sizes are written as they are, each in its own image's pixels.
     pose = Pose(torch.stack([p.xy for p in found.poses]), torch.stack([p.visible for p in found.poses]), openpose_18, found.poses[0].size)
-    write_keypoints(found.file, found.names, pose)
+    if form == "csv":
+        write_keypoints(found.file, found.names, pose)
+    else:
+        visible = pose.visible.numpy()
+        poses = FilePoses("", found.names, openpose_18, pose.xy.double().numpy(), visible, found.scores, sizes.double().numpy())
+        WRITERS[form](found.file, poses)

@@ -1,4 +1,4 @@
-"""Keypoint files in the field's format, `name:keypoints_y:keypoints_x`, as Deformable GAN's authors publish them; the door to all others."""
+"""Keypoint files in the field's format, `name:keypoints_y:keypoints_x`, as Deformable GAN's authors publish them; all others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from generators import SKELETONS, Pose, Skeleton, openpose_18
 from reid_aug.data.doubts import report
 from reid_aug.data.foreign import HEADER
 from reid_aug.data.keypoint_files import is_other, read_other
-from reid_aug.data.keypoint_files.rows import scaled
+from reid_aug.data.keypoint_files.rows import SEEN, FilePoses, scaled
 from reid_aug.data.pose_doubts import MISSING, pose_doubts, zeros_are_missing
 from reid_aug.images import atomic_write_text
 
@@ -123,6 +123,19 @@ def read_sized_columns(
     yx, doubts = zeros_are_missing(where, found.names, found.columns())
     report([*found.doubts, *doubts])
     return list(found.names), yx, found.sizes
+
+
+def read_file_poses(
+    path: str | os.PathLike[str], *, folders: Sequence[Path] = (), images: str | None = None, least_score: float = SEEN
+) -> FilePoses:
+    """Read a keypoint file of any format as it is (keypoint_files.read_other): on its own skeleton, with its scores and sizes."""
+    where = os.fspath(path)
+    if is_other(where):
+        return read_other(where, folders=folders, images=images, least_score=least_score)
+    if images is not None:
+        raise ValueError(f"{where} names its images itself: leave {images} out, which names those of a list of results")
+    names, yx = _read_csv(where, len(openpose_18))
+    return FilePoses(where, tuple(names), openpose_18, yx[..., ::-1].copy(), np.all(yx >= 0, axis=-1))
 
 
 def _read_csv(where: str, joints: int) -> tuple[list[str], np.ndarray]:

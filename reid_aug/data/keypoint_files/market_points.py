@@ -22,8 +22,9 @@ from reid_aug.images import SUFFIXES
 
 ROWS = 2 * len(mpii_14)
 _LEEDS = (
-    "r_ankle r_knee r_hip l_hip l_knee l_ankle r_wrist r_elbow r_shoulder l_shoulder l_elbow l_wrist neck head"
-).split()
+    "r_ankle", "r_knee", "r_hip", "l_hip", "l_knee", "l_ankle", "r_wrist", "r_elbow", "r_shoulder",
+    "l_shoulder", "l_elbow", "l_wrist", "neck", "head",
+)  # fmt: skip
 ORDERS = {"head first": list(range(len(mpii_14))), "right ankle first": [_LEEDS.index(joint) for joint in mpii_14.joints]}
 STANDING = 0.5  # share of bodies that stand, in the right reading at least, and half of it in any other at most
 
@@ -47,7 +48,7 @@ def read_points(path: Path, folders: Sequence[Path]) -> FilePoses:
     if (twice := same_name(listed)) is not None:
         raise ValueError(f"{path}: a column is one image's, {twice!r} is named twice")
     xy = np.concatenate(columns)
-    return FilePoses(str(path), tuple(listed), mpii_14, xy, (xy > 0).all(-1), doubts=tuple(doubts))
+    return FilePoses(str(path), tuple(listed), mpii_14, xy, np.all(xy > 0, axis=-1), doubts=tuple(doubts))
 
 
 def _tables(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
@@ -96,7 +97,10 @@ def _finite(at: str, numbers: np.ndarray) -> np.ndarray:
 
 def _stand(at: str, points: np.ndarray) -> tuple[np.ndarray, Doubt]:
     """Find in which order joints and rows are: (N, 14, 2) on mpii_14; ValueError where no order, or more than one, gives bodies."""
-    by_row = {"x1, y1, x2, …": points.reshape(14, 2, -1).transpose(2, 0, 1), "x1 … x14, y1 … y14": points.reshape(2, 14, -1).transpose(2, 1, 0)}
+    by_row = {
+        "x1, y1, x2, …": points.reshape(14, 2, -1).transpose(2, 0, 1),
+        "x1 … x14, y1 … y14": points.reshape(2, 14, -1).transpose(2, 1, 0),
+    }
     readings: Mapping[tuple[str, str], np.ndarray] = {
         (rows, order): joints[:, index] for rows, joints in by_row.items() for order, index in ORDERS.items()
     }

@@ -88,7 +88,7 @@ def _posed(where: str, names: list[str], part: np.ndarray) -> FilePoses:
         raise ValueError(f"{where}, {short(names[wrong[0]])}: a coordinate is a number between ±{FARTHEST_PX:,}, got {value:g}")
     order = {name: i for i, name in enumerate(dict.fromkeys(names))}
     joints = part[:, _ORDER]
-    visible = (joints > 0).all(-1)
+    visible = np.all(joints > 0, axis=-1)
     return one_each(where, mpii_14, list(order), np.array([order[name] for name in names]), joints - 1, visible)
 
 

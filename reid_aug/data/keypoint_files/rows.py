@@ -62,7 +62,7 @@ class FilePoses:
         """Give y and x (N, K, 2) as a keypoint file has them: −1 where missing, or left of or above the image by more than half a pixel."""
         yx = self.xy[..., ::-1]
         yx = np.where((yx < 0) & (yx >= -0.5), 0, yx)
-        return np.where((self.visible & (yx >= 0).all(-1))[..., None], yx, MISSING)
+        return np.where((self.visible & np.all(yx >= 0, axis=-1))[..., None], yx, MISSING)
 
 
 def scaled(yx: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
