@@ -13,7 +13,7 @@ from pathlib import Path
 from reid_aug.data.foreign import READABLE, kind_of
 from reid_aug.data.keypoint_files import market_points, mpii, openpose
 from reid_aug.data.keypoint_files.coco import read_annotations, read_results
-from reid_aug.data.keypoint_files.matlab import datasets, hdf5, is_hdf5
+from reid_aug.data.keypoint_files.matlab import tables
 from reid_aug.data.keypoint_files.rows import SEEN, FilePoses, entries, load_json, short
 
 __all__ = ["FilePoses", "is_other", "read_other"]
@@ -41,13 +41,9 @@ def read_other(
     kind = kind_of(where) or ""
     if "JSON" in kind:
         return _json(where, load_json(where), images, least_score)
-    if is_hdf5(where):
-        with hdf5(where) as file:
-            of_mpii = mpii.is_mpii_h5(list(datasets(where, file)))
-        return mpii.read_h5(where) if of_mpii else market_points.read_points(where, folders)
-    if "MATLAB" in kind:
-        variables = mpii.mat(where)
-        return mpii.read_mat(where, variables) if variables is not None else market_points.read_points(where, folders)
+    if "MATLAB" in kind or "HDF5" in kind:
+        unpacked = tables(where)
+        return mpii.read_mpii(where, unpacked) if mpii.is_mpii(unpacked) else market_points.read_points(where, unpacked, folders)
     raise ValueError(f"{where} is {kind or 'of no kind that is known'}; {READABLE}")
 
 

@@ -22,7 +22,7 @@ LARGEST_PX = 100_000
 def read_annotations(where: str, content: Mapping[str, Any]) -> FilePoses:
     """Read COCO's annotations: the poses of all images that `images` lists, in its order; crowds and mere boxes are passed over."""
     ids, names, sizes = _images(where, content.get("images"))
-    order, persons = _categories(where, content)
+    joints_there, order, persons = _categories(where, content)
     people = entries(where, "annotations", content.get("annotations"))
     kept = [(i, one) for i, one in enumerate(people) if _is_person(one, persons)]
     if not kept:
@@ -31,11 +31,11 @@ def read_annotations(where: str, content: Mapping[str, Any]) -> FilePoses:
     def at(i: int) -> str:
         return f"{where}, annotations[{kept[i][0]}]"
 
-    rule = f"keypoints are {3 * len(order)} numbers ({len(order)} joints × x, y, v)"
+    rule = f"keypoints are {3 * joints_there} numbers ({joints_there} joints × x, y, v)"
     lost = next((i for i, (_, one) in enumerate(kept) if _key(one.get("image_id"), at(i)) not in ids), None)
     if lost is not None:
         raise ValueError(f"{at(lost)}: image_id is the id of one of images, got {short(kept[lost][1].get('image_id'))}")
-    joints = table([one["keypoints"] for _, one in kept], at, [3 * len(order)], rule).reshape(len(kept), -1, 3)[:, order]
+    joints = table([one["keypoints"] for _, one in kept], at, [3 * joints_there], rule).reshape(len(kept), -1, 3)[:, order]
     if (wrong := np.flatnonzero(~np.isin(joints[..., 2], (0, 1, 2)).all(1))).size:
         i = int(wrong[0])
         value = joints[i][~np.isin(joints[i, :, 2], (0, 1, 2)), 2][0]
@@ -122,12 +122,12 @@ def _side(value: object, at: str, what: str) -> float:
     return pixels
 
 
-def _categories(where: str, content: Mapping[str, Any]) -> tuple[list[int], set[Any] | None]:
-    """Find where COCO's 17 joints are among a person's, and the ids of the categories that are persons; None where all are."""
+def _categories(where: str, content: Mapping[str, Any]) -> tuple[int, list[int], set[Any] | None]:
+    """Count a person's joints, find COCO's 17 among them, and give the ids of the categories that are persons; None where all are."""
     with_joints = [one for one in entries(where, "categories", content.get("categories") or []) if one.get("keypoints")]
     persons = [one for one in with_joints if one.get("name") == "person"] or with_joints
     if not persons:
-        return list(range(len(coco_17))), None
+        return len(coco_17), list(range(len(coco_17))), None
     names = persons[0]["keypoints"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{where}, categories: keypoints are the joints' names, got {short(names)}")
@@ -136,7 +136,8 @@ def _categories(where: str, content: Mapping[str, Any]) -> tuple[list[int], set[
     if lacking or any(one["keypoints"] != names for one in persons):
         why = f"there is no {', '.join(lacking)}" if lacking else "they differ by category"
         raise ValueError(f"{where}, categories: keypoints are COCO's 17 joints, in any order, {why} (got {short(', '.join(names))})")
-    return [joints.index(joint) for joint in coco_17.joints], {_hashable(one.get("id"), where) for one in persons}
+    order = [joints.index(joint) for joint in coco_17.joints]
+    return len(joints), order, {_hashable(one.get("id"), where) for one in persons}
 
 
 def _hashable(value: object, where: str) -> int | str:

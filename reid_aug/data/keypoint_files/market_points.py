@@ -16,7 +16,7 @@ import numpy as np
 
 from generators import mpii_14
 from reid_aug.data.doubts import Doubt
-from reid_aug.data.keypoint_files.matlab import datasets, hdf5, is_hdf5, mat5, strings, values
+from reid_aug.data.keypoint_files.matlab import is_hdf5
 from reid_aug.data.keypoint_files.rows import FARTHEST_PX, FilePoses, same_name, text
 from reid_aug.images import SUFFIXES
 
@@ -29,18 +29,21 @@ ORDERS = {"head first": list(range(len(mpii_14))), "right ankle first": [_LEEDS.
 STANDING = 0.5  # share of bodies that stand, in the right reading at least, and half of it in any other at most
 
 
-def read_points(path: Path, folders: Sequence[Path]) -> FilePoses:
+def read_points(path: Path, tables: Mapping[str, np.ndarray], folders: Sequence[Path]) -> FilePoses:
     """Read a .mat of 28 × N numbers; its columns are named by the file itself, or are of the images of one of the `folders`."""
-    tables, names = _tables(path)
-    parts = {name: numbers for name, numbers in tables.items() if ROWS in numbers.shape and numbers.ndim == 2}
+    numbers = {name.removeprefix("number/"): table for name, table in tables.items() if name.startswith("number/")}
+    if is_hdf5(path):
+        numbers = {name: table.T for name, table in numbers.items()}  # MATLAB's columns are HDF5's rows
+    names = [_names(path, name.removeprefix("text/"), list_) for name, list_ in tables.items() if name.startswith("text/")]
+    parts = {name: table for name, table in numbers.items() if table.ndim == 2 and ROWS in table.shape}
     if not parts:
-        there = ", ".join(f"{name} {' × '.join(map(str, numbers.shape))}" for name, numbers in tables.items()) or "no numbers"
+        there = ", ".join(f"{name} {' × '.join(map(str, table.shape))}" for name, table in numbers.items()) or "no numbers"
         raise ValueError(f"{path}: keypoints of Market-1501 are a table of {ROWS} × N numbers, the file has {there}")
-    said = {len(given): given for given in names.values()}
+    said = {len(given): given for given in names}
     listed: list[str] = []
     columns, doubts = [], []
-    for name, numbers in parts.items():
-        points = _finite(f"{path}, {name}", numbers if numbers.shape[0] == ROWS else numbers.T)
+    for name, table in parts.items():
+        points = _finite(f"{path}, {name}", table if table.shape[0] == ROWS else table.T)
         listed += said.get(points.shape[1]) or _images(path, name, points.shape[1], folders)
         joints, doubt = _stand(f"{path}, {name}", points)
         columns.append(joints)
@@ -51,28 +54,11 @@ def read_points(path: Path, folders: Sequence[Path]) -> FilePoses:
     return FilePoses(str(path), tuple(listed), mpii_14, xy, np.all(xy > 0, axis=-1), doubts=tuple(doubts))
 
 
-def _tables(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """Read a .mat's tables of numbers, as MATLAB shows them, and its lists of names."""
-    numbers, names = {}, {}
-    if not is_hdf5(path):
-        for key, value in mat5(path).items():
-            array = np.asarray(value)
-            if array.dtype.kind in "iuf":
-                numbers[key] = array
-            elif array.ndim == 1 and array.dtype.kind in "UO" and all(isinstance(one, str) for one in array.tolist()):
-                names[key] = _names(path, key, array.tolist())
-        return numbers, names
-    with hdf5(path) as file:
-        for key, table in datasets(path, file).items():
-            if table.dtype.kind in "iuf":
-                numbers[key] = values(path, table).T  # MATLAB's columns are HDF5's rows
-            elif (given := strings(path, file, table)) is not None:
-                names[key] = _names(path, key, given)
-    return numbers, names
-
-
-def _names(path: Path, key: str, given: Sequence[str]) -> list[str]:
-    return [text(name, f"{path}, {key}({i})", "an image's name") for i, name in enumerate(given, start=1)]
+def _names(path: Path, key: str, given: np.ndarray) -> list[str]:
+    """Check a list of text; nothing where it is no list of names of files."""
+    if given.ndim != 1 or not all(name.lower().endswith(SUFFIXES) for name in given.tolist()):
+        return []
+    return [text(name, f"{path}, {key}({i})", "an image's name") for i, name in enumerate(given.tolist(), start=1)]
 
 
 def _images(path: Path, table: str, count: int, folders: Sequence[Path]) -> list[str]:

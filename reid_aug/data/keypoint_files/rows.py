@@ -19,7 +19,6 @@ from reid_aug.data.doubts import Doubt
 MISSING = -1
 SEEN = 0.3  # score from which a joint counts as found, where a file has scores of joints that it did not find, too
 FARTHEST_PX = 100_000  # no image is larger, and a coordinate beyond it is no coordinate
-LARGEST = 100_000_000  # numbers in a table: a file that says more is refused before memory is
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +110,10 @@ def one_each(
 
 def _span(points: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """Give the area of the box around each person's joints, in square pixels (P)."""
-    seen = visible[..., None]
-    low, high = np.where(seen, points, np.inf).min(1, initial=np.inf), np.where(seen, points, -np.inf).max(1, initial=-np.inf)
-    return np.where(visible.any(1), np.prod(np.maximum(np.where(visible.any(1)[:, None], high - low, 0), 0), axis=1), -1)
+    seen, anybody = visible[..., None], np.any(visible, axis=1)
+    low = np.where(seen, points, np.inf).min(1, initial=FARTHEST_PX)
+    high = np.where(seen, points, -np.inf).max(1, initial=-FARTHEST_PX)
+    return np.where(anybody, np.prod(np.where(anybody[:, None], high - low, 0), axis=1), -1)
 
 
 # ------------------------------------------------------------------------------------------------- what is refused
