@@ -149,7 +149,7 @@ def _hashable(value: object, where: str) -> int | str:
 def _is_person(one: Mapping[str, Any], persons: set[Any] | None) -> bool:
     """Tell whether an annotation is of one person with a joint at least."""
     category = one.get("category_id")
-    if persons is not None and (isinstance(category, list | dict) or category not in persons):
+    if persons is not None and category is not None and (isinstance(category, list | dict) or category not in persons):
         return False
     return "keypoints" in one and one.get("iscrowd") in (None, 0, False) and one.get("num_keypoints") != 0
 

@@ -36,7 +36,8 @@ def read_mpii(path: Path, tables: Mapping[str, np.ndarray]) -> FilePoses:
         raise ValueError(f"{path}: part is numbers (N, 16, 2), got {part.dtype} {part.shape}")
     if len(names) != len(part):
         raise ValueError(f"{path}: imgname is a name for each of {len(part):,} people, got {len(names):,}")
-    return _posed(str(path), [text(name, f"{path}, person {i}", "imgname") for i, name in enumerate(names.tolist())], part.astype(np.float64))
+    checked = [text(name, f"{path}, person {i}", "the image's name") for i, name in enumerate(names.tolist())]
+    return _posed(str(path), checked, part.astype(np.float64))
 
 
 def _posed(where: str, names: list[str], part: np.ndarray) -> FilePoses:

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from generators import Skeleton, mpii_14, openpose_18
-from reid_aug.data.keypoint_files.rows import FilePoses, entries, load_json, one_each, same_name, short, table, text
+from reid_aug.data.keypoint_files.rows import FilePoses, entries, load_json, one_each, short, table, text
 
 SUFFIX = "_keypoints.json"
 KEYS = ("pose_keypoints_2d", "pose_keypoints", "joints")
@@ -62,13 +62,15 @@ def read_named(where: str, content: Mapping[str, Any]) -> FilePoses:
     wrong = next((name for name, frame in content.items() if not is_frame(frame)), None)
     if wrong is not None:
         raise ValueError(f"{where}, {short(wrong)}: an image has people or bodies, got {short(content[wrong])}")
-    return read_frames(where, {text(name, where, "an image's name"): (f"{where}, {short(name)}", frame) for name, frame in content.items()})
+    frames = {text(name, where, "an image's name"): (f"{where}, {short(name)}", frame) for name, frame in content.items()}
+    if len(frames) < len(content):  # a slash for a backslash
+        raise ValueError(f"{where}: an image's name comes once, of {len(content):,} names {len(frames):,} are different")
+    return read_frames(where, frames)
 
 
 def read_frames(where: str, frames: Mapping[str, tuple[str, Mapping[str, Any]]]) -> FilePoses:
     """Put images together: by name, where each was read from and what is there. OpenPose is surest of who has most, and surest, joints."""
     names = list(frames)
-    assert same_name(names) is None
     rows: list[object] = []
     ats: list[str] = []
     image: list[int] = []
@@ -82,9 +84,9 @@ def read_frames(where: str, frames: Mapping[str, tuple[str, Mapping[str, Any]]])
             ats.append(f"{at}, {key}[{j}]")
             image.append(i)
     rule = f"pose_keypoints_2d are 3 numbers for each of {' or '.join(map(str, _LAYOUTS))} joints (x, y, score)"
-    numbers = table(rows, ats.__getitem__, [3 * n for n in _LAYOUTS], rule).reshape(len(rows), -1, 3)
-    skeleton, order = _LAYOUTS[numbers.shape[1]] if rows else (openpose_18, list(range(18)))
-    joints = numbers[:, order] if rows else np.zeros((0, 18, 3))
+    numbers = table(rows, ats.__getitem__, [3 * n for n in _LAYOUTS], rule)
+    skeleton, order = _LAYOUTS[numbers.shape[1] // 3 if rows else 18]
+    joints = numbers.reshape(len(rows), numbers.shape[1] // 3, 3)[:, order] if rows else np.zeros((0, 18, 3))
     scores = joints[..., 2]
     return one_each(
         where, skeleton, names, np.array(image, dtype=int), joints[..., :2], scores > 0,

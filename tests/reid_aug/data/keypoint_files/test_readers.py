@@ -11,6 +11,7 @@ import pytest
 from scipy.io import savemat
 
 from generators import coco_17, mpii_14, openpose_18
+from reid_aug.data import keypoint_files
 from reid_aug.data.doubts import collected
 from reid_aug.data.keypoint_files import matlab, read_other, unpack_matlab
 from reid_aug.data.keypoint_files.market_points import _LEEDS
@@ -71,8 +72,10 @@ class TestCoco:
     def test_joints_are_looked_up_by_the_names_of_the_category(self, tmp_path: Path) -> None:
         content = self.content()
         names = [joint.replace("l_", "left_").replace("r_", "right_") for joint in reversed(coco_17.joints)]
-        content["categories"] = [{"id": 1, "name": "person", "keypoints": ["tail", *names]}, {"id": 2, "name": "cat", "keypoints": ["x"]}]
-        content["annotations"] = [{"image_id": 7, "keypoints": triples(18), "category_id": 1}, {"image_id": 3, "category_id": 2, "keypoints": [0]}]
+        person = {"id": 1, "name": "person", "keypoints": ["tail", *names]}
+        content["categories"] = [person, {"id": 2, "name": "cat", "keypoints": ["x"]}]
+        cat = {"image_id": 3, "category_id": 2, "keypoints": [0]}
+        content["annotations"] = [{"image_id": 7, "keypoints": triples(18), "category_id": 1}, cat]
         found = read_other(put(tmp_path / "k.json", content))
         assert at(found, "a.jpg", "nose") == [17, 170] and at(found, "a.jpg", "r_ankle") == [1, 10]
         content["categories"][0]["keypoints"] = names[1:]
@@ -109,7 +112,7 @@ class TestAlphaPose:
         (tmp_path / "out" / "a.json").unlink()
         assert read_other(tmp_path / "out").names == ("b.jpg",)
 
-    @pytest.mark.parametrize("form", [{"version": 0.1, "bodies": [{"joints": triples(18)}]}, {"people": [{"pose_keypoints_2d": triples(18)}]}])
+    @pytest.mark.parametrize("form", [{"bodies": [{"joints": triples(18)}]}, {"people": [{"pose_keypoints_2d": triples(18)}]}])
     def test_files_of_all_images_by_name(self, tmp_path: Path, form: Any) -> None:
         found = read_other(put(tmp_path / "k.json", {"a.jpg": form, "b.jpg": {"people": []}}))
         assert found.names == ("a.jpg", "b.jpg") and at(found, "a.jpg", "neck") == [1, 10] and not found.visible[1].any()
@@ -128,10 +131,11 @@ class TestOpenPose:
 
     def test_body_25_and_mpi_15_are_read_by_joint(self, tmp_path: Path) -> None:
         """Orders of OpenPose's documentation, joint by joint: BODY_25 has the middle of the hips at 8, MPI a head first."""
-        body_25 = (
+        order = (
             "nose neck r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist middle r_hip r_knee r_ankle l_hip l_knee l_ankle "
             "r_eye l_eye r_ear l_ear l_big_toe l_small_toe l_heel r_big_toe r_small_toe r_heel"
-        ).split()
+        )
+        body_25 = order.split(" ")
         found = read_other(put(tmp_path / "a_keypoints.json", {"people": [{"pose_keypoints_2d": triples(25, 0.5)}]}))
         assert found.names == ("a",)
         for joint in openpose_18.joints:
@@ -181,11 +185,31 @@ def mpii_release() -> dict[str, Any]:
         return np.array([(start + k + 1.0, 10 * (start + k) + 1.0, k, 1) for k in reversed(range(16))], dtype=kind)
 
     rects = np.array([({"point": points(0)}, 1.0), ({"point": points(0)[:3]}, 0.5)], dtype=[("annopoints", object), ("scale", object)])
-    images = [({"name": "1.jpg"}, rects), ({"name": "2.jpg"}, {"annopoints": {"point": points(7)}}), ({"name": "3.jpg"}, {"scale": 1.0})]
+    second = {"annopoints": {"point": points(7)}}
+    images = [({"name": "1.jpg"}, rects), ({"name": "2.jpg"}, second), ({"name": "3.jpg"}, {"scale": 1.0})]
     annolist = np.array(images, dtype=[("image", object), ("annorect", object)])
     return {"annolist": annolist, "img_train": np.array([1, 1, 0])}
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unpack in this process: another one takes a second to start."""
+    monkeypatch.setattr(keypoint_files, "tables", lambda path: unpack_matlab.unpack(str(path)))
+
+
+def test_a_file_is_unpacked_by_another_process_which_may_crash(tmp_path: Path) -> None:
+    savemat(tmp_path / "k.mat", {"RELEASE": mpii_release()})
+    assert read_other(tmp_path / "k.mat").names == ("1.jpg", "2.jpg")
+    savemat(tmp_path / "k.mat", {"k": np.ones((28, 5))})
+    damaged = bytearray((tmp_path / "k.mat").read_bytes())
+    damaged[176] = 0xFF  # the kind of the numbers: SciPy 1.17 ends the process (signal 11)
+    (tmp_path / "k.mat").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"k.mat can't be read as a MATLAB file: ") as caught:
+        read_other(tmp_path / "k.mat")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("at_once")
 class TestMpii:
     def test_the_mat_by_joint(self, tmp_path: Path) -> None:
         savemat(tmp_path / "k.mat", {"RELEASE": mpii_release()})
@@ -222,7 +246,30 @@ class TestMpii:
         monkeypatch.setattr(matlab, "find_spec", lambda name: None)
         (tmp_path / "k.h5").write_bytes(unpack_matlab.HDF5)
         with pytest.raises(ModuleNotFoundError, match=r"k.h5 is HDF5, which h5py reads: pip install h5py"):
-            read_other(tmp_path / "k.h5")
+            matlab.tables(tmp_path / "k.h5")
+
+    def test_what_the_mat_has_in_place_of_numbers_is_named(self, tmp_path: Path) -> None:
+        release = mpii_release()
+        release["annolist"][1]["annorect"]["annopoints"]["point"]["x"][3] = "twelve"
+        savemat(tmp_path / "k.mat", {"RELEASE": release})
+        assert unpack_matlab.main(str(tmp_path / "k.mat"), str(tmp_path / "out.npz")) == 3
+        with pytest.raises(ValueError, match=r"annolist\(2\).annorect\(1\): x is a number, got 'twelve'"):
+            read_other(tmp_path / "k.mat")
+        release["annolist"][1]["annorect"]["annopoints"]["point"]["x"][3] = np.nan
+        savemat(tmp_path / "k.mat", {"RELEASE": release})
+        with pytest.raises(ValueError, match=r"k.mat, '2.jpg': a coordinate is a number between ±100,000, got nan"):
+            read_other(tmp_path / "k.mat")
+
+    def test_objects_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """SciPy writes none: its list of what a file holds stands in."""
+        monkeypatch.setattr("scipy.io.whosmat", lambda path: [("RELEASE", (1, 1), "object")])
+        monkeypatch.setattr("scipy.io.loadmat", lambda *_, **__: pytest.fail("it was read"))
+        savemat(tmp_path / "k.mat", {"RELEASE": 1.0})
+        with pytest.raises(ValueError, match="its RELEASE is MATLAB's object; numbers, text, cells and structures alone are read"):
+            read_other(tmp_path / "k.mat")
+        monkeypatch.setattr("scipy.io.whosmat", lambda path: [("k", (28, 10**9), "double")])
+        with pytest.raises(ValueError, match="its k has 28 × 1000000000 values, 100,000,000 are read at most"):
+            read_other(tmp_path / "k.mat")
 
     def test_an_h5_that_leads_out_of_the_file_is_refused(self, tmp_path: Path) -> None:
         h5py = pytest.importorskip("h5py")
@@ -247,6 +294,7 @@ def standing(n: int) -> np.ndarray:
     return np.array(rows, float) + np.arange(n)[:, None, None] * [1, 0]
 
 
+@pytest.mark.usefixtures("at_once")
 class TestMarketPoints:
     @pytest.mark.parametrize("leeds", [False, True])
     @pytest.mark.parametrize("halves", [False, True])
@@ -278,7 +326,7 @@ class TestMarketPoints:
         savemat(tmp_path / "k.mat", {"k": np.random.default_rng(0).uniform(0, 64, (28, 5))})
         with pytest.raises(ValueError, match=r"k.mat, k: the order of joints can't be told: of 5 bodies stand, read as"):
             read_other(tmp_path / "k.mat", folders=[tmp_path / "train"])
-        with pytest.raises(ValueError, match=r"its 5 columns are the images of one folder, by name; read it with the images: reid-aug poses"):
+        with pytest.raises(ValueError, match=r"5 columns are the images of one folder, by name; read it with the images: reid-aug"):
             read_other(tmp_path / "k.mat")
         with pytest.raises(ValueError, match=r"its 5 columns are the images of one folder, by name; the folders have .* 0"):
             read_other(tmp_path / "k.mat", folders=[tmp_path])
@@ -292,7 +340,8 @@ class TestMarketPoints:
         if hdf5:
             h5py = pytest.importorskip("h5py")
             with h5py.File(tmp_path / "k.mat", "w") as file:
-                texts = [file.create_dataset(f"#refs#/{i}", data=np.array([[ord(c)] for c in name], np.uint16)) for i, name in enumerate(names)]
+                codes = [np.array([[ord(c)] for c in name], np.uint16) for name in names]
+                texts = [file.create_dataset(f"#refs#/{i}", data=data) for i, data in enumerate(codes)]
                 file["names"] = np.array([text.ref for text in texts], dtype=h5py.ref_dtype)[None]
                 file["k"] = table.T
         else:
