@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     check = verb("check", _check, "open every image a dump's manifest names and compare it with what was written")
     check.add_argument("folder")
     pairs = verb("pairs", _pairs, "list the papers' pairs of a keypoint file: ordered pairs of images of one person")
-    pairs.add_argument("keypoints", help="CSV name:keypoints_y:keypoints_x")
+    pairs.add_argument("keypoints", help="keypoint file, with Market-style names")
     pairs.add_argument("--out", required=True, help="CSV to write, header from,to")
     pairs.add_argument("--sample", type=int, help="this many, sampled as pandas' DataFrame.sample does")
     pairs.add_argument("--seed", type=int, default=0)

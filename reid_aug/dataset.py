@@ -35,7 +35,7 @@ Poses = str | os.PathLike[str] | Mapping[str, Pose]
 class PoseAugmentedDataset(torchreid_data.ImageDataset):
     """`base`, with `per_image` synthetic images of every training image whose pose is known added to `train`.
 
-    `generator` is a model or a checkpoint; `poses` a keypoint file (name:keypoints_y:keypoints_x) or a mapping from
+    `generator` is a model or a checkpoint; `poses` a keypoint file of any format that is read, or a mapping from
     image name to Pose; `bank` the target poses, by default those of the whole training set, with its images as the scenes
     of a generator that takes scenes. Images are rendered once into `cache_dir` (default: the user's cache folder), under a
     name that changes with generator, bank, seed, per_image or source images; the next construction finds them there.

@@ -104,9 +104,8 @@ def _keypoints(given: str | None, folder: Path, usual: str, key: str) -> Path:
     path = Path(given) if given else folder / usual
     if not path.exists():
         complaint = f"no keypoint file at {path}"
-        raise FileNotFoundError(
-            complaint if given else f"{complaint}: name one with {key}=FILE, or find them: reid-aug poses {folder} --out FILE"
-        )
+        advice = f": name one with {key}=FILE, or find them: reid-aug poses ROOT --out FILE"
+        raise FileNotFoundError(complaint if given else complaint + advice)
     return path
 
 

@@ -25,7 +25,7 @@ def read_annotations(where: str, content: Mapping[str, Any]) -> FilePoses:
     joints_there, order, persons = _categories(where, content)
     people = entries(where, "annotations", content.get("annotations"))
     kept = [(i, one) for i, one in enumerate(people) if _is_person(one, persons)]
-    if not kept:
+    if people and not any("keypoints" in one for one in people):
         raise ValueError(f"{where}: none of {len(people):,} annotations has keypoints: these are boxes or masks alone")
 
     def at(i: int) -> str:
@@ -35,12 +35,12 @@ def read_annotations(where: str, content: Mapping[str, Any]) -> FilePoses:
     lost = next((i for i, (_, one) in enumerate(kept) if _key(one.get("image_id"), at(i)) not in ids), None)
     if lost is not None:
         raise ValueError(f"{at(lost)}: image_id is the id of one of images, got {short(kept[lost][1].get('image_id'))}")
-    joints = table([one["keypoints"] for _, one in kept], at, [3 * joints_there], rule).reshape(len(kept), -1, 3)[:, order]
+    joints = table([one["keypoints"] for _, one in kept], at, [3 * joints_there], rule).reshape(len(kept), joints_there, 3)[:, order]
     if (wrong := np.flatnonzero(~np.isin(joints[..., 2], (0, 1, 2)).all(1))).size:
         i = int(wrong[0])
         value = joints[i][~np.isin(joints[i, :, 2], (0, 1, 2)), 2][0]
         raise ValueError(f"{at(i)}: v is 0, 1 or 2, got {value:g} (a list of results, not annotations, has scores there)")
-    image = np.array([ids[one["image_id"]] for _, one in kept])
+    image = np.array([ids[one["image_id"]] for _, one in kept], dtype=int)
     sureness = _sureness([one for _, one in kept], at)
     return one_each(where, coco_17, names, image, joints[..., :2], joints[..., 2] > 0, sureness=sureness, sizes=sizes)
 

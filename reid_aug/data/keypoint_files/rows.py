@@ -71,7 +71,8 @@ def scaled(yx: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
     [[[3.5, 7.5], [-1.0, -1.0]]]
     """
     factor = np.where(np.isnan(old), 1.0, new / old)[:, None]
-    return np.where((yx >= 0).all(-1, keepdims=True), np.maximum((yx + 0.5) * factor - 0.5, 0), yx)
+    moved = np.maximum((yx + 0.5) * factor - 0.5, 0)
+    return np.where((yx >= 0).all(-1, keepdims=True) & (factor != 1), moved, yx)
 
 
 # --------------------------------------------------------------------------------------------- one person an image

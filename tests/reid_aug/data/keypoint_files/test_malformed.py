@@ -73,7 +73,7 @@ def read_or_refused(path: Path) -> FilePoses | None:
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(text=broken())
 def test_broken_json_is_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = tmp_path_factory.getbasetemp() / "broken_keypoints.json"
