@@ -8,7 +8,20 @@ from generators.composite import with_legs
 from generators.lite0 import Lite0, lite0_weights
 from generators.maps import body_mask, gaussian_maps
 from generators.perceptual import Features, Perceptual, load_perceptual
-from generators.pose import SKELETONS, Pose, Skeleton, coco_17, convert, mirror, mpii_14, named_joints, openpose_18, rescale, upper_7
+from generators.pose import (
+    SKELETONS,
+    Pose,
+    Skeleton,
+    coco_17,
+    convert,
+    made_of,
+    mirror,
+    mpii_14,
+    named_joints,
+    openpose_18,
+    rescale,
+    upper_7,
+)  # fmt: skip
 from generators.registry import complete, create, decisive, folders, name_of, names
 from generators.sheet import pose_picture, sample_sheet
 from generators.training import Trained, train
@@ -18,7 +31,7 @@ from generators.warp import warp_images
 __all__ = [
     "SKELETONS", "Features", "Generator", "Lite0", "Perceptual", "Pose", "PosePair", "Skeleton", "Trained", "body_mask", "coco_17",
     "complete", "convert", "create", "decisive", "digest", "folders", "gaussian_maps", "in_one_kernel", "keeps_options",
-    "lite0_weights", "load", "load_perceptual", "mirror", "mpii_14", "name_of", "named_joints", "names", "nearest", "no_such",
-    "one_of", "openpose_18", "pose_picture", "read_header", "replacing", "rescale", "sample_sheet", "save", "tensors_digest",
-    "train", "upper_7", "view_descriptor", "warp_images", "with_legs", "write_tensors",
+    "lite0_weights", "load", "load_perceptual", "made_of", "mirror", "mpii_14", "name_of", "named_joints", "names", "nearest",
+    "no_such", "one_of", "openpose_18", "pose_picture", "read_header", "replacing", "rescale", "sample_sheet", "save",
+    "tensors_digest", "train", "upper_7", "view_descriptor", "warp_images", "with_legs", "write_tensors",
 ]  # fmt: skip

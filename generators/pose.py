@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -177,10 +178,21 @@ def rescale(pose: Pose, size: tuple[int, int]) -> Pose:
     return replace(pose, xy=(pose.xy + 0.5) * scale - 0.5, size=size)
 
 
-def convert(pose: Pose, skeleton: Skeleton) -> Pose:
-    """Return the pose on another skeleton; a neck is the middle of both shoulders, a head the mean of what is seen of the face.
+def convert(pose: Pose, skeleton: Skeleton, *, lacking: Literal["refused", "missing"] = "refused") -> Pose:
+    """Return the pose on another skeleton; a joint of the same name is the same joint, and two can be made of others.
 
-    ValueError when `skeleton` has a joint that can't be made from the pose's.
+    A neck is the middle of both shoulders, and missing without one of them: OpenPose's is that point by definition, so openpose_18
+    takes it in place of the neck of mpii_14, too, which people set higher, between chin and collar. A head is the mean of what is seen of
+    nose, eyes and ears; mpii_14's own, where a file has it, is the top of the head, and stays so.
+
+    | from           | coco_17             | openpose_18    | mpii_14        | upper_7                 |
+    |----------------|---------------------|----------------|----------------|-------------------------|
+    | to coco_17     |                     | drops the neck | lacks the face | lacks face, hips, legs  |
+    | to openpose_18 | makes the neck      |                | lacks the face | lacks face, hips, legs  |
+    | to mpii_14     | makes neck and head | makes the head |                | lacks hips, legs        |
+    | to upper_7     | makes the head      | makes the head | drops the rest |                         |
+
+    ValueError when `skeleton` has a joint that can't be made from the pose's; with `lacking="missing"` it is not visible.
 
     >>> pose = Pose(torch.arange(34.0).view(17, 2), torch.ones(17, dtype=torch.bool), coco_17, (64, 64))
     >>> pose.xy[coco_17.index("r_shoulder")].tolist(), pose.xy[coco_17.index("l_shoulder")].tolist()
@@ -192,16 +204,30 @@ def convert(pose: Pose, skeleton: Skeleton) -> Pose:
         return pose
     places, seen = [], []
     for joint in skeleton.joints:
-        names = (joint,) if joint in pose.skeleton.joints else _ALL_OF.get(joint) or _ANY_OF.get(joint, ())
-        names = tuple(n for n in names if n in pose.skeleton.joints)
+        names = made_of(joint, pose.skeleton, skeleton)
         if not names:
-            raise ValueError(f"a {pose.skeleton.name} pose has nothing to make {skeleton.name}'s {joint!r} from")
+            if lacking == "refused":
+                raise ValueError(f"a {pose.skeleton.name} pose has nothing to make {skeleton.name}'s {joint!r} from")
+            places.append(torch.zeros_like(pose.xy[..., 0, :]))
+            seen.append(torch.zeros_like(pose.visible[..., 0]))
+            continue
         pick = torch.as_tensor([pose.skeleton.index(n) for n in names], device=pose.xy.device)
         visible = pose.visible.index_select(-1, pick)
         points = pose.xy.index_select(-2, pick)  # invisible ones are zero, so a sum skips them
         places.append(points.sum(-2) / visible.sum(-1, keepdim=True).clamp(min=1))
         seen.append(visible.all(-1) if joint in _ALL_OF else visible.any(-1))
     return Pose(torch.stack(places, dim=-2), torch.stack(seen, dim=-1), skeleton, pose.size)
+
+
+def made_of(joint: str, old: Skeleton, new: Skeleton) -> tuple[str, ...]:
+    """Name the joints of the skeleton `old` that `convert` makes a joint of `new` from; none where it can't be made.
+
+    >>> made_of("neck", coco_17, openpose_18), made_of("neck", openpose_18, mpii_14), made_of("nose", mpii_14, openpose_18)
+    (('r_shoulder', 'l_shoulder'), ('neck',), ())
+    """
+    by_definition = joint == "neck" and (old.name, new.name) == ("mpii_14", "openpose_18")
+    names = (joint,) if joint in old.joints and not by_definition else _ALL_OF.get(joint) or _ANY_OF.get(joint, ())
+    return tuple(name for name in names if name in old.joints)
 
 
 def named_joints(pose: Pose, *names: str) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""reid-aug: inspect data, train a generator, list pairs, write dumps, check them, measure image quality, run the benchmark."""
+"""reid-aug: find poses, inspect data, train a generator, list pairs, write dumps, check them, measure image quality, run the benchmark."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from reid_aug.data import poses_options
     from reid_aug.synthesis.manifest import package_version
 
     parser = _Parser(prog="reid-aug", description=__doc__)
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     inspected.add_argument("keypoints", nargs="?", metavar="KEYPOINTS", help="keypoint file of training images; else annotation-train.csv")
     inspected.add_argument("--test-keypoints", metavar="FILE", help="keypoint file of query and gallery; else annotation-test.csv")
     inspected.add_argument("--sheet", metavar="FILE", default="inspect.png", help="PNG for 24 images with skeletons (inspect.png)")
+    poses = verb("poses", _poses, "find the joints of the person on every image, or read them from a file, and write a keypoint file")
+    poses_options.declare(poses)
     configured("train", _train, "train a generator on pairs of images of one person", "generators")
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
     gate = verb("gate", _gate, "score a dump's images by identity and pose, and write a dump of those that pass")
@@ -98,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     check = verb("check", _check, "open every image a dump's manifest names and compare it with what was written")
     check.add_argument("folder")
     pairs = verb("pairs", _pairs, "list the papers' pairs of a keypoint file: ordered pairs of images of one person")
-    pairs.add_argument("keypoints", help="CSV name:keypoints_y:keypoints_x")
+    pairs.add_argument("keypoints", help="keypoint file, with Market-style names")
     pairs.add_argument("--out", required=True, help="CSV to write, header from,to")
     pairs.add_argument("--sample", type=int, help="this many, sampled as pandas' DataFrame.sample does")
     pairs.add_argument("--seed", type=int, default=0)
@@ -136,6 +139,13 @@ def _inspect(arguments: argparse.Namespace) -> int:
     write_sheet(arguments.sheet, draw_sheet(shown, doubtful))
     print(f"{'sheet':<10} {arguments.sheet}: {len(shown)} images with their skeletons, right limbs orange, left ones blue")
     return 1 if inspection.doubts else 0
+
+
+def _poses(arguments: argparse.Namespace) -> int:
+    from reid_aug.data.poses_options import run
+
+    print(*run(arguments).summary(), sep="\n")
+    return 0
 
 
 def _train(arguments: argparse.Namespace) -> int:

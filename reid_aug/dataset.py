@@ -39,7 +39,7 @@ Poses = str | os.PathLike[str] | Mapping[str, Pose]
 class PoseAugmentedDataset(torchreid_data.ImageDataset):
     """`base`, whose training images are also seen in poses that nobody photographed: as images of their own, or on the fly.
 
-    `generator` is a model or a checkpoint; `poses` a keypoint file (name:keypoints_y:keypoints_x) or a mapping from
+    `generator` is a model or a checkpoint; `poses` a keypoint file of any format that is read, or a mapping from
     image name to Pose; `bank` the target poses, by default those of the whole training set, with its images as the scenes
     of a generator that takes scenes. Without `poses`, a generator that finds poses itself (MOMI-Net) is given images alone, as
     with an ImageBank as `bank`: every training image is a source, and the images of the training set are the targets.

@@ -1,4 +1,4 @@
-"""Data sets and keypoints of other layouts: told what they are, and which way of reading them works today."""
+"""Data sets of other layouts and files of other kinds: told what they are, and which way of reading them works."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import re
 from pathlib import Path
 
 PEOPLE = "people are read from a Market-style folder, a CSV path,pid,camid,split, or torchreid:NAME:DIR"
-WRITE = "reid_aug.data.keypoints.write_keypoints(FILE, names, pose)"
 HEADER = "name:keypoints_y:keypoints_x"
+READABLE = (
+    f"keypoints are read from a text file {HEADER} of 18 OpenPose joints, COCO's, OpenPose's or AlphaPose's JSON, MPII's .mat or .h5, "
+    "or Market-1501's .mat of 28 × N numbers; reid-aug poses ROOT --out FILE finds them"
+)
 HEAD_BYTES = 65536  # how much of a file is looked at
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _BINARY = {
@@ -28,7 +31,7 @@ def refuse_other_people(root: str | os.PathLike[str]) -> None:
         if path.name in ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt"):
             refuse_other_people(path.parent)
         refuse_mat(path)
-        raise ValueError(f"{os.fspath(root)!r} is a file, {_kind(path) or 'of no kind that is known'}; {PEOPLE}")
+        raise ValueError(f"{os.fspath(root)!r} is a file, {kind_of(path) or 'of no kind that is known'}; {PEOPLE}")
     if not path.is_dir():
         return
     for version, train in _MSMT17.items():
@@ -73,48 +76,14 @@ def _cuhk03(path: Path) -> str:
     return f"make it DIR/cuhk03 and give data.root=torchreid:cuhk03:DIR ({needs})"
 
 
-def refuse_other_keypoints(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError for a file or folder of keypoints that is known to be no file name:keypoints_y:keypoints_x; return for any other."""
-    where = Path(path)
-    what = _folder_kind(where) if where.is_dir() else _kind(where)
-    if what is None:
-        return
-    inside = next((where / name for name in ("annotation-train.csv", "annotation-test.csv") if (where / name).is_file()), None)
-    if inside is not None:
-        raise ValueError(f"{os.fspath(path)} is a folder: name the keypoint file in it, as {inside}")
-    of_coco = "COCO" in what or "AlphaPose" in what
-    pose = "convert(Pose(xy, visible, coco_17, (H, W)), openpose_18)" if of_coco else "Pose(xy, visible, openpose_18, (H, W))"
-    raise ValueError(
-        f"{os.fspath(path)} is {what}; keypoints are read from a text file {HEADER} of 18 OpenPose joints. "
-        f"In Python, {WRITE} writes one, with pose = {pose} of generators, xy and visible in the order of names"
-    )
-
-
-def _folder_kind(path: Path) -> str:
-    """Say what a folder given for keypoints holds."""
-    files = sorted(p for p in path.iterdir() if p.suffix == ".json" and not p.name.startswith("."))
-    if not files:
-        return "a folder"
-    kind = _kind(files[0])
-    return f"a folder of JSON files ({len(files)}, the first {kind or 'empty'})"
-
-
-def _kind(path: Path) -> str | None:
+def kind_of(path: Path) -> str | None:
     """Say what a file is; None for text that is none of these, or nothing there."""
     head = _head(path)
     for magic, what in _BINARY.items():
         if head.startswith(magic):
             return what
     text = head.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
-    if not text.startswith(("{", "[")):
-        return None
-    if '"pose_keypoints' in text or '"people"' in text:
-        return "OpenPose's JSON"
-    if re.search(r'"image_id"\s*:\s*"', text):
-        return "AlphaPose's JSON, or COCO results by name"
-    if any(f'"{key}"' in text for key in ("annotations", "images", "categories", "image_id")):
-        return "COCO's JSON"
-    return "JSON"
+    return "JSON" if text.startswith(("{", "[")) else None
 
 
 def _head(path: Path) -> bytes:

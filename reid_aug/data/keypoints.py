@@ -1,7 +1,8 @@
-"""Keypoint files in the field's format, `name:keypoints_y:keypoints_x`, as Deformable GAN's authors publish them."""
+"""Keypoint files in the field's format, `name:keypoints_y:keypoints_x`, as Deformable GAN's authors publish them; all others."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from generators import Pose, Skeleton, openpose_18
+from generators import SKELETONS, Pose, Skeleton, openpose_18
 from reid_aug.data.doubts import report
-from reid_aug.data.foreign import HEADER, refuse_other_keypoints
+from reid_aug.data.foreign import HEADER
+from reid_aug.data.keypoint_files import is_other, read_other
+from reid_aug.data.keypoint_files.rows import SEEN, FilePoses, scaled
 from reid_aug.data.pose_doubts import MISSING, pose_doubts, zeros_are_missing
 from reid_aug.images import atomic_write_text
 
@@ -52,12 +55,15 @@ class Keypoints(Mapping[str, Pose]):
 
 
 def read_keypoints(path: str | os.PathLike[str], *, size: tuple[int, int], skeleton: Skeleton = openpose_18) -> Keypoints:
-    """Read the poses of a keypoint file by image name; `size` (H, W) is that of the images its pixels refer to.
+    """Read the poses of a keypoint file of any format by image name; `size` (H, W) is that of the images its pixels refer to.
 
-    A joint with a negative coordinate is not visible. ValueError names the file, the line and what is wrong, also
-    when more than half of the rows leave `size` or are no bodies in pixels; what else is doubtful is warned of (DataDoubt).
+    A joint with a negative coordinate is not visible. Where the file itself says of which size an image is, its joints are brought to
+    `size`. ValueError names the file, the line and what is wrong, also when more than half of the rows leave `size` or are no bodies in
+    pixels; what else is doubtful is warned of (DataDoubt).
     """
-    names, yx = read_columns(path, len(skeleton))
+    names, yx, sizes = read_sized_columns(path, len(skeleton))
+    if sizes is not None:
+        yx = scaled(yx, sizes, np.tile(np.array(size, float), (len(names), 1)))
     report(pose_doubts(os.fspath(path), names, yx, np.tile(size, (len(names), 1)), skeleton))
     return Keypoints(tuple(names), as_pose(yx, size, skeleton))
 
@@ -95,13 +101,45 @@ def checked_poses(poses: Mapping[str, Pose]) -> Mapping[str, Pose]:
 
 
 def read_columns(path: str | os.PathLike[str], joints: int = 18) -> tuple[list[str], np.ndarray]:
-    """Read a keypoint file: N names, and y and x as float64 (N, joints, 2), with its -1s.
+    """Read a keypoint file of any format: N names, and y and x as float64 (N, joints, 2), with its -1s.
 
     In a file that has zeros for missing joints they are -1, too, and a line says so (pose_doubts.zeros_are_missing).
     ValueError names the file, the line and what is wrong.
     """
+    return read_sized_columns(path, joints)[:2]
+
+
+def read_sized_columns(
+    path: str | os.PathLike[str], joints: int = 18, *, folders: Sequence[Path] = ()
+) -> tuple[list[str], np.ndarray, np.ndarray | None]:
+    """Read as read_columns does, and of which sizes (H, W) the images are that pixels refer to, float64 (N, 2), where the file says so.
+
+    NaN is an image of which it does not. `folders` of images are asked where a file does not name them (keypoint_files.market_points).
+    """
     where = os.fspath(path)
-    refuse_other_keypoints(where)
+    if not is_other(where):
+        return *_read_csv(where, joints), None
+    found = read_other(where, folders=folders).on(next(s for s in SKELETONS.values() if len(s) == joints))
+    yx, doubts = zeros_are_missing(where, found.names, found.columns())
+    report([*found.doubts, *doubts])
+    return list(found.names), yx, found.sizes
+
+
+def read_file_poses(
+    path: str | os.PathLike[str], *, folders: Sequence[Path] = (), images: str | None = None, least_score: float = SEEN
+) -> FilePoses:
+    """Read a keypoint file of any format as it is (keypoint_files.read_other): on its own skeleton, with its scores and sizes."""
+    where = os.fspath(path)
+    if is_other(where):
+        return read_other(where, folders=folders, images=images, least_score=least_score)
+    if images is not None:
+        raise ValueError(f"{where} names its images itself: leave {images} out, which names those of a list of results")
+    names, yx = _read_csv(where, len(openpose_18))
+    return FilePoses(where, tuple(names), openpose_18, yx[..., ::-1].copy(), np.all(yx >= 0, axis=-1))
+
+
+def _read_csv(where: str, joints: int) -> tuple[list[str], np.ndarray]:
+    """Read the field's own format."""
     lines = _lines(where)
     if not lines:
         raise ValueError(f"{where}: the file is empty; a keypoint file begins with {HEADER!r}")
@@ -155,10 +193,9 @@ def _parse_fast(lists: list[str], joints: int) -> np.ndarray | None:
         return None
     if any(s.count(",") != joints - 1 for s in lists):
         return None
-    tokens = text.replace("[", "").replace("]", "").split(",")
-    try:
-        numbers = np.array(tokens, dtype=np.float64).reshape(len(lists), joints)
-    except ValueError:
+    try:  # JSON's reader is twice as quick as NumPy's of words; what it does not take, as `+1`, is parsed by itself
+        numbers = np.array(json.loads(f"[{text.replace('[', '').replace(']', '')}]"), dtype=np.float64).reshape(len(lists), joints)
+    except (ValueError, OverflowError):
         return None
     return numbers if np.isfinite(numbers).all() else None
 

@@ -17,7 +17,8 @@ from reid_aug import images
 from reid_aug.config import Config
 from reid_aug.data import deepfashion
 from reid_aug.data.doubts import report
-from reid_aug.data.keypoints import as_pose, read_columns
+from reid_aug.data.keypoint_files.rows import scaled
+from reid_aug.data.keypoints import as_pose, read_sized_columns
 from reid_aug.data.left_out import LeftOut
 from reid_aug.data.market import market_left_out, read_market_folder
 from reid_aug.data.people import PersonImage, attach_poses, keys_of
@@ -34,8 +35,8 @@ class DataConfig(Config):
     """
 
     root: str  # Where the people are: a Market-style folder, a CSV, a .mat file, torchreid:NAME:ROOT, or deepfashion:DIR.
-    keypoints: str | None = None  # Keypoint file of the training split; without one, annotation-train.csv in the folder.
-    test_keypoints: str | None = None  # Keypoint file of query and gallery; without one, annotation-test.csv if it exists.
+    keypoints: str | None = None  # Keypoint file or folder of the training split; without one, annotation-train.csv in the folder.
+    test_keypoints: str | None = None  # Keypoint file or folder of query and gallery; without one, annotation-test.csv if it exists.
     on_bad_image: Literal["raise", "skip"] = "raise"  # Whether an image that can't be decoded stops all, or is named and left out.
     allow_overlap: bool = False  # Whether an identity may be in train and in query or gallery, too.
 
@@ -117,7 +118,8 @@ def _keypoints(given: str | None, folder: Path, usual: str, key: str) -> Path:
     path = Path(given) if given else folder / usual
     if not path.exists():
         complaint = f"no keypoint file at {path}"
-        raise FileNotFoundError(complaint if given else f"{complaint}: name one with {key}=FILE (name:keypoints_y:keypoints_x)")
+        advice = f": name one with {key}=FILE, or find them: reid-aug poses ROOT --out FILE"
+        raise FileNotFoundError(complaint if given else complaint + advice)
     return path
 
 
@@ -165,7 +167,8 @@ def with_keypoints(
     if sizes is None:
         with ThreadPoolExecutor(8) as pool:
             sizes = dict(zip((p.path for p in concerned), pool.map(images.size_of, (p.path for p in concerned)), strict=True))
-    names, yx = read_columns(path, len(openpose_18))
+    folders = list(dict.fromkeys(Path(p.path).parent for p in concerned))
+    names, yx, of = read_sized_columns(path, len(openpose_18), folders=folders)
     names = [deepfashion.flattened(name) for name in names]
     line = {name: i for i, name in enumerate(names)}
     if len(line) < len(names):
@@ -176,6 +179,8 @@ def with_keypoints(
     rows, their_sizes = [i for _, i in found], np.array([sizes[p.path] for p, _ in found]).reshape(-1, 2)
     if frame is not None:
         yx[rows] = deepfashion.in_images(yx[rows], frame, their_sizes, [names[i] for i in rows], os.fspath(path))
+    elif of is not None:
+        yx[rows] = scaled(yx[rows], of[rows], their_sizes)
     report(pose_doubts(os.fspath(path), [names[i] for i in rows], yx[rows], their_sizes))
     return attach_poses(people, {p.path: as_pose(yx[i], sizes[p.path]) for p, i in found}, splits=splits, known=names)
 

@@ -36,6 +36,11 @@ def parse_name(name: str) -> tuple[int, int]:
     return pid, camera - 1
 
 
+def is_market_folder(root: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder is laid out as Market-1501: whether it has one of its three folders at least."""
+    return any((Path(root) / folder).is_dir() for folder in MARKET_FOLDERS.values())
+
+
 def read_market_folder(root: str | os.PathLike[str], *, allow_overlap: bool = False) -> list[PersonImage]:
     """Read the images of a folder laid out as Market-1501, sorted by name within train, query, gallery.
 

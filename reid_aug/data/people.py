@@ -78,7 +78,8 @@ def keys_of(people: Sequence[PersonImage], known: Container[str]) -> dict[str, s
     """Find under which name `known` has each image, by path; who is not there is left out. The one rule for names of poses.
 
     A name is an image's path, its `name`, or the end of its path from some folder on: `0.png`, `cam_a/0.png`; the longest
-    that `known` has is taken. ValueError for a name that fits two photographs: copies of one photograph are one.
+    that `known` has is taken. Where it has none, these without their suffix are names, too, as OpenPose's files have: `cam_a/0`.
+    ValueError for a name that fits two photographs: copies of one photograph are one.
 
     >>> people = [PersonImage(f"/set/{name}", 1, 0, "train") for name in ("a/1.jpg", "b/1.jpg", "2.jpg")]
     >>> keys_of(people, {"a/1.jpg", "2.jpg"})
@@ -91,7 +92,8 @@ def keys_of(people: Sequence[PersonImage], known: Container[str]) -> dict[str, s
         if person.path in keys:
             continue
         whole = (person.path, person.name)
-        for name in dict.fromkeys((*whole, *_ends(person.path))):
+        written = dict.fromkeys((*whole, *_ends(person.path)))
+        for name in (*written, *dict.fromkeys(_without_suffix(name) for name in written)):
             if name in known and (name in whole or name not in names):  # another's own name is not the end of this one's path
                 keys.setdefault(person.path, name)
                 owners.setdefault(name, []).append(person)
@@ -115,6 +117,15 @@ def _ends(path: str) -> list[str]:
     parts = Path(path).parts
     parts = parts[1:] if os.path.isabs(path) else parts
     return ["/".join(parts[i:]) for i in range(len(parts))]
+
+
+def _without_suffix(name: str) -> str:
+    """Take the suffix from a name, which may have folders.
+
+    >>> _without_suffix("cam.a/0.jpg"), _without_suffix("cam.a/0")
+    ('cam.a/0', 'cam.a/0')
+    """
+    return os.path.splitext(name)[0]
 
 
 def _same_content(first: str, second: str) -> bool:

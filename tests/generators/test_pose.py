@@ -313,6 +313,30 @@ def test_a_joint_that_cannot_be_had_is_named(start: Skeleton, end: Skeleton, joi
         convert(a_pose(skeleton=start), end)
 
 
+@pytest.mark.parametrize(("start", "end"), [(a, b) for a in SKELETONS.values() for b in SKELETONS.values()], ids=lambda s: s.name)
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), missing=st.sampled_from([0.0, 0.3, 1.0]))
+def test_what_cannot_be_had_may_be_missing(start: Skeleton, end: Skeleton, a_pose: MakePose, seed: int, missing: float) -> None:
+    """Hand-worked: joint by joint as ever, but that OpenPose's neck is between the shoulders whatever MPII calls one."""
+    pose = a_pose(seed, (), start, (40, 20), missing, torch.float64)
+    changed = convert(pose, end, lacking="missing")
+    if (start, end) in POSSIBLE:
+        assert same(changed, convert(pose, end))
+    xy, visible = convert_by_hand(pose, end)
+    if (start, end) == (mpii_14, openpose_18):
+        sides = [mpii_14.index(joint) for joint in ("r_shoulder", "l_shoulder")]
+        visible[1] = bool(pose.visible[sides].all())
+        xy[1] = pose.xy[sides].mean(0).tolist() if visible[1] else [0.0, 0.0]
+    assert same(changed, Pose(torch.tensor(xy, dtype=torch.float64), torch.tensor(visible), end, (40, 20)), atol=1e-12)
+
+
+@pytest.mark.parametrize("start", SKELETONS.values(), ids=lambda s: s.name)
+@pytest.mark.parametrize("end", SKELETONS.values(), ids=lambda s: s.name)
+def test_converting_the_flipped_is_flipping_the_converted(start: Skeleton, end: Skeleton, a_pose: MakePose) -> None:
+    pose = a_pose(7, (5,), start, missing=0.3, dtype=torch.float64)
+    assert same(convert(mirror(pose), end, lacking="missing"), mirror(convert(pose, end, lacking="missing")), atol=1e-9)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "change", [mirror, lambda p: rescale(p, (50, 90)), lambda p: convert(p, mpii_14)], ids=["mirror", "rescale", "convert"]

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import generators
-from generators import Pose, coco_17, openpose_18
 from reid_aug import images
-from reid_aug.data.foreign import WRITE, refuse_other_keypoints
-from reid_aug.data.keypoints import read_columns, read_keypoints, write_keypoints
+from reid_aug.data.keypoints import read_columns
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.market import read_market_folder
 
@@ -99,55 +96,26 @@ def test_a_data_set_elsewhere_is_told_where_to_be(tmp_path: Path) -> None:
         read_market_folder(tmp_path / "tracklets")
 
 
-COCO = {"images": [{"id": 1}], "annotations": [{"image_id": 1, "keypoints": [0] * 51}]}
-ALPHAPOSE = [{"image_id": "a.jpg", "category_id": 1, "keypoints": [0] * 51, "score": 1.0}]
-OPENPOSE = {"version": 1.3, "people": [{"pose_keypoints_2d": [0] * 75}]}
-
-
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("k.json", COCO, "COCO's JSON"),
-        ("r.json", [{"image_id": 1, "keypoints": [0] * 51}], "COCO's JSON"),
-        ("a.json", ALPHAPOSE, "AlphaPose's JSON"),
-        ("o.json", OPENPOSE, "OpenPose's JSON"),
-        ("x.json", {"a": 1}, "JSON"),
-        ("k.h5", HDF5 + b"...", r"HDF5 \(.h5\)"),
-        ("k.mat", b"MATLAB 7.3 MAT-file".ljust(512) + HDF5, "MATLAB 7.3's .mat"),
+        ("x.json", {"a": 1}, "JSON, but neither COCO's, OpenPose's nor AlphaPose's: it has .'a'."),
         ("k.npy", b"\x93NUMPY...", "NumPy's .npy"),
         ("k.npz", b"PK\x03\x04...", "a zip archive"),
         ("k.pkl", pickle.dumps([1]), "a pickle"),
+        ("k.jpg", b"\xff\xd8\xff...", "a JPEG"),
     ],
 )
 def test_other_keypoints_are_told_by_name(tmp_path: Path, name: str, content: Any, what: str) -> None:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    with pytest.raises(ValueError, match=f"{name} is {what}.* keypoints are read from a text file name:keypoints_y") as caught:
+    with pytest.raises(ValueError, match=f"{name} is {what}.* keypoints are read from a text file .*reid-aug poses") as caught:
         read_columns(tmp_path / name)
     assert "\n" not in str(caught.value)
-    if name.endswith(".json") and name != "x.json":
-        (tmp_path / "folder").mkdir()
-        (tmp_path / name).rename(tmp_path / "folder" / name)
-        with pytest.raises(ValueError, match=rf"folder is a folder of JSON files \(1, the first {what}"):
-            read_columns(tmp_path / "folder")
 
 
 def test_a_folder_with_keypoints_in_it_says_which_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder without JSON files; keypoints are read from"):
+        read_columns(tmp_path)
     (tmp_path / "annotation-train.csv").touch()
     with pytest.raises(ValueError, match="is a folder: name the keypoint file in it, as .*annotation-train.csv$"):
         read_columns(tmp_path)
-
-
-def test_what_is_advised_for_keypoints_writes_a_file_that_is_read(tmp_path: Path) -> None:
-    import torch
-
-    (tmp_path / "k.json").write_text(json.dumps(COCO))
-    with pytest.raises(ValueError) as caught:
-        refuse_other_keypoints(tmp_path / "k.json")
-    advised = re.search(r"with pose = (.*) of generators", str(caught.value))
-    assert advised is not None and WRITE.startswith(f"{write_keypoints.__module__}.write_keypoints(")
-    xy, visible = torch.arange(2 * 17 * 2).reshape(2, 17, 2).float(), torch.ones(2, 17, dtype=torch.bool)
-    known = {**vars(generators), "xy": xy, "visible": visible, "H": 128, "W": 64}
-    write_keypoints(tmp_path / "k.csv", ["a.jpg", "b.jpg"], eval(advised[1], known))
-    back = read_keypoints(tmp_path / "k.csv", size=(128, 64))
-    nose = [skeleton.index("nose") for skeleton in (coco_17, openpose_18)]
-    assert isinstance(back["b.jpg"], Pose) and torch.equal(back["b.jpg"].xy[nose[1]], xy[1, nose[0]])

@@ -60,7 +60,8 @@ def test_bad_images_are_left_out_and_named(rendered, folder: Path, capsys: pytes
 
 def test_a_missing_keypoint_file_is_named(folder: Path) -> None:
     (folder / "annotation-train.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="annotation-train.csv: name one with data.keypoints=FILE"):
+    advice = "annotation-train.csv: name one with data.keypoints=FILE, or find them: reid-aug poses ROOT --out FILE$"
+    with pytest.raises(FileNotFoundError, match=advice):
         load_people(DataConfig(root=str(folder)))
     with pytest.raises(FileNotFoundError, match="no keypoint file at nowhere.csv$"):
         load_people(DataConfig(root=str(folder), keypoints="nowhere.csv"))
