@@ -15,6 +15,7 @@ from PIL import Image
 from generators import Generator, Pose
 from generators import load as load_generator
 from reid_aug import images
+from reid_aug.baselines.neighbours import usable
 from reid_aug.baselines.network import FeatureFunction, ReidNetwork, reid_network
 from reid_aug.data.doubts import first_few, report
 from reid_aug.data.keypoints import checked_poses
@@ -44,7 +45,8 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
     (`near_views`), else "whole". "recombined" adds new people instead, under identities of their own: everybody with the
     legs of `per_image` others. `gate` (a GateConfig, or its keys) leaves images out of `train` by scores that are kept
     beside the images, so that another gate renders nothing; one on identity asks `reid`, a baseline file of the benchmark's
-    that was trained on the real images alone, or a function from uint8 images (N, 3, H, W) to features (N, D).
+    that was trained on the real images alone, or a function from uint8 images (N, 3, H, W) to features (N, D); `backend` searches
+    for the nearest real images (torch, which auto is, faiss-cpu or faiss-gpu).
     `synthetic_dsetid` gives synthetic rows a data set index of their own (for RandomDatasetSampler). Rows point at files:
     adding data sets, samplers and worker processes see plain torchreid rows. `manifest` is of all that was rendered,
     `synthetic_paths` are those in `train`.
@@ -61,6 +63,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         draw: str | None = None,
         gate: GateConfig | dict[str, Any] | None = None,
         reid: ReidNetwork | FeatureFunction | str | os.PathLike[str] | None = None,
+        backend: str = "auto",
         cache_dir: str | os.PathLike[str] | None = None,
         bank: PoseBank | None = None,
         synthetic_dsetid: int | None = None,
@@ -72,7 +75,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         self.base, self.manifest, self.synthetic_paths = base, None, frozenset[str]()
         if base.mode == "train":
             _warn_of_labels([row[1] for row in rows["train"]])
-            gate = as_gate(gate or {})
+            gate, self._backend = as_gate(gate or {}), usable(backend)
             if gate.identity is not None and reid is None:
                 raise ValueError("a gate on identity asks a Re-ID network: give reid=, a baseline file or a function of images")
             model = generator if isinstance(generator, Generator) else load_generator(generator)
@@ -102,7 +105,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         """Find the rows the gate keeps, once the manifest in the cache has the scores it goes by."""
         assert self.manifest is not None
         if gate != GateConfig():
-            self.manifest = score(self.folder, self.manifest, people, bank, network)
+            self.manifest = score(self.folder, self.manifest, people, bank, network, self._backend)
         return [row for row, kept in zip(self.manifest.rows, keep(self.manifest.rows, gate), strict=True) if kept]
 
     def __getitem__(self, index: int) -> dict[str, Any]:

@@ -44,11 +44,11 @@ class Matches:
         cls, q_pids: Labels, g_pids: Labels, q_camids: Labels, g_camids: Labels, shape: tuple[int, ...], scenes: Labels | None = None
     ) -> Matches:
         """Match queries with a gallery by their labels; `shape` is (Q, G)."""
-        queries, gallery = _labels(q_pids, "query_pids", shape[0]), _labels(g_pids, "gallery_pids", shape[1])
+        queries, gallery = labels(q_pids, "query_pids", shape[0]), labels(g_pids, "gallery_pids", shape[1])
         members = np.argsort(gallery, kind="stable")
         start, end = (np.searchsorted(gallery[members], queries, side) for side in ("left", "right"))
-        cameras = _labels(q_camids, "query_camids", shape[0]), _labels(g_camids, "gallery_camids", shape[1])
-        return cls(members, start, end, *cameras, cameras[0] if scenes is None else _labels(scenes, "scene_camids", shape[0]))
+        cameras = labels(q_camids, "query_camids", shape[0]), labels(g_camids, "gallery_camids", shape[1])
+        return cls(members, start, end, *cameras, cameras[0] if scenes is None else labels(scenes, "scene_camids", shape[0]))
 
     def rows(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Find gallery indices (B, P) with the query's pid for queries first..stop, which are positives, which are junk.
@@ -64,7 +64,7 @@ class Matches:
         return index, same_pid & ~same_camera, same_pid & same_camera
 
 
-def _labels(values: Labels, name: str, length: int) -> np.ndarray:
+def labels(values: Labels, name: str, length: int) -> np.ndarray:
     """Give labels as an integer array (length,); ValueError names them."""
     array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if array.shape != (length,) or array.dtype.kind not in "iu":

@@ -61,7 +61,13 @@ class Fingerprints:
             **self.common, "source": origin, "generator": self._generator(origin),
             "variant": {**variant.model_dump(mode="json", exclude_defaults=True, exclude={"draw"}), **self._unusual(arm)},
             "judge": self.baseline(self.judge) if judged else None, "baseline": self.baseline(baseline),
+            **(self.search if judged else {}),
         })  # fmt: skip
+
+    @property
+    def search(self) -> dict[str, str]:
+        """Say what searches for neighbours where it may round otherwise than torch, which it was before there was a choice."""
+        return {"backend": self.config.backend} if self.config.backend.startswith("faiss") else {}
 
     def targets(self, arm: str) -> Targets | None:
         """Say what an arm's synthetic images are to show; None where it has none."""

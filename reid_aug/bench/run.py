@@ -202,7 +202,7 @@ class ImageQuality:
 
     def of(self, name: str) -> Quality:
         """Measure a generator, or read what was measured; again when weights that were missing have come."""
-        settings = {**self.config.quality.model_dump(mode="json"), "weights": self._networks.available()}
+        settings = {**self.config.quality.model_dump(mode="json"), "weights": self._networks.available(), **self.fingerprints.search}
         file = self.fingerprints.place("quality", name, judge=self.fingerprints.baseline(self.fingerprints.judge)).with_suffix(".json")
         if file.exists() and (measured := json.loads(file.read_text())).get("asked") == settings:
             return Quality.from_json(measured)
@@ -225,4 +225,7 @@ class ImageQuality:
     def _surroundings(self) -> Surroundings:
         """Gather what image quality is measured beside: real images, the judge, and the truth, where it is known."""
         reid = load_reid(str(self.baselines.judge_file()), self._networks.device)
-        return Surroundings(self.data.home_people, self.data.generator_size, self._networks, reid=reid, rendered=self.data.rendered)
+        return Surroundings(
+            self.data.home_people, self.data.generator_size, self._networks, reid=reid, rendered=self.data.rendered,
+            backend=self.config.backend,
+        )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from generators import nearest
+from reid_aug.baselines.neighbours import Backend
 from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig
 from reid_aug.quality.identity import AppearancePreservation, IdentityPreservation, ReidFrechet
@@ -152,6 +153,7 @@ class QualityRun(QualityProtocol):
     reid: str | None = None  # Checkpoint of a Re-ID network, as a benchmark keeps it in baselines/.
     download: bool = True  # Whether to download weights of networks that are not there.
     device: str = "auto"  # Device that measures; "auto" is a GPU when there is one.
+    backend: Backend = "auto"  # What searches for the nearest real images: torch (which auto is), faiss-cpu or faiss-gpu.
     batch_size: PositiveInt = 64  # Number of images rendered and measured at a time.
     keep_images: bool = True  # Whether generated images stay beside the results.
 

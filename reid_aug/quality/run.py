@@ -10,6 +10,7 @@ from pathlib import Path
 from generators import load, read_header
 from reid_aug import config as configuration
 from reid_aug import images
+from reid_aug.baselines.neighbours import usable
 from reid_aug.baselines.network import load_reid
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.pairs import list_digest
@@ -88,8 +89,9 @@ def _is_packaged(protocol: QualityProtocol) -> bool:
 def run(target: str, settings: QualityRun, *, as_shipped: bool = False, networks: Networks | None = None) -> Report:
     """Measure a checkpoint (a file) or a dump (a folder with a manifest) and write quality.json and quality.md.
 
-    FileNotFoundError or ValueError when it is neither, or the data set does not fit.
+    FileNotFoundError or ValueError when it is neither, or the data set does not fit; errors of `neighbours.usable`.
     """
+    usable(settings.backend)
     networks = networks or Networks(download=settings.download, device=settings.device)
     path = Path(target)
     if path.is_dir():
@@ -175,8 +177,9 @@ def _surroundings(
     if reid is not None and reid.module is not None:
         reid.module()  # broken weights are met now, not after images were rendered
     return Surroundings(
-        people, size, networks, source_split=source_split, reid=reid, rendered=_rendered_set(settings), batch_size=settings.batch_size
-    )
+        people, size, networks, source_split=source_split, reid=reid, rendered=_rendered_set(settings), batch_size=settings.batch_size,
+        backend=settings.backend,
+    )  # fmt: skip
 
 
 def _rendered_set(settings: QualityRun) -> RenderedSet | None:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from generators import Pose, openpose_18
 from reid_aug import images
+from reid_aug.baselines.neighbours import Backend, usable
 from reid_aug.config import Config
 from reid_aug.data.keypoints import as_pose, read_columns, write_keypoints
 from reid_aug.data.loading import DataConfig, load_people
@@ -58,6 +59,7 @@ class GateRun(GateConfig):
     out: str | None = None  # Folder for a dump of what the gate keeps; None only records scores.
     data: DataConfig | None = None  # Real images, where the dump holds none.
     device: Device = "auto"  # Device that judges; "auto" is a GPU when there is one.
+    backend: Backend = "auto"  # What searches for the nearest real images: torch (which auto is), faiss-cpu or faiss-gpu.
 
     @property
     def gate(self) -> GateConfig:
@@ -153,11 +155,12 @@ def gate_dump(folder: str | os.PathLike[str], settings: GateRun) -> Gated:
         raise ValueError(f"out={settings.out} is the dump itself: give another folder")
     bank, reid = targets(folder, manifest.rows), None
     if settings.reid is not None:
+        usable(settings.backend)
         from reid_aug.baselines.network import load_reid  # torchreid is slow to import, and seldom needed here
 
         reid = load_reid(settings.reid, settings.device)
     people = people_of(folder, manifest, settings.data)
-    manifest = score(folder, manifest, people, bank, reid)
+    manifest = score(folder, manifest, people, bank, reid, settings.backend)
     passed = {name: int(rows.sum()) for name, rows in passing(manifest.rows, settings.gate).items()}
     kept = keep(manifest.rows, settings.gate)
     written = write_kept(folder, manifest, kept, settings.gate, settings.out) if settings.out is not None else None

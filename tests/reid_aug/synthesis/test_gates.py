@@ -28,6 +28,7 @@ from reid_aug.data.market import read_market_folder
 from reid_aug.data.people import PersonImage
 from reid_aug.images import read_many
 from reid_aug.synthesis import gates
+from reid_aug.synthesis import identity_scores as scoring
 from reid_aug.synthesis.dump import dump
 from reid_aug.synthesis.gates import GateConfig, identity_scores, keep, pose_novelty, record_scores, score
 from reid_aug.synthesis.manifest import NAME, SyntheticRow
@@ -230,11 +231,14 @@ def test_found_is_the_nearest_neighbours_identity_whatever_the_block(seed: int, 
     real, synthetic = (torch.from_numpy(rng.normal(size=(n, 5))) for n in (12, 9))
     source, scene = rng.integers(0, 12, 9), rng.integers(-1, 12, 9)
     pids = real_pids[source]
-    before, gates.BLOCK_ELEMENTS = gates.BLOCK_ELEMENTS, block
+    before, scoring.BLOCK_ELEMENTS = scoring.BLOCK_ELEMENTS, block
+    left_out = source if from_source else None, scene if in_scene else None
     try:
-        found = identity_scores(synthetic, pids, real, real_pids, source if from_source else None, scene if in_scene else None)
+        found = identity_scores(synthetic, pids, real, real_pids, *left_out)
+        by_faiss = identity_scores(synthetic, pids, real, real_pids, *left_out, backend="faiss-cpu")
     finally:
-        gates.BLOCK_ELEMENTS = before
+        scoring.BLOCK_ELEMENTS = before
+    np.testing.assert_allclose(by_faiss, found, rtol=0, atol=1e-6)
     for i in range(9):
         cosines = F.cosine_similarity(synthetic[i][None], real).numpy()
         own, strangers = ({j for j in range(12) if (real_pids[j] == pids[i]) == same} for same in (True, False))
