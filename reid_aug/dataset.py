@@ -75,7 +75,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         self.base, self.manifest, self.synthetic_paths = base, None, frozenset[str]()
         if base.mode == "train":
             _warn_of_labels([row[1] for row in rows["train"]])
-            gate, self._backend = as_gate(gate or {}), usable(backend)
+            gate, backend = as_gate(gate or {}), usable(backend)
             if gate.identity is not None and reid is None:
                 raise ValueError("a gate on identity asks a Re-ID network: give reid=, a baseline file or a function of images")
             model = generator if isinstance(generator, Generator) else load_generator(generator)
@@ -86,7 +86,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
             self.folder = _folder(augmenter, people, cache_dir, first_pid)
             network = None if gate.identity is None or reid is None else reid_network(reid, bank.pose.size, device)
             self.manifest = synthesise(augmenter, people, self.folder, first_pid)
-            rows_kept = self._gated(gate, network, people, bank)
+            rows_kept = self._gated(gate, network, people, bank, backend)
             dsetids = {row[0]: row[3] for row in rows["train"]}
             by_name = {person.name: person.path for person in people}
             added = [
@@ -101,11 +101,13 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
             transform=base.transform, k_tfm=base.k_tfm, mode=base.mode, combineall=False, verbose=verbose,
         )  # fmt: skip
 
-    def _gated(self, gate: GateConfig, network: ReidNetwork | None, people: list[PersonImage], bank: PoseBank) -> list[SyntheticRow]:
+    def _gated(
+        self, gate: GateConfig, network: ReidNetwork | None, people: list[PersonImage], bank: PoseBank, backend: str
+    ) -> list[SyntheticRow]:
         """Find the rows the gate keeps, once the manifest in the cache has the scores it goes by."""
         assert self.manifest is not None
         if gate != GateConfig():
-            self.manifest = score(self.folder, self.manifest, people, bank, network, self._backend)
+            self.manifest = score(self.folder, self.manifest, people, bank, network, backend)
         return [row for row, kept in zip(self.manifest.rows, keep(self.manifest.rows, gate), strict=True) if kept]
 
     def __getitem__(self, index: int) -> dict[str, Any]:

@@ -196,8 +196,8 @@ def score(
     """Record what gates go by in the manifest of `folder`, as far as it is not recorded; the manifest with it.
 
     Always the pose novelty; with a Re-ID network identity scores too, against the training images among `people`: what
-    another network said is replaced. `backend` searches for it (`baselines.neighbours`). ValueError when a row's source is not among them, and for new people ("recombined"), whom
-    nobody has photographed.
+    another network said is replaced. `backend` searches for neighbours (`baselines.neighbours`). ValueError when a row's source is not
+    among them, and for new people ("recombined"), whom nobody has photographed.
     """
     if manifest.made_by.get("draw") == RECOMBINED:
         raise ValueError(f"{folder} holds recombined people: of people nobody has photographed, neither identity nor novelty can be judged")

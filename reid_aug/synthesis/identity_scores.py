@@ -48,7 +48,7 @@ def identity_scores(
 
 
 def _whom_to_compare(identity: Tensor, real_identity: Tensor, sources: Tensor, scenes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find each image's own identity's rows (N, P), padded with the first, which of them count, and the stranger's row to leave out, or -1."""
+    """Find rows of each image's own identity (N, P), padded with the first, which of them count, and a stranger's to leave out or -1."""
     nobody = np.zeros(len(identity), np.int64), np.zeros(len(real_identity), np.int64)
     matches = Matches.between(identity, real_identity, *nobody, (len(identity), len(real_identity)))
     index, _, of_person = (torch.from_numpy(part) for part in matches.rows(0, len(identity)))  # of one camera: all are "junk"
