@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,26 @@ def test_recorded_lines_are_those_of_their_configuration(name: str, tmp_path: Pa
     jittered = packaged.generators[generator].model_copy(update={"min_gap": 0.02})
     other = Fingerprints(packaged.model_copy(update={"generators": {generator: jittered}}))
     assert other.digest(other.judge, generator) != Fingerprints(packaged).digest(other.judge, generator)
+
+
+def test_who_searches_counts_for_gated_arms_alone(configure: Callable[..., BenchConfig], tmp_path: Path) -> None:
+    """torch is what it was before there was a choice; faiss may round another way, which a gate by identity alone could feel."""
+    settings = ["arms=[none,pg2,pg2+gated,pg2+new]", "variants.new={gate: {novelty: 0.1}}"]
+    auto, by_torch, by_faiss = (Fingerprints(configure(tmp_path, *settings, f"backend={b}")) for b in ("auto", "torch", "faiss-cpu"))
+    assert auto.root == by_torch.root == by_faiss.root
+    digests = [[of.digest(of.judge, arm) for arm in of.config.arms] for of in (auto, by_torch, by_faiss)]
+    assert digests[0] == digests[1]
+    assert [a == b for a, b in zip(digests[0], digests[2], strict=True)] == [True, True, False, True]
+
+
+def test_a_search_that_cannot_be_had_is_refused_before_anything_runs(
+    configure: Callable[..., BenchConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ModuleNotFoundError, match="backend 'faiss-cpu' needs faiss: pip install faiss-cpu$"):
+        configure(tmp_path, "backend=faiss-cpu")
+    with pytest.raises(ValueError, match="backend: no backend named 'fais-cpu'.*did you mean 'faiss-cpu'"):
+        configure(tmp_path, "backend=fais-cpu")
 
 
 @pytest.mark.parametrize("what", ["pid", "camid", "visible", "xy"])
