@@ -17,6 +17,7 @@ from PIL import Image
 from generators import Generator, Pose
 from generators import load as load_generator
 from reid_aug import images
+from reid_aug.baselines.neighbours import usable
 from reid_aug.baselines.network import FeatureFunction, ReidNetwork, reid_network
 from reid_aug.data.doubts import first_few, report
 from reid_aug.data.epochs import SharedEpoch
@@ -53,7 +54,8 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
       people instead, under identities of their own: everybody with the legs of `per_image` others. `gate` (a GateConfig, or
       its keys) leaves images out of `train` by scores that are kept beside the images, so that another gate renders nothing;
       one on identity asks `reid`, a baseline file of the benchmark's that was trained on the real images alone, or a function
-      from uint8 images (N, 3, H, W) to features (N, D). `synthetic_dsetid` gives synthetic rows a data set index of their own
+      from uint8 images (N, 3, H, W) to features (N, D); `backend` searches for the nearest real images (torch, which auto is,
+      faiss-cpu or faiss-gpu). `synthetic_dsetid` gives synthetic rows a data set index of their own
       (for RandomDatasetSampler). `manifest` is of all that was rendered, `synthetic_paths` are those in `train`.
     * On the fly, with `online=True`: `train` keeps its rows, and each time one is asked for it is rendered with probability `p`
       in a fresh pose, in the loader's workers, on the CPU, without files. Which pose is a hash of (seed, epoch, image), the
@@ -73,6 +75,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         draw: str | None = None,
         gate: GateConfig | dict[str, Any] | None = None,
         reid: ReidNetwork | FeatureFunction | str | os.PathLike[str] | None = None,
+        backend: str = "auto",
         cache_dir: str | os.PathLike[str] | None = None,
         bank: Bank | None = None,
         synthetic_dsetid: int | None = None,
@@ -90,7 +93,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         refuse_other_mode(online, files_only, p, device)
         if base.mode == "train":
             _warn_of_labels([row[1] for row in rows["train"]])
-            gate = as_gate(gate or {})
+            gate, backend = as_gate(gate or {}), usable(backend)
             if gate.identity is not None and reid is None:
                 raise ValueError("a gate on identity asks a Re-ID network: give reid=, a baseline file or a function of images")
             model = generator if isinstance(generator, Generator) else load_generator(generator)
@@ -105,7 +108,9 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
                 self.online, self.passes = {row[3]: by_image for row in rows["train"]}, SharedEpoch(len(rows["train"]))
                 rows["train"] = [(*row[:3], OnlineIndex(row[3])) for row in rows["train"]]
             else:
-                rows["train"] = rows["train"] + self._added(augmenter, people, rows["train"], gate, reid, cache_dir, synthetic_dsetid)
+                rows["train"] = rows["train"] + self._added(
+                    augmenter, people, rows["train"], gate, reid, backend, cache_dir, synthetic_dsetid
+                )
         super().__init__(
             rows["train"], rows["query"], rows["gallery"],
             transform=base.transform, k_tfm=base.k_tfm, mode=base.mode, combineall=False, verbose=verbose,
@@ -113,14 +118,14 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
 
     def _added(
         self, augmenter: Augmenter, people: list[PersonImage], train: list[tuple[str, int, int, int]], gate: GateConfig, reid: Any,
-        cache_dir: str | os.PathLike[str] | None, dsetid: int | None,
+        backend: str, cache_dir: str | os.PathLike[str] | None, dsetid: int | None,
     ) -> list[tuple[str, int, int, int]]:  # fmt: skip
         """Render synthetic images into the cache, unless they are there, and return the rows of those that the gate keeps."""
         first_pid = max((row[1] for row in train), default=-1) + 1
         self.folder = _folder(augmenter, people, cache_dir, first_pid)
         network = None if gate.identity is None or reid is None else reid_network(reid, bank_size(augmenter.bank), augmenter.device)
         self.manifest = synthesise(augmenter, people, self.folder, first_pid)
-        rows_kept = self._gated(gate, network, people, augmenter.bank)
+        rows_kept = self._gated(gate, network, people, augmenter.bank, backend)
         dsetids = {row[0]: row[3] for row in train}
         by_name = {person.name: person.path for person in people}
         added = [
@@ -130,12 +135,14 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         self.synthetic_paths = frozenset(row[0] for row in added)
         return added
 
-    def _gated(self, gate: GateConfig, network: ReidNetwork | None, people: list[PersonImage], bank: Bank) -> list[SyntheticRow]:
+    def _gated(
+        self, gate: GateConfig, network: ReidNetwork | None, people: list[PersonImage], bank: Bank, backend: str
+    ) -> list[SyntheticRow]:
         """Find the rows the gate keeps, once the manifest in the cache has the scores it goes by."""
         assert self.manifest is not None
         refuse_novelty(self.manifest, gate)
         if gate != GateConfig():
-            self.manifest = score(self.folder, self.manifest, people, bank, network)
+            self.manifest = score(self.folder, self.manifest, people, bank, network, backend)
         return [row for row, kept in zip(self.manifest.rows, keep(self.manifest.rows, gate), strict=True) if kept]
 
     def __getitem__(self, index: int) -> dict[str, Any]:

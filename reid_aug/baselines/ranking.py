@@ -6,38 +6,20 @@ A score needs the places of the correct matches only. They are found by a plain 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from generators import no_such
+from reid_aug.baselines.matches import Labels, Matches, Ranking, ranking_of, scores_of
 
 _BLOCK_ELEMENTS = 2**22  # distances held at a time: 16 MiB, and as much again for their sorted copy
 _LARGEST_SQUARED_NORM = 8e37  # |q|² + |g|² + 2|q||g| of two such vectors is still finite in float32
 
 Array = np.ndarray | Tensor
-Labels = Sequence[int] | np.ndarray | Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """Scores of Q queries, as fractions; `cmc[k]` is rank-(k + 1); queries that are not `valid` count in no mean.
-
-    `first_rank` is the 0-based place of the first correct match once junk is left out, −1 where not valid;
-    `ap` (average precision) and `inp` (inverse negative penalty) are nan there.
-    """
-
-    cmc: np.ndarray  # (min(max_rank, G),)
-    map: float
-    minp: float
-    ap: np.ndarray  # (Q,)
-    inp: np.ndarray  # (Q,)
-    first_rank: np.ndarray  # (Q,) int
-    valid: np.ndarray  # (Q,) bool: the identity is in the gallery under another camera
 
 
 def rank_gallery(
@@ -59,7 +41,7 @@ def rank_gallery(
     with torch.inference_mode():
         blocks = distance_blocks(query_features, gallery_features, metric)
         shape = len(query_features), len(gallery_features)
-        matches = _Matches.between(query_pids, gallery_pids, query_camids, gallery_camids, shape, scene_camids)
+        matches = Matches.between(query_pids, gallery_pids, query_camids, gallery_camids, shape, scene_camids)
         return _rank((block.cpu().numpy().T for block in blocks), matches, max_rank)
 
 
@@ -77,8 +59,8 @@ def rank_distances(
         raise ValueError(f"distances are (Q, G), neither of them 0, got {array.shape}")
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
-    matches = _Matches.between(query_pids, gallery_pids, query_camids, gallery_camids, array.shape)
-    step = _block_rows(array.shape[1])
+    matches = Matches.between(query_pids, gallery_pids, query_camids, gallery_camids, array.shape)
+    step = block_queries(array.shape[1])
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, len(array), step):
@@ -133,51 +115,7 @@ def _slices(matrix: Tensor) -> tuple[Tensor, ...]:
     return matrix.split(max(1, _BLOCK_ELEMENTS // matrix.shape[1]))
 
 
-def _labels(values: Labels, name: str, length: int) -> np.ndarray:
-    """Give labels as an integer array (length,); ValueError names them."""
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
-    if array.shape != (length,) or array.dtype.kind not in "iu":
-        raise ValueError(f"{name} are {length} integers, one for each row of features, got {array.dtype} {array.shape}")
-    return array
-
-
-@dataclass(frozen=True, eq=False)
-class _Matches:
-    """Places in the gallery of each query's identity: `members[start[i]:end[i]]` for query i, in gallery order."""
-
-    members: np.ndarray  # (G,)
-    start: np.ndarray  # (Q,)
-    end: np.ndarray  # (Q,)
-    query_camids: np.ndarray  # (Q,)
-    gallery_camids: np.ndarray  # (G,)
-    scene_camids: np.ndarray  # (Q,) the query's own where it has no scene
-
-    @classmethod
-    def between(
-        cls, q_pids: Labels, g_pids: Labels, q_camids: Labels, g_camids: Labels, shape: tuple[int, ...], scenes: Labels | None = None
-    ) -> _Matches:
-        """Match queries with a gallery by their labels; `shape` is (Q, G)."""
-        queries, gallery = _labels(q_pids, "query_pids", shape[0]), _labels(g_pids, "gallery_pids", shape[1])
-        members = np.argsort(gallery, kind="stable")
-        start, end = (np.searchsorted(gallery[members], queries, side) for side in ("left", "right"))
-        cameras = _labels(q_camids, "query_camids", shape[0]), _labels(g_camids, "gallery_camids", shape[1])
-        return cls(members, start, end, *cameras, cameras[0] if scenes is None else _labels(scenes, "scene_camids", shape[0]))
-
-    def rows(self, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Find gallery indices (B, P) with the query's pid for queries first..stop, which are positives, which are junk.
-
-        Rows are padded to the longest; padding is neither positive nor junk.
-        """
-        start, end = self.start[first:stop, None], self.end[first:stop, None]
-        place = start + np.arange(max(1, int((end - start).max())))
-        same_pid = place < end
-        index = self.members[np.minimum(place, len(self.members) - 1)]
-        cameras = self.gallery_camids[index]
-        same_camera = (cameras == self.query_camids[first:stop, None]) | (cameras == self.scene_camids[first:stop, None])
-        return index, same_pid & ~same_camera, same_pid & same_camera
-
-
-def _block_rows(columns: int) -> int:
+def block_queries(columns: int) -> int:
     """Count the queries ranked at a time; 16 at least, or the matrix product turns slow."""
     return max(16, _BLOCK_ELEMENTS // columns // 16 * 16)
 
@@ -209,7 +147,7 @@ _DISTANCES = {"euclidean": _euclidean, "cosine": _cosine}
 def _distance_blocks(fill: Callable[[Tensor, slice], None], queries: int, gallery: Tensor) -> Iterator[Tensor]:
     """Fill distances (G, B) of one block of queries after another, each good until the next is taken."""
     repeats, firsts = _repeated_rows(gallery)
-    step = min(queries, _block_rows(len(gallery)))
+    step = min(queries, block_queries(len(gallery)))
     product = torch.empty(step * len(gallery), device=gallery.device)
     for start in range(0, queries, step):
         rows = slice(start, min(start + step, queries))
@@ -239,7 +177,7 @@ def _repeated_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return (torch.from_numpy(a[repeated]).to(matrix.device) for a in (suspects, firsts))  # type: ignore[return-value]
 
 
-def _rank(blocks: Iterator[np.ndarray], matches: _Matches, max_rank: int) -> Ranking:
+def _rank(blocks: Iterator[np.ndarray], matches: Matches, max_rank: int) -> Ranking:
     """Score blocks of distances that together hold every query's row; the blocks are overwritten."""
     if max_rank < 1:
         raise ValueError(f"max_rank is 1 at least, got {max_rank}")
@@ -250,15 +188,8 @@ def _rank(blocks: Iterator[np.ndarray], matches: _Matches, max_rank: int) -> Ran
             first += len(block)
             scratch = scratch if len(scratch) >= len(block) else np.empty(block.shape, block.dtype)
             ranks = _positive_ranks(block, index, positive, junk, scratch[: len(block)], pool)
-            parts.append(_scores(ranks, positive.sum(axis=1)))
-    ap, inp, first_rank = (np.concatenate(column) for column in zip(*parts, strict=True))
-    valid = first_rank >= 0
-    if not valid.any():
-        raise ValueError(f"a valid query's identity is in the gallery under another camera; none of {len(valid)} queries is")
-    length = min(max_rank, len(matches.members))
-    # A gallery's end is no miss: every valid query has found its match by then, however many junk images it lost.
-    matched = np.bincount(first_rank[valid], minlength=length)[:length]
-    return Ranking(matched.cumsum() / valid.sum(), float(ap[valid].mean()), float(inp[valid].mean()), ap, inp, first_rank, valid)
+            parts.append(scores_of(ranks, positive.sum(axis=1)))
+    return ranking_of(parts, len(matches.members), max_rank)
 
 
 def _positive_ranks(
@@ -285,15 +216,3 @@ def _positive_ranks(
     ranks[~positive] = block.shape[1]
     ranks.sort(axis=1)
     return ranks
-
-
-def _scores(ranks: np.ndarray, positives: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give average precision, inverse negative penalty and first rank (B,) from ascending ranks (B, P) of positives (B,)."""
-    valid = positives > 0
-    nth = np.arange(1, ranks.shape[1] + 1)
-    precision = np.where(nth <= positives[:, None], nth / (ranks + 1), 0.0)
-    last = np.take_along_axis(ranks, np.maximum(positives - 1, 0)[:, None], axis=1)[:, 0]
-    count = np.where(valid, positives, 1)
-    ap = np.where(valid, precision.sum(axis=1) / count, np.nan)
-    inp = np.where(valid, count / (last + 1), np.nan)
-    return ap, inp, np.where(valid, ranks[:, 0], -1)

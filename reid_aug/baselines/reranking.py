@@ -2,8 +2,9 @@
 
 An image is described by a set: the few images that are among its nearest and have it among theirs. Two images are near
 if their sets overlap (Jaccard distance). Of N = Q + G images no set holds more than some dozens, so sets and weights are
-sparse matrices; the N × N distances are seen once, in blocks, and only the result (Q, G) is dense. The steps are those
-of the authors' released code, which torchreid carries.
+sparse matrices; the N × N distances are seen once, in blocks, and only the result (Q, G) is dense. That pass gives the
+nearest images, too, beside each row's largest distance and the original ones, so a search by faiss would be a second one. The
+steps are those of the authors' released code, which torchreid carries.
 
 Differs from the paper, as that code does:
 - distances are divided by the largest in their row, and an image's weights by their sum;

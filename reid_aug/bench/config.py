@@ -16,6 +16,7 @@ from generators import names as generator_names
 from reid_aug import config as configuration
 from reid_aug.baselines import network
 from reid_aug.baselines.mixing import Mixing, idle
+from reid_aug.baselines.neighbours import Backend, usable
 from reid_aug.baselines.recipes import BaselineConfig, with_recipe
 from reid_aug.bench import variants
 from reid_aug.bench.arms import COPIES, NONE, OF_REAL_IMAGES, ORACLE, origin_and_variants
@@ -84,6 +85,7 @@ class BenchConfig(Config):
     oracle_of: str | None = None  # Generator whose target poses and scenes the oracle has; None is the first among the arms.
     baseline: BaselineConfig = BaselineConfig()  # Baseline, or what several `baselines` have in common.
     baselines: dict[str, BaselineConfig] = Field(default_factory=dict)  # Several baselines by name.
+    backend: Backend = "auto"  # What searches for neighbours, for gates and identity rank-1: torch (which auto is), faiss-cpu or faiss-gpu.
     rerank: bool = False  # Whether k-reciprocal re-ranking (Zhong et al. 2017) is scored, too.
     shares: tuple[DataShare, ...] = ()  # Parts of the training images with which everything is repeated (PIDM's low-data protocol).
     tuning: TuningConfig | None = None  # Trials, as many for every arm, that choose its setting; None leaves all untuned.
@@ -218,6 +220,7 @@ def load_config(path: str | None, overrides: Sequence[str]) -> BenchConfig:
             RenderedConfig(**(getattr(config, key) or {}))
         except TypeError as error:
             raise ValueError(f"{key}: {error}") from None
+    usable(config.backend)
     if config.record is not None:
         _check_record(Path(config.record))
     return config

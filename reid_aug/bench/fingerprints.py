@@ -69,7 +69,7 @@ class Fingerprints:
             **self.common, "source": origin, "generator": self._generator(origin),
             "variant": {**variant.model_dump(mode="json", exclude_defaults=True, exclude={"draw"}), **self._unusual(arm)},
             "judge": self.baseline(self.judge) if judged else None, "baseline": self.baseline(baseline),
-            **(self._tuning(baseline, arm) if tuned else {}),
+            **(self._tuning(baseline, arm) if tuned else {}), **(self.search if judged else {}),
         })  # fmt: skip
 
     def _tuning(self, baseline: str, arm: str) -> dict[str, Any]:
@@ -80,6 +80,11 @@ class Fingerprints:
         settings = self.config.tuning.settings(origin_and_variants(arm)[0], variant, config)
         tried = [setting.values(config, variant) for setting in settings]
         return {"tuning": {"tried": tried, **self.config.tuning.model_dump(mode="json", include={"held_out", "seeds"})}}
+
+    @property
+    def search(self) -> dict[str, str]:
+        """Say what searches for neighbours where it may round otherwise than torch, which it was before there was a choice."""
+        return {"backend": self.config.backend} if self.config.backend.startswith("faiss") else {}
 
     def targets(self, arm: str) -> Targets | None:
         """Say what an arm's synthetic images are to show; None where it has none."""

@@ -240,7 +240,7 @@ class ImageQuality:
 
     def of(self, name: str) -> Quality:
         """Measure a generator, or read what was measured; again when weights that were missing have come."""
-        settings = {**self.config.quality.model_dump(mode="json"), "weights": self._networks.available()}
+        settings = {**self.config.quality.model_dump(mode="json"), "weights": self._networks.available(), **self.fingerprints.search}
         file, size = self.fingerprints.quality_place(name), self.data.sizes.home
         if file.exists() and (measured := json.loads(file.read_text())).get("asked") == settings:
             return Quality.from_json(measured)
@@ -265,5 +265,5 @@ class ImageQuality:
         reid = load_reid(str(self.baselines.judge_file()), self._networks.device)
         return Surroundings(
             self.data.home_people, self.data.sizes.home, self._networks, reid=reid, rendered=self.data.rendered,
-            folder=self.fingerprints.folder / "quality",
+            folder=self.fingerprints.folder / "quality", backend=self.config.backend,
         )  # fmt: skip

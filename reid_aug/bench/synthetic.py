@@ -97,7 +97,7 @@ class SyntheticImages:
     def _scored(self, manifest: Manifest, folder: Path, gate: gates.GateConfig, bank: PoseBank) -> Manifest:
         """Add the scores that a gate goes by; they are kept on disk, so that another gate scores nothing again."""
         reid = None if gate.identity is None else load_reid(self.judge_file(), "auto")
-        return gates.score(folder, manifest, self.data.of_split("train"), bank, reid)
+        return gates.score(folder, manifest, self.data.of_split("train"), bank, reid, self.config.backend)
 
     def checkpoint(self, name: str) -> Path:
         """Give a generator's checkpoint: the one that the configuration names, or one trained here, once."""

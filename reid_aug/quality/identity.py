@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reid_aug.baselines.neighbours import rank1
 from reid_aug.baselines.network import ReidNetwork
-from reid_aug.baselines.ranking import rank_gallery
 from reid_aug.quality.distributions import FrechetMeasurement
 from reid_aug.quality.metrics import Batch, Measured, Metric, Value
 from reid_aug.quality.surroundings import RealSplit, Surroundings
@@ -51,18 +51,19 @@ class Preserved:
 
     def compute(self) -> Measured:
         """Return both values, rank-1 only where some query has a right answer; ValueError for features that are not finite."""
-        split, network, rank1 = self.surroundings.source_split, self.network, f"{self.name} rank-1"
+        split, network, column = self.surroundings.source_split, self.network, f"{self.name} rank-1"
         generated, real = torch.cat(self.features), _real_features(self.surroundings, network, split)
         pids, camids = self.surroundings.who(split)
         values, missing = {}, {}
         if self._some_by_another_camera(pids, camids):
-            ranking = rank_gallery(generated, real, self.pids, pids, self.camids, camids, scene_camids=self.scene_camids)
+            who, backend = (self.pids, pids, self.camids, camids), self.surroundings.backend
+            found, queries = rank1(generated, real, *who, scene_camids=self.scene_camids, backend=backend)
             scenes = "" if self.scene_camids == self.camids else ", without the person's by the source's or the scene's camera"
             how = f"{network.name}; gallery of {len(real):,} real images{scenes}"
-            values[rank1] = Value(float(ranking.cmc[0]), int(ranking.valid.sum()), how)
+            values[column] = Value(found, queries, how)
         else:
             scenes = "" if self.scene_camids == self.camids else " than the source's and the scene's"
-            missing[rank1] = f"nobody shown has a real image of another camera{scenes}"
+            missing[column] = f"nobody shown has a real image of another camera{scenes}"
         distance, of_real = identity_distance(generated, self.pids, real, pids), identity_distance(real, pids, real, pids)
         how = f"{network.name}; {float(of_real.mean()):.3f} for the real images themselves"
         values["ID²"] = Value(float(distance.mean()), len(distance), how)

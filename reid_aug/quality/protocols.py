@@ -17,6 +17,7 @@ from pydantic import (
 )  # fmt: skip
 
 from generators import nearest
+from reid_aug.baselines.neighbours import Backend
 from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig
 from reid_aug.quality.appearance import AppearancePreservation
@@ -201,6 +202,7 @@ class QualityRun(QualityProtocol):
     reid: str | None = None  # Checkpoint of a Re-ID network, as a benchmark keeps it in baselines/.
     download: bool = True  # Whether to download weights of networks that are not there.
     device: str = "auto"  # Device that measures; "auto" is a GPU when there is one.
+    backend: Backend = "auto"  # What searches for the nearest real images: torch (which auto is), faiss-cpu or faiss-gpu.
     batch_size: PositiveInt = 64  # Number of images rendered and measured at a time.
     keep_images: bool = True  # Whether generated images stay beside the results.
 

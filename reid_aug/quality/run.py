@@ -10,6 +10,7 @@ from pathlib import Path
 from generators import load, read_header
 from reid_aug import config as configuration
 from reid_aug import images
+from reid_aug.baselines.neighbours import usable
 from reid_aug.baselines.network import load_reid
 from reid_aug.data.loading import DataConfig, load_people, test_keypoints
 from reid_aug.data.pairs import list_digest
@@ -92,8 +93,9 @@ def _is_packaged(protocol: QualityProtocol) -> bool:
 def run(target: str, settings: QualityRun, *, as_shipped: bool = False, networks: Networks | None = None) -> Report:
     """Measure a checkpoint (a file), a dump (a folder with a manifest), or "real", the pairs' sources; write quality.json and quality.md.
 
-    FileNotFoundError or ValueError when it is neither, or the data set does not fit.
+    FileNotFoundError or ValueError when it is neither, or the data set does not fit; errors of `neighbours.usable`.
     """
+    usable(settings.backend)
     networks = networks or Networks(download=settings.download, device=settings.device)
     path = Path(target)
     protocol, comparing = (settings.protocol, {}) if target != REAL else _of_single_images(settings.protocol)
@@ -211,7 +213,7 @@ def _surroundings(
         reid.module()  # broken weights are met now, not after images were rendered
     return Surroundings(
         people, size, networks, source_split=source_split, reid=reid, rendered=_rendered_set(settings), batch_size=settings.batch_size,
-        folder=Path(settings.out),
+        folder=Path(settings.out), backend=settings.backend,
     )  # fmt: skip
 
 

@@ -42,14 +42,17 @@ class Surroundings:
     """A data set's real images and people, networks, and the truth of rendered people; what is computed of them is shared by generators.
 
     `source_split` is the split that the generated images' sources are of. Networks that are trained here are kept in `folder`, if given.
+    `backend` searches for neighbours (`baselines.neighbours`).
     """
 
     def __init__(
         self, people: Sequence[PersonImage], size: tuple[int, int], networks: Networks, *, source_split: RealSplit = "test",
         reid: ReidNetwork | None = None, rendered: RenderedSet | None = None, batch_size: int = 64, folder: Path | None = None,
+        backend: str = "auto",
     ) -> None:  # fmt: skip
         self.folder = folder
         self.networks, self.size, self.rendered, self.batch_size = networks, size, rendered, batch_size
+        self.backend = backend
         self.source_split: RealSplit = source_split
         self._people = {split: [p for p in people if p.split in splits] for split, splits in SPLITS.items()}
         self._reid = reid

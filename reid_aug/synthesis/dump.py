@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from generators import Pose, openpose_18, rescale
 from reid_aug import images
+from reid_aug.baselines.neighbours import Backend, usable
 from reid_aug.config import Config
 from reid_aug.data.keypoints import as_pose, read_columns, write_keypoints
 from reid_aug.data.loading import DataConfig, load_people
@@ -63,6 +64,7 @@ class GateRun(GateConfig):
     out: str | None = None  # Folder for a dump of what the gate keeps; None only records scores.
     data: DataConfig | None = None  # Real images, where the dump holds none.
     device: Device = "auto"  # Device that judges; "auto" is a GPU when there is one.
+    backend: Backend = "auto"  # What searches for the nearest real images: torch (which auto is), faiss-cpu or faiss-gpu.
 
     @property
     def gate(self) -> GateConfig:
@@ -162,11 +164,12 @@ def gate_dump(folder: str | os.PathLike[str], settings: GateRun) -> Gated:
     refuse_novelty(manifest, settings.gate)
     bank, reid = None if manifest.made_by.get("bank") == IMAGES else targets(folder, manifest.rows), None
     if settings.reid is not None:
+        usable(settings.backend)
         from reid_aug.baselines.network import load_reid  # torchreid is slow to import, and seldom needed here
 
         reid = load_reid(settings.reid, settings.device)
     people = people_of(folder, manifest, settings.data)
-    manifest = score(folder, manifest, people, bank, reid)
+    manifest = score(folder, manifest, people, bank, reid, settings.backend)
     passed = {name: int(rows.sum()) for name, rows in passing(manifest.rows, settings.gate).items()}
     kept = keep(manifest.rows, settings.gate)
     written = write_kept(folder, manifest, kept, settings.gate, settings.out) if settings.out is not None else None

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from pydantic import Field, ValidationError, field_validator
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from generators import Pose, convert, rescale
 from reid_aug import images
+from reid_aug.baselines.neighbours import usable
 from reid_aug.config import Config, explain
 from reid_aug.data.body import TORSO, valid_for_pairs
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.identity_scores import identity_scores
 from reid_aug.synthesis.image_bank import IMAGES, Bank
 from reid_aug.synthesis.manifest import NAME, SCORED_BY, Manifest, SyntheticRow
 from reid_aug.synthesis.target_poses import RECOMBINED
@@ -64,7 +65,8 @@ def pose_novelty(rows: Sequence[SyntheticRow], people: Sequence[PersonImage], ba
     The distance of two poses is the mean over the joints visible in both of the joints' Euclidean distance, once both
     are brought to the bank's image size, centred on the middle of shoulders and hips, and divided by the torso's
     length (for a skeleton without hips, by the body's visible height); the novelty is that to the nearest pose of the
-    identity's training images in `people`. 0: the person has been photographed in just this pose. Like everything
+    identity's training images in `people`. (No L2 search, which faiss could do: a mean of lengths, each pair's over joints of its
+    own, among the few images of a person.) 0: the person has been photographed in just this pose. Like everything
     here it takes poses with both shoulders and hips only, so that any two can be compared. ValueError for a target
     that is not in the bank or lacks them, and for an identity that has no such pose.
     """
@@ -109,63 +111,6 @@ def _nearest(targets: Tensor, others: Tensor) -> np.ndarray:
     # A joint seen in one alone is NaN and does not count.
     parts = [(part[:, None] - others[None]).norm(dim=-1).nanmean(-1).amin(1) for part in targets.split(block)]  # (r, M, K) → (r, M) → (r,)
     return torch.cat(parts).numpy()
-
-
-def identity_scores(
-    synthetic: Tensor, pids: Sequence[int], real: Tensor, real_pids: Sequence[int], source: Sequence[int] | None = None,
-    scene: Sequence[int] | None = None,
-) -> np.ndarray:  # fmt: skip
-    """Score whether the person is found again: best cosine with the own identity's real images − best with anybody else's; float64 (N,).
-
-    `synthetic` (N, D) and `real` (M, D) are features by a Re-ID network that was trained on the real images alone;
-    `source` (N,) are rows of `real` that the images were rendered from: a source does not count, where its identity has
-    other images, or a generator that merely copies would pass. `scene` (N,) are the rows in whose places the images were
-    rendered, -1 for none: such an image has the same background, and counts neither for its person nor for anybody, where they
-    have others. Above 0 the nearest real image is of the right person. ValueError where an identity has no real image, there
-    is no other, or features are not finite.
-    """
-    identity, real_identity = (torch.as_tensor(np.asarray(numbers, dtype=np.int64)) for numbers in (pids, real_pids))
-    _check_features(synthetic, identity, real, real_identity)
-    sources, scenes = (_rows_of_real(rows, len(identity), what) for rows, what in ((source, "sources"), (scene, "scenes")))
-    if source is not None and not torch.equal(real_identity[sources], identity):
-        wrong = int((real_identity[sources] != identity).nonzero()[0])
-        raise ValueError(f"row {wrong} is of identity {identity[wrong]}, its source of identity {real_identity[sources[wrong]]}")
-    synthetic, real = F.normalize(synthetic.float(), dim=1), F.normalize(real.float(), dim=1)
-    columns, out, block = torch.arange(len(real)), [], max(1, BLOCK_ELEMENTS // len(real))
-    for start in tqdm(range(0, len(synthetic), block), "identity scores", unit="block", disable=None, delay=2, leave=False):
-        part = slice(start, start + block)
-        cosine = (synthetic[part] @ real.T).cpu()  # (b, M)
-        same, place = identity[part, None] == real_identity, columns == scenes[part, None]
-        counted = _without(columns == sources[part, None], _without(place, same))
-        best_same, best_other = (cosine.masked_fill(~mask, -torch.inf).amax(1) for mask in (counted, _without(place, ~same)))
-        out.append(best_same.double() - best_other.double())
-    return torch.cat(out).numpy() if out else np.zeros(0)
-
-
-def _rows_of_real(rows: Sequence[int] | None, count: int, what: str) -> Tensor:
-    """Give rows (N,) of the real images, -1 where there is none; ValueError for another number of them."""
-    if rows is None:
-        return torch.full((count,), -1)
-    if len(rows) != count:
-        raise ValueError(f"{what} are as many as synthetic images, got {len(rows)} and {count}")
-    return torch.as_tensor(np.asarray(rows, dtype=np.int64))
-
-
-def _without(left_out: Tensor, mask: Tensor) -> Tensor:
-    """Leave marked images out of those that count, both (b, M) bool, where others count too."""
-    rest = mask & ~left_out
-    return torch.where(rest.any(1, keepdim=True), rest, mask)
-
-
-def _check_features(synthetic: Tensor, pids: Tensor, real: Tensor, real_pids: Tensor) -> None:
-    if len(synthetic) != len(pids) or len(real) != len(real_pids):
-        raise ValueError(f"features and identities are as many, got {len(synthetic)} and {len(pids)}, {len(real)} and {len(real_pids)}")
-    if len(real_pids.unique()) < 2:
-        raise ValueError(f"whether a person is found needs two identities or more among the real images, got {len(real_pids.unique())}")
-    if lost := sorted(set(pids.tolist()) - set(real_pids.tolist())):
-        raise ValueError(f"identity {lost[0]} has no real image to be found by")
-    if not bool(synthetic.isfinite().all() & real.isfinite().all()):
-        raise ValueError("features are finite numbers; the Re-ID network gave others")
 
 
 # --------------------------------------------------------------------------------------------------------- gates
@@ -252,12 +197,14 @@ def record_scores(
 
 
 def score(
-    folder: str | os.PathLike[str], manifest: Manifest, people: Sequence[PersonImage], bank: Bank | None, reid: ReidNetwork | None = None
-) -> Manifest:
+    folder: str | os.PathLike[str], manifest: Manifest, people: Sequence[PersonImage], bank: Bank | None, reid: ReidNetwork | None = None,
+    backend: str = "auto",
+) -> Manifest:  # fmt: skip
     """Record what gates go by in the manifest of `folder`, as far as it is not recorded; the manifest with it.
 
     The pose novelty, but with no bank of poses, as of images whose poses the generator found; with a Re-ID network identity scores
-    too, against the training images among `people`: what another network said is replaced. ValueError when a row's source is not
+    too, against the training images among `people`: what another network said is replaced. `backend` searches for neighbours
+    (`baselines.neighbours`). ValueError when a row's source is not
     among them, and for new people ("recombined"), whom nobody has photographed.
     """
     if manifest.made_by.get("draw") == RECOMBINED:
@@ -269,7 +216,7 @@ def score(
     if reid is not None:
         known = [row.identity_score if manifest.made_by.get(SCORED_BY) == reid.name else None for row in rows]
         if unscored := [row for row, score in zip(rows, known, strict=True) if score is None]:
-            identity = _filled(known, _identity(Path(folder), unscored, people, reid, manifest.in_scenes))
+            identity = _filled(known, _identity(Path(folder), unscored, people, reid, manifest.in_scenes, backend))
     return record_scores(folder, manifest, novelty=novelty, identity=identity, scored_by=reid and reid.name)
 
 
@@ -280,7 +227,10 @@ def _filled(known: Sequence[float | None], new: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _identity(folder: Path, rows: Sequence[SyntheticRow], people: Sequence[PersonImage], reid: ReidNetwork, in_scenes: bool) -> np.ndarray:
+def _identity(
+    folder: Path, rows: Sequence[SyntheticRow], people: Sequence[PersonImage], reid: ReidNetwork, in_scenes: bool, backend: str
+) -> np.ndarray:
+    usable(backend)  # or its lack would show after every image was read
     train = [p for p in people if p.split == "train"]
     where = {person.name: i for i, person in enumerate(train)}
     if lost := [row for row in rows if row.source not in where]:
@@ -288,7 +238,7 @@ def _identity(folder: Path, rows: Sequence[SyntheticRow], people: Sequence[Perso
     real = torch.cat(list(_features([p.path for p in train], reid, "features of real images")))
     synthetic = torch.cat(list(_features([folder / row.path for row in rows], reid, "features of synthetic images")))
     sources, scenes = [where[row.source] for row in rows], [where.get(row.target, -1) for row in rows] if in_scenes else None
-    return identity_scores(synthetic, [row.pid for row in rows], real, [p.pid for p in train], sources, scenes)
+    return identity_scores(synthetic, [row.pid for row in rows], real, [p.pid for p in train], sources, scenes, backend)
 
 
 def _features(paths: Sequence[str | Path], reid: ReidNetwork, title: str) -> Iterator[Tensor]:

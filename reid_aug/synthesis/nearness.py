@@ -33,7 +33,10 @@ def views_of(bank: PoseBank) -> np.ndarray:
 
 
 def distances(view: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Measure the Euclidean distances (N,) of a descriptor (D,) to others (N, D).
+    """Measure the Euclidean distances (N,) of a descriptor (D,) to others (N, D), in float64: a draw is the same on every machine.
+
+    No search by faiss, which rounds to float32 and takes ties as it likes: other poses would be drawn, to save a third of a
+    millisecond of an image that takes longer to render (benchmarks/README.md).
 
     >>> distances(np.zeros(2), np.array([[3.0, 4.0], [0.0, np.nan]]))
     array([ 5., nan])

@@ -27,12 +27,12 @@ def from_hdf5(path: str) -> dict[str, np.ndarray]:
     """Read the tables at the top of an HDF5 file, those that lie in the file itself."""
     import h5py  # pyright: ignore[reportMissingImports]
 
-    found = {}
+    found: dict[str, np.ndarray] = {}
     with h5py.File(path, "r") as file:
         for name in file:
-            if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
+            table: Any = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+            if not isinstance(table, h5py.Dataset):
                 continue
-            table = file[name]
             if table.is_virtual or table.external or table.shape is None:
                 raise ValueError(f"its {name} is of other files")
             if table.size > LARGEST:

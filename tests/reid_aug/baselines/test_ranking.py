@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reid_aug.baselines import ranking
+from reid_aug.baselines.large_gallery import rank_large_gallery
 from reid_aug.baselines.ranking import rank_distances, rank_gallery
 
 
@@ -90,6 +91,9 @@ def test_ranking_equals_torchreid_from_features_to_scores(torchreid_metrics, met
     np.testing.assert_allclose(result.cmc, cmc, rtol=0, atol=1e-6)  # torchreid's CMC is float32
     assert result.map == pytest.approx(mean_ap, abs=1e-12)
     result = rank_gallery(query, gallery, *who, metric=metric)
+    in_blocks = rank_large_gallery(query, gallery, *who, metric=metric, block_rows=128)
+    np.testing.assert_array_equal(in_blocks.cmc, result.cmc)
+    assert in_blocks.map == result.map
     np.testing.assert_allclose(result.cmc, cmc, rtol=0, atol=1e-6)
     if metric == "cosine" and kind == "many ties":
         # Directions that agree in theory differ by a last bit in the matrix product, which is not the same one.

@@ -60,6 +60,16 @@ class TestArmsAndBaselines:
         monkeypatch.setattr("reid_aug.synthesis.augmenter.Augmenter.render", lambda *_: pytest.fail("drawn again") if _[1] else iter(()))
         assert len(benchmark.synthetic.training_set("pg2+gated", (32, 16)).labels) == 40
 
+    def test_gates_and_quality_search_as_the_benchmark_says(
+        self, everything: tuple[BenchConfig, Result], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config, _ = everything
+        benchmark = Benchmark(config.model_copy(update={"arms": ("none", "pg2+gated"), "backend": "faiss-cpu"}))
+        asked = []
+        monkeypatch.setattr("reid_aug.bench.synthetic.gates.score", lambda *given: asked.append(given[-1]) or given[1])
+        assert len(benchmark.synthetic.training_set("pg2+gated", (32, 16)).labels) == 40
+        assert asked == ["faiss-cpu"] and benchmark.quality._surroundings.backend == "faiss-cpu"
+
     def test_the_report_has_both_baselines_and_corrects_for_every_arm(self, everything: tuple[BenchConfig, Result]) -> None:
         config, result = everything
         summaries = summarise(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,26 @@ def test_what_came_later_for_generators_counts_where_it_is_set(configure: Callab
     assert lists[0] == lists[1] != lists[2]
     others = [digest(f"generators.pg2.{key}") for key in ("any_pose=true", "generator.discs=zero-one", "generator.second_stage=symmetric")]
     assert len({plain, lists[0], lists[2], *others}) == 6
+
+
+def test_who_searches_counts_for_gated_arms_alone(configure: Callable[..., BenchConfig], tmp_path: Path) -> None:
+    """torch is what it was before there was a choice; faiss may round another way, which a gate by identity alone could feel."""
+    settings = ["arms=[none,pg2,pg2+gated,pg2+new]", "variants.new={gate: {novelty: 0.1}}"]
+    auto, by_torch, by_faiss = (Fingerprints(configure(tmp_path, *settings, f"backend={b}")) for b in ("auto", "torch", "faiss-cpu"))
+    assert auto.root == by_torch.root == by_faiss.root
+    digests = [[of.digest(of.judge, arm) for arm in of.config.arms] for of in (auto, by_torch, by_faiss)]
+    assert digests[0] == digests[1]
+    assert [a == b for a, b in zip(digests[0], digests[2], strict=True)] == [True, True, False, True]
+
+
+def test_a_search_that_cannot_be_had_is_refused_before_anything_runs(
+    configure: Callable[..., BenchConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ModuleNotFoundError, match="backend 'faiss-cpu' needs faiss: pip install faiss-cpu$"):
+        configure(tmp_path, "backend=faiss-cpu")
+    with pytest.raises(ValueError, match="backend: no backend named 'fais-cpu'.*did you mean 'faiss-cpu'"):
+        configure(tmp_path, "backend=fais-cpu")
 
 
 @pytest.mark.parametrize("what", ["pid", "camid", "visible", "xy"])

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from generators import read_header, write_tensors
+from reid_aug.baselines import neighbours
 from reid_aug.baselines.network import FORMAT, load_reid
+from reid_aug.quality import identity
 from reid_aug.quality.identity import IdentityPreservation, identity_distance
 from reid_aug.quality.metrics import Batch, Measured
 from reid_aug.quality.surroundings import Surroundings
@@ -88,6 +90,18 @@ class TestScenes:
         assert result.values["identity rank-1"].value == found
         left_out = ", without the person's by the source's or the scene's camera" if scene in ([1], [2]) else ""
         assert result.values["identity rank-1"].how.endswith(f"gallery of 4 real images{left_out}")
+
+    def test_whoever_searches(self, rank1: Callable[..., Measured], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Surroundings, "backend", property(lambda self: "faiss-cpu", lambda self, value: None), raising=False)
+        asked: list[str] = []
+
+        def noted(*given: object, backend: str, **options: object) -> tuple[float, int]:
+            asked.append(backend)
+            return neighbours.rank1(*given, backend=backend, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(identity, "rank1", noted)
+        assert rank1(105, None).values["identity rank-1"].value == 1.0 and rank1(105, [1]).values["identity rank-1"].value == 0.0
+        assert asked == ["faiss-cpu"] * 2
 
     def test_nobody_by_a_third_camera(self, batch_of: Callable[..., Batch], noise_around: type) -> None:
         surroundings = noise_around(4, [1, 1, 2, 2], [0, 1, 0, 1])

@@ -79,7 +79,7 @@ class TestCommand:
     def test_checkpoint(self, checkpoint: Path, rendered: RenderedSet, reid: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         settings = [f"data.root={rendered.root}", "pairs.count=12", f"out={tmp_path}", "download=false", f"reid={reid}", "device=cpu"]
         settings += ["metrics={SSIM: {}, mask-SSIM: {}, FID: {}, identity: {}, truth: {}}"]
-        assert main(["quality", str(checkpoint), *settings]) == 0
+        assert main(["quality", str(checkpoint), *settings, "backend=faiss-cpu"]) == 0
         printed = capsys.readouterr().out
         (folder,) = tmp_path.iterdir()
         assert "| mask-SSIM | 0." in printed and str(folder / "quality.md") in printed and "not measured" in printed
@@ -112,6 +112,7 @@ class TestCommand:
             ("{checkpoint}", ["data.root={root}", "size=[128,64]"], "the generator at"),
             ("{checkpoint}", ["data.root={root}", "pairs.count=99999"], "pairs"),
             ("{checkpoint}", ["data.root={root}", "pears.count=9"], "did you mean 'pairs'"),
+            ("{checkpoint}", ["data.root={root}", "backend=torhc"], "no backend named 'torhc'; there are auto, torch, faiss-cpu"),
             ("{empty}", [], "no manifest at"),
         ],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from reid_aug.data.market import read_market_folder
 from reid_aug.data.people import PersonImage
 from reid_aug.images import read_many
 from reid_aug.synthesis import gates
+from reid_aug.synthesis import identity_scores as scoring
 from reid_aug.synthesis.dump import dump
 from reid_aug.synthesis.gates import GateConfig, identity_scores, keep, pose_novelty, record_scores, score
 from reid_aug.synthesis.manifest import NAME, SyntheticRow
@@ -201,8 +203,24 @@ class TestIdentityScores:
     def test_a_tie_is_not_found(self) -> None:
         assert identity_scores(at(45), [7], at(0, 90), [7, 3])[0] == pytest.approx(0, abs=1e-6)
 
-    def test_no_image_no_score(self) -> None:
-        assert identity_scores(torch.zeros(0, 2), [], at(*self.REAL), self.PIDS).shape == (0,)
+    @pytest.mark.parametrize("backend", ["torch", "faiss-cpu"])
+    def test_one_photograph_of_two_people_is_a_tie_to_the_last_bit(self, backend: str) -> None:
+        features = torch.randn(40, 130, generator=torch.Generator().manual_seed(0))
+        real, pids = torch.cat((features, features)), [0] * 40 + [1] * 40
+        near = features + 0.1 * torch.randn(40, 130, generator=torch.Generator().manual_seed(1))
+        assert (identity_scores(near, [0] * 40, real, pids, backend=backend) == 0).all()
+
+    @pytest.mark.parametrize("backend", ["torch", "faiss-cpu"])
+    def test_no_image_no_score(self, backend: str) -> None:
+        assert identity_scores(torch.zeros(0, 2), [], at(*self.REAL), self.PIDS, backend=backend).shape == (0,)
+
+    def test_people_of_more_images_than_a_search_gives(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With few neighbours to be had, all are compared: nobody is asked for a number that may hold no stranger."""
+        whole = (at(30, 40), [7, 3], at(*self.REAL), self.PIDS)
+        expected = identity_scores(*whole)
+        monkeypatch.setattr(scoring, "top_k", lambda *_: pytest.fail("searched"))
+        monkeypatch.setattr(scoring, "MOST", 3)
+        assert identity_scores(*whole, backend="faiss-cpu").tolist() == expected.tolist()
 
     @pytest.mark.parametrize(
         ("change", "said"),
@@ -214,6 +232,7 @@ class TestIdentityScores:
             ({"source": [0, 1]}, "sources are as many as synthetic images, got 2 and 1"),
             ({"scene": [0, 1]}, "scenes are as many as synthetic images, got 2 and 1"),
             ({"synthetic": torch.full((1, 2), torch.nan)}, "features are finite"),
+            ({"backend": "annoy"}, "no backend named 'annoy'; there are auto, torch, faiss-cpu, faiss-gpu"),
         ],
     )
     def test_bad_input(self, change: dict, said: str) -> None:
@@ -230,11 +249,14 @@ def test_found_is_the_nearest_neighbours_identity_whatever_the_block(seed: int, 
     real, synthetic = (torch.from_numpy(rng.normal(size=(n, 5))) for n in (12, 9))
     source, scene = rng.integers(0, 12, 9), rng.integers(-1, 12, 9)
     pids = real_pids[source]
-    before, gates.BLOCK_ELEMENTS = gates.BLOCK_ELEMENTS, block
+    before, scoring.BLOCK_ELEMENTS = scoring.BLOCK_ELEMENTS, block
+    left_out = source if from_source else None, scene if in_scene else None
     try:
-        found = identity_scores(synthetic, pids, real, real_pids, source if from_source else None, scene if in_scene else None)
+        found = identity_scores(synthetic, pids, real, real_pids, *left_out)
+        by_faiss = identity_scores(synthetic, pids, real, real_pids, *left_out, backend="faiss-cpu")
     finally:
-        gates.BLOCK_ELEMENTS = before
+        scoring.BLOCK_ELEMENTS = before
+    np.testing.assert_allclose(by_faiss, found, rtol=0, atol=1e-6)
     for i in range(9):
         cosines = F.cosine_similarity(synthetic[i][None], real).numpy()
         own, strangers = ({j for j in range(12) if (real_pids[j] == pids[i]) == same} for same in (True, False))
@@ -517,6 +539,12 @@ class TestDataset:
         monkeypatch.setattr("reid_aug.baselines.network.load_baseline", lambda *_: pytest.fail("opened again"))
         assert posed(gate={"identity": 0.5}, reid=network).train == first.train
 
+    def test_another_search_finds_the_same(self, posed, network: Path, tmp_path: Path) -> None:
+        first = posed(gate={"identity": 0.5}, reid=network)
+        other = posed(gate={"identity": 0.5}, reid=network, backend="faiss-cpu", cache_dir=tmp_path / "other")
+        scores = ([row.identity_score for row in data.manifest.rows] for data in (first, other))
+        np.testing.assert_allclose(*scores, rtol=0, atol=1e-6)
+
     def test_another_way_of_drawing_is_another_cache(self, posed) -> None:
         whole, canonical = posed(), posed(draw="canonical")
         assert canonical.folder != whole.folder and len({r.target for r in canonical.manifest.rows}) <= 8
@@ -527,6 +555,7 @@ class TestDataset:
             ({"gate": {"novelti": 1}}, "gate: unknown key 'novelti'.*did you mean 'novelty'"),
             ({"gate": {"novelty": 99}}, r"keeps none of 48 synthetic images \(novelty at least 99: 0\)"),
             ({"draw": "hole"}, "did you mean 'whole'"),
+            ({"backend": "troch"}, "no backend named 'troch'.*did you mean 'torch'"),
         ):
             with pytest.raises(ValueError, match=said):
                 posed(**options)
@@ -589,6 +618,22 @@ class TestCommand:
         assert run("gate", dumped, f"reid={network}", "device=cpu", capsys=capsys)[0] == 0
         found = Manifest.load(dumped / NAME)
         assert all(r.identity_score is not None for r in found.rows) and found.made_by["identity_scored_by"].startswith("osnet_x0_25:")
+
+    def test_a_search_by_name(self, dumped: Path, network: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = ["gate", dumped, f"reid={network}", "device=cpu"]
+        code, _, err = run(*asked, "backend=faiss", capsys=capsys)
+        assert code == 2 and err.startswith("reid-aug: backend: no backend named 'faiss'; there are auto, torch, faiss-cpu, faiss-gpu")
+        monkeypatch.setitem(sys.modules, "faiss", None)
+        code, _, err = run(*asked, "backend=faiss-cpu", capsys=capsys)
+        assert (code, err) == (2, "reid-aug: backend 'faiss-cpu' needs faiss: pip install faiss-cpu\n")
+        monkeypatch.undo()
+        found = []
+        for backend in ("faiss-cpu", "torch"):
+            assert run(*asked, f"backend={backend}", capsys=capsys)[0] == 0
+            found.append([row.identity_score for row in Manifest.load(dumped / NAME).rows])
+            record_scores(dumped, Manifest.load(dumped / NAME), identity=np.zeros(48), scored_by="nobody")
+        np.testing.assert_allclose(*found, rtol=0, atol=1e-6)
+        assert np.ptp(found[0]) > 0.001
 
     def test_real_images_that_lie_elsewhere(self, people, augmenter, rendered, tmp_path: Path, capsys) -> None:
         dump(people, augmenter, tmp_path / "bare", copy_real=False)
