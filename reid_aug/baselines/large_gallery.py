@@ -20,6 +20,7 @@ from reid_aug.baselines.matches import Labels, Matches, Ranking, ranking_of, sco
 from reid_aug.baselines.ranking import Array, block_queries, distance_blocks, float32_features, rank_gallery
 
 BLOCK_ROWS = 2**14  # images of the gallery held at a time: 32 MiB of 512 numbers each, and as many distances at a time as rank_gallery
+FEW_ROWS = 2**9  # scattered images that are read at a time
 FEWEST_ROWS = 64  # a matrix product of less may round otherwise
 
 
@@ -65,7 +66,7 @@ class _Rows:
 
     def __init__(self, features: Array | str | os.PathLike[str]) -> None:
         self.path = os.fspath(features) if isinstance(features, str | os.PathLike) else None
-        self.array = features if self.path is None else None
+        self.array = features if isinstance(features, Tensor) else np.asanyarray(features)
         array = self._opened()
         kind = "f" if isinstance(array, Tensor) else array.dtype.kind
         if array.ndim != 2 or 0 in array.shape or kind not in "fiu":
@@ -78,16 +79,24 @@ class _Rows:
 
     def read(self, rows: slice | np.ndarray) -> Tensor:
         """Read rows (N, D) as float32; ValueError names those that are not finite."""
-        part = self._opened()[torch.from_numpy(rows) if isinstance(rows, np.ndarray) and isinstance(self.array, Tensor) else rows]
-        with np.errstate(over="ignore"):  # what is too large for float32 is refused next
-            part = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part, dtype=np.float32))
-        first, last = (rows.start or 0, (rows.stop or self.length) - 1) if isinstance(rows, slice) else (int(rows[0]), int(rows[-1]))
+        if isinstance(rows, slice):
+            part, first, last = self._converted(rows), rows.start or 0, (rows.stop or self.length) - 1
+        else:  # some at a time: the system maps pages around each, which count as this process's memory
+            part = torch.cat([self._converted(rows[start : start + FEW_ROWS]) for start in range(0, len(rows), FEW_ROWS)])
+            first, last = int(rows[0]), int(rows[-1])
         return float32_features(part, f"gallery rows {first} to {last}:")[0]
 
+    def _converted(self, rows: slice | np.ndarray) -> Tensor:
+        array = self._opened()
+        if isinstance(array, Tensor):
+            return array[rows if isinstance(rows, slice) else torch.from_numpy(rows).to(array.device)].float()
+        with np.errstate(over="ignore"):  # what is too large for float32 is refused next
+            return torch.from_numpy(np.array(array[rows], dtype=np.float32))
+
     def _opened(self) -> Array:
-        """Map the file anew, so that pages which were read do not stay in this process."""
+        """Map the file anew, so that pages which were read do not stay with this process; an array that is mapped already keeps them."""
         if self.path is None:
-            return self.array if isinstance(self.array, Tensor) else np.asanyarray(self.array)
+            return self.array
         try:
             array = np.load(self.path, mmap_mode="r")
         except (ValueError, EOFError) as error:
