@@ -72,7 +72,7 @@ def searches(backends: list[str], repeats: int, scale: float) -> dict[str, Any]:
         random = torch.Generator().manual_seed(0)
         queries, gallery = max(8, int(queries * scale)), max(64, int(gallery * scale))
         query, rows = torch.randn(queries, width, generator=random), torch.randn(gallery, width, generator=random)
-        calls = {backend: lambda b=backend, q=query, g=rows, k=k: top_k(q, g, k, backend=b) for backend in backends}
+        calls: dict[str, Callable[[], Any]] = {backend: lambda b=backend, q=query, g=rows, k=k: top_k(q, g, k, backend=b) for backend in backends}
         if torch.cuda.is_available():
             on_gpu = query.cuda(), rows.cuda()
             calls["torch on the GPU"] = lambda given=on_gpu, k=k: [part.cpu() for part in top_k(*given, k)]
@@ -95,7 +95,7 @@ def gate(backends: list[str], repeats: int, scale: float) -> dict[str, Any]:
     real_pids = rng.integers(1, PEOPLE + 1, total)
     sources, scenes = np.tile(np.arange(total), PER_IMAGE), rng.integers(0, total, PER_IMAGE * total)
     synthetic, real = people(rng, real_pids[sources]), people(rng, real_pids)
-    given = synthetic, real_pids[sources], real, real_pids, sources, scenes
+    given: Any = synthetic, real_pids[sources], real, real_pids, sources, scenes
     scores, seconds = in_turns({backend: lambda b=backend: identity_scores(*given, backend=b) for backend in backends}, repeats)
     apart = {backend: float(np.abs(scores[backend] - scores["torch"]).max()) for backend in backends}
     found = {backend: int((scores[backend] > 0).sum()) for backend in backends}

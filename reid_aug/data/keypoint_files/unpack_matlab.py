@@ -30,9 +30,10 @@ def from_hdf5(path: str) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     with h5py.File(path, "r") as file:
         for name in file:
-            table: Any = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
-            if not isinstance(table, h5py.Dataset):
+            entry = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+            if not isinstance(entry, h5py.Dataset):
                 continue
+            table: Any = entry
             if table.is_virtual or table.external or table.shape is None:
                 raise ValueError(f"its {name} is of other files")
             if table.size > LARGEST:
