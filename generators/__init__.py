@@ -10,14 +10,14 @@ from generators.maps import body_mask, gaussian_maps
 from generators.perceptual import Features, Perceptual, load_perceptual
 from generators.pose import SKELETONS, Pose, Skeleton, coco_17, convert, mirror, mpii_14, named_joints, openpose_18, rescale, upper_7
 from generators.registry import create, folders, name_of, names
-from generators.sheet import pose_picture, sample_sheet
+from generators.sheet import layer_sheet, pose_picture, sample_sheet
 from generators.training import Trained, train
 from generators.views import view_descriptor
 from generators.warp import warp_images
 
 __all__ = [
     "SKELETONS", "Features", "Generator", "Lite0", "Perceptual", "Pose", "PosePair", "Skeleton", "Trained", "body_mask", "coco_17",
-    "convert", "create", "digest", "folders", "gaussian_maps", "in_one_kernel", "keeps_options", "lite0_weights", "load",
+    "convert", "create", "digest", "folders", "gaussian_maps", "in_one_kernel", "keeps_options", "layer_sheet", "lite0_weights", "load",
     "load_perceptual", "mirror", "mpii_14", "name_of", "named_joints", "names", "nearest", "no_such", "one_of", "openpose_18",
     "pose_picture", "read_header", "replacing", "rescale", "sample_sheet", "save", "tensors_digest", "train", "upper_7",
     "view_descriptor", "warp_images", "with_legs", "write_tensors",

@@ -107,6 +107,7 @@ def keeps_options(constructor: Constructor) -> Constructor:
     """Decorate the constructor of a Generator: `model.options` is what it was called with, defaults included.
 
     A checkpoint holds these options and builds the model again from them, so every argument is a value that JSON has.
+    Options that came later (`later_options`) are among them only where they are no defaults.
     """
     signature = inspect.signature(constructor)
 
@@ -117,9 +118,16 @@ def keeps_options(constructor: Constructor) -> Constructor:
         if type(self).__init__ is construct:
             call = signature.bind(self, *args, **kwargs)
             call.apply_defaults()
-            self._options = {name: value for name, value in call.arguments.items() if name != "self"}
+            options = {name: value for name, value in call.arguments.items() if name != "self"}
+            self._options = without_later_options(type(self), options)
 
     return construct  # type: ignore[return-value]
+
+
+def without_later_options(model: type[Generator], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a generator's options without those that came later and have their defaults: earlier headers and digests stay."""
+    defaults = inspect.signature(model.__init__).parameters
+    return {k: value for k, value in options.items() if k not in model.later_options or k not in defaults or value != defaults[k].default}
 
 
 class Generator(nn.Module, ABC):
@@ -132,6 +140,8 @@ class Generator(nn.Module, ABC):
     paper: ClassVar[str] = ""
     # Attributes that may hold a network and yet are no part of the model: no player owns it, no checkpoint holds it.
     outside: ClassVar[tuple[str, ...]] = ("perceptual",)
+    # Options that came after the first checkpoints, each with what these were trained by as its default.
+    later_options: ClassVar[tuple[str, ...]] = ()
     # Batches that `prepare` is shown before the first step.
     prepare_steps: ClassVar[int] = 0
 
@@ -171,6 +181,13 @@ class Generator(nn.Module, ABC):
         """Return what `forward` takes of a pair: its target image is the scene where the generator takes scenes."""
         scene = (pair.target,) if self.takes_scene else ()
         return pair.source, pair.source_pose, pair.target_pose, *scene
+
+    def layers(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Mapping[str, Tensor]:
+        """Return what images are put together from, by name: maps in [0, 1] (B, N, 1, h, w) or images in [−1, 1] (B, N, 3, h, w).
+
+        ValueError where a generator has nothing of the kind to show.
+        """
+        raise ValueError(f"{type(self).__name__} has no layers to show: it does not put its images together from limbs, as posewarp does")
 
     @abstractmethod
     def players(self) -> Mapping[str, nn.Module]:

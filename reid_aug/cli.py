@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     inspected.add_argument("--test-keypoints", metavar="FILE", help="keypoint file of query and gallery; else annotation-test.csv")
     inspected.add_argument("--sheet", metavar="FILE", default="inspect.png", help="PNG for 24 images with skeletons (inspect.png)")
     configured("train", _train, "train a generator on pairs of images of one person", "generators")
+    configured("layers", _layers, "picture what posewarp puts images together from: heatmaps, limbs, masks, background")
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
     gate = verb("gate", _gate, "score a dump's images by identity and pose, and write a dump of those that pass")
     gate.add_argument("dump", metavar="DUMP")
@@ -144,7 +145,19 @@ def _train(arguments: argparse.Namespace) -> int:
     trained = train_from(config.load(TrainConfig, *split_settings(arguments.settings, "generators")))
     state = "stopped at" if trained.stopped else "trained"
     print(f"{state} step {trained.step}: {trained.checkpoint}")
+    if trained.held_out:
+        losses = ", ".join(f"{name} {value:.4f} (in training {trained.losses[name]:.4f})" for name, value in trained.held_out.items())
+        print(f"held out: {losses}; over time: {trained.checkpoint.with_name('held_out.md')}")
     return 130 if trained.stopped else 0
+
+
+def _layers(arguments: argparse.Namespace) -> int:
+    from reid_aug import config
+    from reid_aug.synthesis.held_out import LayersConfig, write_layers
+
+    settings = config.load(LayersConfig, *split_settings(arguments.settings))
+    print(f"{settings.out}: {settings.pairs} pairs, for each from the top {', '.join(write_layers(settings))}")
+    return 0
 
 
 def _dump(arguments: argparse.Namespace) -> int:

@@ -134,7 +134,7 @@ class PairStream:
         self.population = pair_population([p.pid for p in self.people], camids, min_gap)
         if not self.population.count:
             raise ValueError(f"no training pairs: no identity has two images farther apart than min_gap, {min_gap} of its images")
-        self.pose = _batched([p.pose for p in self.people if p.pose is not None], self.size)
+        self.pose = batched_poses([p.pose for p in self.people if p.pose is not None], self.size)
         self._pids = torch.tensor([p.pid for p in self.people], dtype=torch.int64)
 
     @cached_property
@@ -212,7 +212,7 @@ def in_no_pair(people: Sequence[PersonImage], paired: Sequence[PersonImage]) -> 
     ]
 
 
-def _batched(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:
+def batched_poses(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:
     """Join single poses of any size to one batch (N, K, 2) at `size`, on the skeleton they share, else on openpose_18."""
     names = {pose.skeleton.name for pose in poses}
     skeleton = poses[0].skeleton if len(names) == 1 else openpose_18
