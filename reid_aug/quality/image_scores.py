@@ -17,13 +17,17 @@ from reid_aug.quality.surroundings import Surroundings
 class MeanScore:
     """The mean over images of a score (B,); images whose score is nan do not count."""
 
-    def __init__(self, name: str, score: Callable[[Batch], Tensor], how: str) -> None:
-        self.name, self.score, self.how = name, score, how
+    def __init__(self, name: str, score: Callable[[Batch], Tensor], how: str, higher_is_better: bool = True) -> None:
+        self.name, self.score, self.how, self.higher_is_better = name, score, how, higher_is_better
         self.scores: list[Tensor] = []
 
     def update(self, batch: Batch) -> None:
         """Score a batch."""
         self.scores.append(self.score(batch).double().cpu())
+
+    def latest(self) -> dict[str, Tensor]:
+        """Return the last batch's scores."""
+        return {self.name: self.scores[-1]}
 
     def compute(self) -> Measured:
         """Return the mean; NotMeasurable when no image has a score."""
@@ -65,7 +69,7 @@ class Lpips(Metric):
         """Begin to measure; MissingWeights without the network."""
         network = surroundings.networks.lpips
         how = network_name(network) + ("; both black outside the target's body" if self.masked else "")
-        return MeanScore(name, lambda batch: network(batch.images(self.masked), batch.targets(self.masked)), how)
+        return MeanScore(name, lambda batch: network(batch.images(self.masked), batch.targets(self.masked)), how, higher_is_better=False)
 
 
 class DetectionScore(Metric):

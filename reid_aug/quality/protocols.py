@@ -154,6 +154,8 @@ class QualityRun(QualityProtocol):
     device: str = "auto"  # Device that measures; "auto" is a GPU when there is one.
     batch_size: PositiveInt = 64  # Number of images rendered and measured at a time.
     keep_images: bool = True  # Whether generated images stay beside the results.
+    strata: bool = False  # Whether scores are also given by what is difficult about a pair, with the worst images of each stratum.
+    worst: PositiveInt = 10  # Number of the worst images of a stratum.
 
     @property
     def protocol(self) -> QualityProtocol:

@@ -14,12 +14,14 @@ from reid_aug.baselines.network import load_reid
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.data.pairs import list_digest
 from reid_aug.data.people import PersonImage
-from reid_aug.quality.held_out import content_digest, dump_batches, pairs_to_measure, rendered_pairs
+from reid_aug.quality.held_out import Pair, content_digest, dump_batches, pairs_to_measure, rendered_pairs
 from reid_aug.quality.measure import Quality, measure, published
 from reid_aug.quality.metrics import Batch
 from reid_aug.quality.networks import Networks
 from reid_aug.quality.pckh import Pckh
 from reid_aug.quality.protocols import PairsConfig, PublishedRow, QualityProtocol, QualityRun
+from reid_aug.quality.strata import Strata
+from reid_aug.quality.strata_pictures import write_pictures
 from reid_aug.quality.surroundings import RealSplit, Surroundings
 from reid_aug.quality.tables import limb_table, table
 from reid_aug.rendered import RenderedSet, is_rendered, read_rendered
@@ -52,6 +54,7 @@ class _Work:
     batches: Iterable[Batch]
     folder: Path
     pair_list: str | None = None  # Digest of the pairs' names; a dump has none.
+    pairs: Sequence[Pair] = ()  # Source and target of each image, in the order of `batches`.
 
 
 def load_config(path: str | None, overrides: Sequence[str]) -> tuple[QualityRun, bool]:
@@ -98,10 +101,11 @@ def run(target: str, settings: QualityRun, *, as_shipped: bool = False, networks
         work = _of_checkpoint(path, settings, networks)
     else:
         raise FileNotFoundError(f"no checkpoint and no dump at {target}")
-    quality = measure(work.batches, settings.protocol, work.surroundings, work.total, work.label)
+    strata = Strata(work.pairs, work.surroundings.size, settings.worst) if settings.strata else None
+    quality = measure(work.batches, settings.protocol, work.surroundings, work.total, work.label, watch=strata)
     rows = published(settings.protocol, work.surroundings, quality, as_shipped=as_shipped, pair_list=work.pair_list)
     report = Report(work.label, quality, rows, work.folder)
-    _write(report, settings)
+    _write(report, settings, strata)
     return report
 
 
@@ -123,7 +127,7 @@ def _of_checkpoint(path: Path, settings: QualityRun, networks: Networks) -> _Wor
         model, pairs, settings.mask, jpeg=settings.jpeg, device=networks.device, batch_size=settings.batch_size,
         sheet=folder / "sheet.png", keep=keep,
     )  # fmt: skip
-    return _Work(header["generator"], surroundings, len(pairs), batches, folder, list_digest([(s.name, t.name) for s, t in pairs]))
+    return _Work(header["generator"], surroundings, len(pairs), batches, folder, list_digest([(s.name, t.name) for s, t in pairs]), pairs)
 
 
 def _test_keypoints(data: DataConfig) -> Path | None:
@@ -145,7 +149,9 @@ def _of_dump(path: Path, settings: QualityRun, networks: Networks) -> _Work:
         path, manifest.rows, people, size, settings.mask, jpeg=settings.jpeg, batch_size=settings.batch_size, in_scene=manifest.in_scenes
     )
     label = str(manifest.made_by.get("generator", path.name))
-    return _Work(label, surroundings, len(manifest.rows), batches, _folder(settings, configuration.digest(manifest.made_by)))
+    train = {p.name: p for p in people if p.split == "train"} if settings.strata else {}
+    pairs = [(train[row.source], train[row.target]) for row in manifest.rows] if settings.strata else []
+    return _Work(label, surroundings, len(manifest.rows), batches, _folder(settings, configuration.digest(manifest.made_by)), pairs=pairs)
 
 
 def _refuse_in_vain(settings: QualityRun) -> None:
@@ -191,17 +197,21 @@ def _folder(settings: QualityRun, drawn_by: str, drawn_from: str | None = None) 
     return Path(settings.out) / f"quality-{settings.name}-{configuration.digest(values)}"
 
 
-def _write(report: Report, settings: QualityRun) -> None:
+def _write(report: Report, settings: QualityRun, strata: Strata | None = None) -> None:
     record = {
         "label": report.label, **report.quality.as_json(), "published": [row.model_dump() for row in report.rows],
         "asked": settings.protocol.model_dump(mode="json", exclude={"published", "published_pairs"}),
     }  # fmt: skip
+    if strata is not None:
+        record["strata"] = strata.as_json()
+        write_pictures(strata, report.folder)
     files = "as rendered" if settings.jpeg is None else f"as JPEG of quality {settings.jpeg}"
     parts = [
         f"# Image quality of {report.label}: protocol {settings.name}",
         settings.paper or "", report.table, limb_table({report.label: report.quality}),
         f"{report.quality.images:,} images. Files are measured {files}.",
         "![source, target pose, result, photograph](sheet.png)" if (report.folder / "sheet.png").exists() else "",
+        "" if strata is None else strata.page(),
     ]  # fmt: skip
     images.atomic_write_text(report.folder / "quality.md", "\n\n".join(part for part in parts if part) + "\n")
     images.atomic_write_text(report.folder / "quality.json", json.dumps(record, indent=1) + "\n")
