@@ -82,7 +82,7 @@ def layer_sheet(pair: PosePair, layers: Mapping[str, Tensor], gap_px: int = 4) -
 def _cell(layer: Tensor, size: tuple[int, int]) -> Image:
     """Picture a map (1, h, w) in [0, 1], or an image (3, h, w) in [−1, 1], at `size` (H, W)."""
     picture = to_image(layer if len(layer) == 3 else (2 * layer - 1).expand(3, -1, -1))
-    return picture if picture.size == size[::-1] else picture.resize(size[::-1])
+    return picture if picture.size == size[::-1] else picture.resize((size[1], size[0]))
 
 
 def to_image(tensor: Tensor) -> Image:

@@ -58,15 +58,17 @@ def cropped(at: str, frames: Sequence[str], crop: Crop, folder: Path) -> list[st
     A frame is cut already unless it has the original's size; where that is the size of a cut one, too, it counts as cut.
     OSError says where they can't be written.
     """
-    files, whole = list(frames), []
-    for i, frame in enumerate(frames):
-        size = images.size_of(frame)
+    files: list[str] = list(frames)
+    whole: list[int] = []
+    for i, path in enumerate(frames):
+        size = images.size_of(path)
         if size == crop.original and size != crop.size:
-            files[i] = os.fspath(folder / f"{Path(frame).stem}.png")
+            files[i] = os.fspath(folder / f"{Path(path).stem}.png")
             whole.append(i)
     for i in tqdm(whole, f"cutting frames of {at}", delay=2, disable=None, leave=False):
-        if not _is_newer(files[i], frames[i]) or images.size_of(files[i]) != crop.size:
-            images.write(cut(images.read(frames[i]), crop), files[i])
+        frame: str = frames[i]
+        if not _is_newer(files[i], frame) or images.size_of(files[i]) != crop.size:
+            images.write(cut(images.read(frame), crop), files[i])
     return files
 
 

@@ -150,7 +150,7 @@ class Strata:
         usable = np.isfinite(scores) & np.isfinite(values)
         if usable.sum() < 2 or np.ptp(scores[usable]) == 0 or np.ptp(values[usable]) == 0:
             return float("nan")
-        return float(spearmanr(values[usable], scores[usable]).statistic)
+        return float(spearmanr(values[usable], scores[usable])[0])  # type: ignore[arg-type]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain tables for a file: by fact, a row a stratum, with each metric's mean, standard error and count."""

@@ -37,9 +37,9 @@ def held_out_batches(people: Sequence[PersonImage], size: tuple[int, int], count
 def pose_pairs(pairs: Sequence[tuple[PersonImage, PersonImage]], size: tuple[int, int]) -> PosePair:
     """Read pairs of (source, target) images, with poses, as one batch of `size` (H, W)."""
     sides = [[pair[side] for pair in pairs] for side in (0, 1)]
-    pixels = [images.to_float(images.read_many([p.path for p in side], size, progress=False)) for side in sides]
+    source, target = (images.to_float(images.read_many([p.path for p in side], size, progress=False)) for side in sides)
     both = batched_poses([p.pose for side in sides for p in side if p.pose is not None], size)
-    return PosePair(*pixels, both[: len(pairs)], both[len(pairs) :], torch.tensor([source.pid for source, _ in pairs]))
+    return PosePair(source, target, both[: len(pairs)], both[len(pairs) :], torch.tensor([p.pid for p in sides[0]]))
 
 
 class LayersConfig(Config):

@@ -141,6 +141,19 @@ def test_what_does_not_fit_is_one_line_and_code_2(
     assert complaint in error and "Traceback" not in error and not (tmp_path / "new").exists()
 
 
+def test_the_dance_to_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import dance
+
+    monkeypatch.setattr("sys.argv", ["dance.py", str(tmp_path / "moves.csv"), "--frames", "8"])
+    dance.main()
+    assert "8 poses in images of 128 × 64" in capsys.readouterr().out
+    moves = read_keypoints(tmp_path / "moves.csv", size=(128, 64))
+    height = {side: moves.pose.xy[:, openpose_18.index(f"{side}_wrist"), 1] for side in "rl"}
+    assert moves.pose.visible.all()
+    assert height["r"].argmin() == 2 and height["l"].argmin() == 6, "one arm is up a quarter round before the legs change, then the other"
+    assert torch.allclose(moves.pose.xy[0, :2], moves.pose.xy[4, :2], atol=0.5), "half a round later the body is upright again"
+
+
 def test_rows_without_a_joint_are_left_out_and_said(
     call: list[str], rendered: RenderedSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
