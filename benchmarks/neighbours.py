@@ -72,7 +72,9 @@ def searches(backends: list[str], repeats: int, scale: float) -> dict[str, Any]:
         random = torch.Generator().manual_seed(0)
         queries, gallery = max(8, int(queries * scale)), max(64, int(gallery * scale))
         query, rows = torch.randn(queries, width, generator=random), torch.randn(gallery, width, generator=random)
-        calls: dict[str, Callable[[], Any]] = {backend: lambda b=backend, q=query, g=rows, k=k: top_k(q, g, k, backend=b) for backend in backends}
+        calls: dict[str, Callable[[], Any]] = {
+            backend: lambda b=backend, q=query, g=rows, k=k: top_k(q, g, k, backend=b) for backend in backends
+        }
         if torch.cuda.is_available():
             on_gpu = query.cuda(), rows.cuda()
             calls["torch on the GPU"] = lambda given=on_gpu, k=k: [part.cpu() for part in top_k(*given, k)]

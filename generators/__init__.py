@@ -23,14 +23,14 @@ from generators.pose import (
     upper_7,
 )  # fmt: skip
 from generators.registry import complete, create, decisive, folders, name_of, names
-from generators.sheet import pose_picture, sample_sheet
+from generators.sheet import layer_sheet, pose_picture, sample_sheet
 from generators.training import Trained, train
 from generators.views import view_descriptor
 from generators.warp import warp_images
 
 __all__ = [
     "SKELETONS", "Features", "Generator", "Lite0", "Perceptual", "Pose", "PosePair", "Skeleton", "Trained", "body_mask", "coco_17",
-    "complete", "convert", "create", "decisive", "digest", "folders", "gaussian_maps", "in_one_kernel", "keeps_options",
+    "complete", "convert", "create", "decisive", "digest", "folders", "gaussian_maps", "in_one_kernel", "keeps_options", "layer_sheet",
     "lite0_weights", "load", "load_perceptual", "made_of", "mirror", "mpii_14", "name_of", "named_joints", "names", "nearest",
     "no_such", "one_of", "openpose_18", "pose_picture", "read_header", "replacing", "rescale", "sample_sheet", "save",
     "tensors_digest", "train", "upper_7", "view_descriptor", "warp_images", "with_legs", "write_tensors",

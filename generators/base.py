@@ -183,6 +183,13 @@ class Generator(nn.Module, ABC):
         scene = (pair.target,) if self.takes_scene else ()
         return pair.source, pair.source_pose, pair.target_pose, *scene
 
+    def layers(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> Mapping[str, Tensor]:
+        """Return what images are put together from, by name: maps in [0, 1] (B, N, 1, h, w) or images in [−1, 1] (B, N, 3, h, w).
+
+        ValueError where a generator has nothing of the kind to show.
+        """
+        raise ValueError(f"{type(self).__name__} has no layers to show: it does not put its images together from limbs, as posewarp does")
+
     @abstractmethod
     def players(self) -> Mapping[str, nn.Module]:
         """Return disjoint groups of parameters by name; those with "discriminator" in the name are not needed to render."""

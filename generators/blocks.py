@@ -114,3 +114,10 @@ class DCGANDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, channels, H, W) → (B,)
         return self.logit(self.features(x).flatten(1)).squeeze(1)
+
+
+def glorot_uniform(layer: nn.Module) -> None:
+    """Give a convolution or linear layer Glorot's uniform weights and no bias, Keras' way to begin (for `nn.Module.apply`)."""
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

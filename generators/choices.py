@@ -38,3 +38,15 @@ def one_of(what: str, value: Any, allowed: Iterable[Any]) -> None:
     if value not in allowed:
         hint = nearest(value, [choice for choice in allowed if isinstance(choice, str)]) if isinstance(value, str) else ""
         raise ValueError(f"{what} is one of {', '.join(map(str, allowed))}, got {value!r}{hint}")
+
+
+def at_least(owner: str, least: float, **options: float) -> None:
+    """Raise ValueError for the first of an owner's options that is below `least`, or no number.
+
+    >>> at_least("posewarp", 0, gan_steps=5, warmup_steps=-1)
+    Traceback (most recent call last):
+    ValueError: posewarp's warmup_steps is at least 0, got -1
+    """
+    for option, value in options.items():
+        if not value >= least:
+            raise ValueError(f"{owner}'s {option} is at least {least}, got {value}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -179,3 +179,43 @@ def compare(features: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
     tensor(1.5000)
     """
     return torch.stack([F.l1_loss(a, b) for a, b in zip(features, others, strict=True)]).sum()
+
+
+def compare_in_deviations(features: Sequence[Tensor], others: Sequence[Tensor], deviations: Tensor, least: float) -> Tensor:
+    """Average over layers the mean |difference| of feature maps (B, C, H, W), in deviations of their channel + `least`.
+
+    `deviations` has a row of C numbers or more for each layer (Balakrishnan et al. 2018).
+
+    >>> ones = [torch.ones(1, 2, 1, 1)]
+    >>> compare_in_deviations([torch.zeros(1, 2, 1, 1)], ones, torch.tensor([[0.5, 2.0]]), 0.0)
+    tensor(1.2500)
+    """
+    terms = [
+        ((a - b).abs() / (deviation[: a.shape[1], None, None] + least)).mean()
+        for a, b, deviation in zip(features, others, deviations, strict=False)
+    ]
+    return torch.stack(terms).mean()
+
+
+def channel_deviations(batches: Iterable[Sequence[Tensor]]) -> list[Tensor]:
+    """Return every layer's standard deviations (C), float64, over all batches of its feature maps (B, C, H, W), B of any number.
+
+    >>> [deviations] = channel_deviations([[torch.zeros(1, 1, 1, 2)], [torch.full((1, 1, 1, 2), 2.0)]])
+    >>> deviations
+    tensor([1.], dtype=torch.float64)
+    """
+    # Moments by batch and layer, not the maps, which are many; together, the variance over all batches.
+    moments = [[(len(layer), *_moments(layer)) for layer in layers] for layers in batches]
+    found = []
+    for layers in zip(*moments, strict=True):
+        sizes = torch.tensor([size for size, _, _ in layers], dtype=torch.float64, device=layers[0][1].device)
+        weight = (sizes / sizes.sum())[:, None]
+        variance, mean = (torch.stack([layer[part] for layer in layers]) for part in (1, 2))
+        found.append((weight * (variance + (mean - (weight * mean).sum(0)).square())).sum(0).sqrt())
+    return found
+
+
+def _moments(layer: Tensor) -> tuple[Tensor, Tensor]:
+    """Return variances and means (C) of the channels of `layer (B, C, H, W)`."""
+    variance, mean = torch.var_mean(layer, dim=(0, 2, 3), correction=0)
+    return variance.double(), mean.double()

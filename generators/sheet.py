@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Right side warm, left side cold, so that a mirrored pose can be told at a glance.
 RIGHT, LEFT, MIDDLE = (255, 120, 60), (70, 160, 255), (240, 240, 90)
+GROUND, TITLE_PX = (32, 32, 32), 14
 
 
 def pose_picture(pose: Pose, background: Image | None = None, scale: int = 1) -> Image:
@@ -50,6 +52,37 @@ def sample_sheet(pair: PosePair, image: Tensor, gap_px: int = 4) -> Image:
         for column, cell in enumerate(cells):
             sheet.paste(cell, (gap_px + column * (width + gap_px), gap_px + row * (height + gap_px)))
     return sheet
+
+
+def layer_sheet(pair: PosePair, layers: Mapping[str, Tensor], gap_px: int = 4) -> Image:
+    """Lay out what images were put together from: for every pair, source and target with their poses, then a titled row a layer.
+
+    `layers` are as `Generator.layers` gives them: maps (B, N, 1, h, w), white where they are 1, or images (B, N, 3, h, w).
+    """
+    from PIL import Image, ImageDraw
+
+    height, width = pair.target_pose.size
+    most = max(4, *(layer.shape[1] for layer in layers.values()))
+    row_px, title_px = height + TITLE_PX + gap_px, (1 + len(layers)) * (height + TITLE_PX + gap_px) + gap_px
+    sheet = Image.new("RGB", (most * (width + gap_px) + gap_px, len(pair) * title_px + gap_px), GROUND)
+    write = ImageDraw.Draw(sheet)
+    for index in range(len(pair)):
+        source, target = to_image(pair.source[index]), to_image(pair.target[index])
+        skeletons = (pose_picture(pair.source_pose[index], source), pose_picture(pair.target_pose[index], target))
+        rows = {"source, its pose, target, its pose": [source, skeletons[0], target, skeletons[1]]}
+        rows |= {name: [_cell(cell, (height, width)) for cell in layer[index]] for name, layer in layers.items()}
+        for row, (name, cells) in enumerate(rows.items()):
+            top = gap_px + index * title_px + row * row_px
+            write.text((gap_px, top), name, fill=(220, 220, 220))
+            for column, cell in enumerate(cells):
+                sheet.paste(cell, (gap_px + column * (width + gap_px), top + TITLE_PX))
+    return sheet
+
+
+def _cell(layer: Tensor, size: tuple[int, int]) -> Image:
+    """Picture a map (1, h, w) in [0, 1], or an image (3, h, w) in [−1, 1], at `size` (H, W)."""
+    picture = to_image(layer if len(layer) == 3 else (2 * layer - 1).expand(3, -1, -1))
+    return picture if picture.size == size[::-1] else picture.resize((size[1], size[0]))
 
 
 def to_image(tensor: Tensor) -> Image:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from tqdm import tqdm
 from generators.atomic import replacing
 from generators.base import Generator, PosePair, batches_from
 from generators.checkpoints import load_training, restore_random, save_training
+from generators.curves import HeldOut, open_curves
+from generators.fabric import make_fabric
 from generators.perceptual import Perceptual, load_perceptual
 from generators.registry import name_of
 from generators.sheet import sample_sheet
@@ -30,12 +32,16 @@ CHECKPOINT = "last.safetensors"
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training ended: steps done, whether a signal stopped it, where its checkpoint is, its last losses by "player/term"."""
+    """How a training ended: steps done, whether a signal stopped it, where its checkpoint is, its last losses by "player/term".
+
+    `held_out` are the last losses on pairs that it never learnt from, where it was given any.
+    """
 
     step: int
     stopped: bool
     checkpoint: Path
     losses: dict[str, float]
+    held_out: dict[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -45,6 +51,7 @@ def train(
     *,
     steps: int | None = None,  # Number of steps; None is the paper's schedule.
     samples: PosePair | None = None,  # Pairs that every sample sheet shows.
+    held_out: Sequence[PosePair] = (),  # Batches never learnt from, whose losses are measured at every checkpoint.
     save_every_steps: int = 1000,  # Steps from one checkpoint to the next; the last step is always saved.
     sample_every_steps: int = 1000,  # Steps from one sample sheet to the next.
     log_every_steps: int = 20,  # Steps after which losses are read back and checked.
@@ -57,7 +64,7 @@ def train(
     perceptual: str | Perceptual = "imagenet",  # Network for papers that compare images on features: its weights, itself, or "none".
     about: Mapping[str, Any] | None = None,  # What else decides the result, such as data; kept in the checkpoint's header.
 ) -> Trained:
-    """Train `model` in place and return how it went; `out` holds checkpoint, curves and sample sheets.
+    """Train `model` in place and return how it went; `out` holds checkpoint, curves, sample sheets and held-out losses.
 
     `pairs` is an iterable of PosePair batches, the same in every process; each process takes its share of every
     batch. A checkpoint in `out` is resumed: on CPU the next step's losses equal an uninterrupted run's bit for bit
@@ -78,11 +85,11 @@ def train(
     if features is not None:
         network = load_perceptual(perceptual, features) if isinstance(perceptual, str) else perceptual
         model.perceptual, about["perceptual"] = network, network.name if network is not None else "none"
-    loop = _Loop(model, Path(out), fabric or _fabric(precision, accelerator, devices), seed, about)
+    loop = _Loop(model, Path(out), fabric or make_fabric(precision, accelerator, devices), seed, about)
     done = loop.resume()
     if compile:
         loop.compile()
-    stream = loop.start(pairs, done)
+    stream = loop.start(pairs, done, held_out)
     step = done
     with stopping() as stop, _bar(model, steps, done, loop.fabric) as bar:
         while step < steps and not agreed(loop.fabric, stop):
@@ -99,7 +106,7 @@ def train(
         if step > done:
             loop.save(step)
     loop.close()
-    return Trained(step, stopped, loop.checkpoint, loop.last)
+    return Trained(step, stopped, loop.checkpoint, loop.last, loop.last_held_out)
 
 
 class _Loop:
@@ -119,6 +126,8 @@ class _Loop:
         self.scaler: torch.amp.GradScaler | None = getattr(fabric.strategy.precision, "scaler", None)  # of 16-mixed alone
         self.pending: list[tuple[int, str, list[str], Tensor]] = []
         self.last: dict[str, float] = {}
+        self.held_out: HeldOut | None = None
+        self.last_held_out: dict[str, float] = {}
         self.random: dict[str, Tensor] = {}
         self.about = about
         self.writer: SummaryWriter | None = None
@@ -131,7 +140,7 @@ class _Loop:
         for player in self.players.values():
             player.compile()
 
-    def start(self, pairs: Iterable[PosePair], done: int) -> Iterator[PosePair]:
+    def start(self, pairs: Iterable[PosePair], done: int, held_out: Sequence[PosePair] = ()) -> Iterator[PosePair]:
         """Return the batches from step `done` on; at step 0, show the model the first ones it wants to see."""
         stream = batches_from(pairs, done)
         if not done and self.model.prepare_steps:
@@ -139,7 +148,9 @@ class _Loop:
         # Not before: finding its place, a stream may take random numbers too (a DataLoader does).
         restore_random(self.random, self.fabric.device)
         if self.fabric.is_global_zero:
-            self.writer = _writer(self.checkpoint.parent, done)
+            self.writer = open_curves(self.checkpoint.parent, done)
+            if held_out:
+                self.held_out = HeldOut(held_out, self.checkpoint.parent, done)
         return stream
 
     def _prepare(self, stream: Iterator[PosePair]) -> Iterator[PosePair]:
@@ -208,6 +219,8 @@ class _Loop:
                     f"{self.checkpoint.parent} is of an earlier step"
                 )
             self.last[f"{player}/{term}"] = value
+            if self.held_out is not None:
+                self.held_out.note(f"{player}/{term}", value)
             if self.writer is not None:
                 self.writer.add_scalar(f"{player}/{term}", value, step)
         self.pending.clear()
@@ -234,10 +247,12 @@ class _Loop:
             self.writer.add_image("samples", np.asarray(sheet), step, dataformats="HWC")
 
     def save(self, step: int) -> None:
-        """Write everything that training goes on from, atomically; losses are checked first."""
+        """Write everything that training goes on from, atomically; losses are checked first, held-out ones measured last."""
         self.flush()
         if self.fabric.is_global_zero:
             save_training(self.model, self.optimizers, self.checkpoint, step, self.about, self.scaler)
+            if self.held_out is not None:
+                self.last_held_out = self.held_out.measure(self.model, self.fabric, step, self.writer)
         self.fabric.barrier()
 
     def resume(self) -> int:
@@ -274,27 +289,3 @@ def _bar(model: Generator, steps: int, done: int, fabric: Fabric) -> tqdm:
     """Show progress, in the first process alone."""
     disable = None if fabric.is_global_zero else True
     return tqdm(total=steps, initial=min(done, steps), desc=f"train {name_of(model)}", unit="step", disable=disable)
-
-
-def _fabric(precision: str, accelerator: str, devices: int | str) -> Fabric:
-    """Make what knows devices, precision and processes; ValueError for a choice that is not available here."""
-    try:
-        from lightning_fabric import Fabric
-    except ImportError:  # the same class where only the umbrella package is installed
-        from lightning.fabric import Fabric
-    try:
-        fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
-    except (RuntimeError, TypeError, ImportError) as error:  # what Lightning raises for what is not here
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"no training with accelerator={accelerator!r}, devices={devices!r}, precision={precision!r}: {reason}") from None
-    fabric.launch()
-    return fabric
-
-
-def _writer(out: Path, done: int) -> SummaryWriter | None:
-    """Open the curves for TensorBoard; a resumed run hides what an earlier one wrote past its checkpoint."""
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(out / "curves"), purge_step=done)

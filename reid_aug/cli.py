@@ -48,6 +48,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     from reid_aug.data import poses_options
+    from reid_aug.quality import user_study_options
+    from reid_aug.synthesis import retarget_options
     from reid_aug.synthesis.manifest import package_version
 
     parser = _Parser(prog="reid-aug", description=__doc__)
@@ -76,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     poses = verb("poses", _poses, "find the joints of the person on every image, or read them from a file, and write a keypoint file")
     poses_options.declare(poses)
     configured("train", _train, "train a generator on pairs of images of one person", "generators")
+    configured("layers", _layers, "picture what posewarp puts images together from: heatmaps, limbs, masks, background")
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
+    retarget_options.declare(verb("retarget", _retarget, "render one person through a sequence of poses: frames, a .gif or a strip"))
     gate = verb("gate", _gate, "score a dump's images by identity and pose, and write a dump of those that pass")
     gate.add_argument("dump", metavar="DUMP")
     gate.add_argument("settings", nargs="*", metavar="config.yaml | key=value", help="e.g. reid=FILE identity=found novelty=0.1 out=DIR")
@@ -87,17 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     quality.add_argument(
         "settings", nargs="*", metavar="NAME | protocol.yaml | key=value", help="e.g. deformable data.root=DIR pairs.count=1000 out=DIR"
     )
-    study = verb("user-study", _user_study, "write a page on which people tell real images from generated ones")
-    study.add_argument("real", metavar="REAL_DIR")
-    study.add_argument("fake", metavar="FAKE_DIR")
-    study.add_argument("--out", required=True, help="folder to write index.html to")
-    study.add_argument("--count", type=int, default=55, help="images of each kind")
-    study.add_argument("--practice", type=int, default=10, help="first images, which do not count")
-    study.add_argument("--seconds", type=float, default=1.0, help="how long an image is shown")
-    study.add_argument("--seed", type=int, default=0)
-    merge = verb("user-study-merge", _user_study_merge, "put the results of several raters together")
-    merge.add_argument("results", nargs="+", metavar="RESULT.json")
-    merge.add_argument("--out", help="JSON to write")
+    user_study_options.declare(
+        verb("user-study", user_study_options.run_study, "write a page on which people tell real images from generated ones"),
+        verb("user-study-merge", user_study_options.run_merge, "put the results of several raters together"),
+    )
     check = verb("check", _check, "open every image a dump's manifest names and compare it with what was written")
     check.add_argument("folder")
     pairs = verb("pairs", _pairs, "list the papers' pairs of a keypoint file: ordered pairs of images of one person")
@@ -155,7 +152,19 @@ def _train(arguments: argparse.Namespace) -> int:
     trained = train_from(config.load(TrainConfig, *split_settings(arguments.settings, "generators")))
     state = "stopped at" if trained.stopped else "trained"
     print(f"{state} step {trained.step}: {trained.checkpoint}")
+    if trained.held_out:
+        losses = ", ".join(f"{name} {value:.4f} (in training {trained.losses[name]:.4f})" for name, value in trained.held_out.items())
+        print(f"held out: {losses}; over time: {trained.checkpoint.with_name('held_out.md')}")
     return 130 if trained.stopped else 0
+
+
+def _layers(arguments: argparse.Namespace) -> int:
+    from reid_aug import config
+    from reid_aug.synthesis.held_out import LayersConfig, write_layers
+
+    settings = config.load(LayersConfig, *split_settings(arguments.settings))
+    print(f"{settings.out}: {settings.pairs} pairs, for each from the top {', '.join(write_layers(settings))}")
+    return 0
 
 
 def _dump(arguments: argparse.Namespace) -> int:
@@ -186,6 +195,13 @@ def _dump(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _retarget(arguments: argparse.Namespace) -> int:
+    from reid_aug.synthesis.retarget_options import run
+
+    print(run(arguments))
+    return 0
+
+
 def _gate(arguments: argparse.Namespace) -> int:
     from reid_aug import config
     from reid_aug.synthesis.dump import GateRun, gate_dump
@@ -206,27 +222,6 @@ def _quality(arguments: argparse.Namespace) -> int:
     settings, as_shipped = quality.load_config(*split_settings(arguments.settings, "quality"))
     report = quality.run(arguments.target, settings, as_shipped=as_shipped)
     print(report.table, f"report: {report.folder / 'quality.md'}", sep="\n")
-    return 0
-
-
-def _user_study(arguments: argparse.Namespace) -> int:
-    from reid_aug.quality.user_study import write_study
-
-    page = write_study(
-        arguments.real, arguments.fake, arguments.out,
-        count=arguments.count, practice=arguments.practice, seconds=arguments.seconds, seed=arguments.seed,
-    )  # fmt: skip
-    print(f"user study: {page}")
-    return 0
-
-
-def _user_study_merge(arguments: argparse.Namespace) -> int:
-    from reid_aug.quality.user_study import merge
-
-    merged = merge(arguments.results, arguments.out)
-    print(merged)
-    if arguments.out:
-        print(f"merged: {arguments.out}")
     return 0
 
 

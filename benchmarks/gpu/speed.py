@@ -27,7 +27,8 @@ from benchmarks.gpu.bench import tf32
 from benchmarks.gpu.record import begin, failure, write
 from benchmarks.gpu.stopwatch import Row, Stopwatch
 from generators import Generator
-from generators.training import _fabric, _Loop
+from generators.fabric import make_fabric
+from generators.training import _Loop
 from reid_aug.baselines.recipes import BaselineConfig
 from reid_aug.baselines.training import TrainingSet, train_baseline
 
@@ -173,7 +174,7 @@ def measured_step(model: Generator, batch: int, precision: str, step: int, watch
     pair, cell, network = pairs(model, batch), Row(), vgg_for(model)
     model.perceptual = None if isinstance(network, str) else network
     with tempfile.TemporaryDirectory() as out, watch.peak(cell):
-        loop = _Loop(model, Path(out), _fabric(precision, watch.device.type, 1), 0, {})
+        loop = _Loop(model, Path(out), make_fabric(precision, watch.device.type, 1), 0, {})
 
         def call() -> None:
             loop.step(step, pair)

@@ -9,8 +9,13 @@ Differs from the paper:
 * All pixels of the options are those of images 256 high; at another height H they are scaled by H / 256, and the networks
   halve until they are 8 rows high (five times at 256, four at 128 × 64, three at 64 × 32).
 * A limb with a missing joint is left out: its mask's prior is 0 and what is moved of it is black. The paper has all joints.
-* The seven-joint version's fifth limb runs from the head to the middle of the shoulders, as its text says; its code
-  takes the right shoulder alone, by a slip.
+* The seven-joint version's fifth limb runs from the head to the middle of the shoulders, as its text says, and is moved by the
+  similarity of its three joints; its code takes the right shoulder alone, by a slip.
+* Features: by default as the code has them, twelve convolutions in deviations of their channels, averaged
+  (`feature_loss=mean-12-released`); `sum-16` is what the seven-joint version prints, L1 distances of 16 layers, summed. The
+  code's layers end with Keras' sixteenth, pooling among them: there, too, the text may mean these twelve convolutions.
+* The discriminator sees both poses, too, as in the paper and its code; `discriminator=image-alone` is what the seven-joint
+  version's text and figure show. `posewarp-upper-text` has both as printed.
 * The noise's σ is printed nowhere: 0.5 here, about the deviation of images in [−1, 1]. The code adds none (σ 0 does that).
 * VGG-19 is torchvision's, whose features are 57.6 times smaller than the code's: so is the 0.1 that is added to a channel's
   deviation. Deviations are measured on the first 50 batches, not on 2000. Without such a network, and with `l1_weight` 0, the
@@ -32,17 +37,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators.base import Generator, PosePair, in_one_kernel, keeps_options
-from generators.blocks import halving_size
-from generators.choices import one_of
+from generators.blocks import glorot_uniform, halving_size
+from generators.choices import at_least, one_of
 from generators.losses import fake_loss, real_loss
 from generators.maps import gaussian_maps
 from generators.parts import Limbs
-from generators.perceptual import KERAS_SCALE, LAYERS, VGG19, Features
+from generators.perceptual import KERAS_SCALE, LAYERS, VGG19, Features, channel_deviations, compare, compare_in_deviations
 from generators.pose import SKELETONS, Pose
 from generators.warp import warp_images
 
 HEIGHT = 256  # of the images that the options' pixels refer to
 VGG_LAYERS = LAYERS[:12]  # conv1_1 … conv4_4, every one
+FEATURE_LOSSES = ("mean-12-released", "sum-16")
+DISCRIMINATORS = ("with-poses", "image-alone")
 WIDEST = 2048  # channels of the widest feature map there are deviations for
 
 
@@ -91,16 +98,23 @@ class LimbComposer(nn.Module):
         self.background = UNet(4, joints, downs, width, width)  # D
         self.background_image = nn.Conv2d(width, 3, 3, padding=1)
 
-    def forward(
+    def forward(self, *inputs: Tensor) -> Tensor:  # those of `layers` → (B, 3, H, W)
+        return self.layers(*inputs)["result"][:, 0]
+
+    def layers(
         self, source: Tensor, source_maps: Tensor, target_maps: Tensor, prior: Tensor, transform: Tensor, moves: Tensor, noise: Tensor
-    ) -> Tensor:  # (B, 3, H, W) and what is known of it → (B, 3, H, W)
+    ) -> dict[str, Tensor]:
+        """Render, and return what the result is made of and itself: maps (B, N, 1, H, W), images (B, N, 3, H, W)."""
         masks = self.masks(source, source_maps, prior)
         left = masks[:, :1]
         limbs = self.moved(source, masks[:, 1:], transform, moves)
         c = self.foreground(limbs, target_maps)
         d = self.background(torch.cat((source * left + noise * (1 - left), left), dim=1), source_maps)
-        mask = self.foreground_mask(c).sigmoid()
-        return mask * self.foreground_image(c).tanh() + (1 - mask) * self.background_image(d).tanh()
+        mask, foreground, background = self.foreground_mask(c).sigmoid(), self.foreground_image(c).tanh(), self.background_image(d).tanh()
+        images = {"foreground": foreground, "target mask": mask, "background": background}
+        images["result"] = mask * foreground + (1 - mask) * background
+        layers = {"limb masks": masks[:, :, None], "warped limbs": limbs.unflatten(1, (-1, 3))}
+        return layers | {name: image[:, None] for name, image in images.items()}
 
     def masks(self, source: Tensor, source_maps: Tensor, prior: Tensor) -> Tensor:
         """Segment the source into background and limbs, (B, 1 + L, H, W), 1 in sum."""
@@ -116,7 +130,7 @@ class LimbComposer(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Convolutions and max-pooling down to 8 rows; both poses join at half resolution; one logit (B,)."""
+    """Convolutions and max-pooling down to 8 rows; both poses, or none with 0 `joints`, join at half resolution; one logit (B,)."""
 
     def __init__(self, joints: int, size: tuple[int, int], downs: int, width: int) -> None:
         super().__init__()
@@ -128,9 +142,9 @@ class Discriminator(nn.Module):
             nn.Linear(4 * width * cells, 4 * width), nn.ReLU(), nn.Linear(4 * width, 4 * width), nn.ReLU(), nn.Linear(4 * width, 1)
         )
 
-    def forward(self, image: Tensor, source_maps: Tensor, target_maps: Tensor) -> Tensor:
+    def forward(self, image: Tensor, *maps: Tensor) -> Tensor:  # (B, 3, H, W), (B, K, H/2, W/2) of source and target → (B,)
         x = F.max_pool2d(self.start(image), 2)
-        x = self.joined(torch.cat((x, source_maps.to(x.dtype), target_maps.to(x.dtype)), dim=1))
+        x = self.joined(torch.cat((x, *(pose_maps.to(x.dtype) for pose_maps in maps)), dim=1))
         for layer in self.deep:
             x = layer(F.max_pool2d(x, 2))
         return self.judge(x.flatten(1)).squeeze(1)
@@ -141,6 +155,7 @@ class PoseWarp(Generator):
 
     paper = "Balakrishnan et al., Synthesizing Images of Humans in Unseen Poses, CVPR 2018"
     prepare_steps = 50  # batches that the features' deviations are measured on
+    later_options = ("feature_loss", "discriminator")
     pattern: Tensor
     deviation: Tensor
 
@@ -160,28 +175,29 @@ class PoseWarp(Generator):
         warmup_steps: int = 5,  # Steps of the discriminator alone, the first of gan_steps.
         gan_steps: int = 10_000,  # Steps with a discriminator; 0 leaves it out.
         learning_rate: float = 1e-4,  # Learning rate of both players' Adam.
+        feature_loss: str = "mean-12-released",  # Which of VGG-19's features are compared; "sum-16" is printed (Suresh & Sonarkar 2019).
+        discriminator: str = "with-poses",  # What the discriminator sees; "image-alone" is printed there.
     ) -> None:
         super().__init__()
         one_of("posewarp's skeleton", skeleton, ("mpii_14", "upper_7"))
+        one_of("posewarp's feature_loss", feature_loss, FEATURE_LOSSES)
+        one_of("posewarp's discriminator", discriminator, DISCRIMINATORS)
+        at_least("posewarp", 1e-3, sigma_px=sigma_px, limb_sigma_px=limb_sigma_px, torso_sigma_px=torso_sigma_px)
+        at_least("posewarp", 0.0, noise_sigma=noise_sigma)
+        at_least("posewarp", 0, pretrain_steps=pretrain_steps, warmup_steps=warmup_steps, gan_steps=gan_steps)
         self.size, self.skeleton = halving_size("posewarp", size, rows=8), SKELETONS[skeleton]
-        for option, value, least in (
-            ("sigma_px", sigma_px, 1e-3), ("limb_sigma_px", limb_sigma_px, 1e-3), ("torso_sigma_px", torso_sigma_px, 1e-3),
-            ("noise_sigma", noise_sigma, 0.0), ("pretrain_steps", pretrain_steps, 0), ("warmup_steps", warmup_steps, 0),
-            ("gan_steps", gan_steps, 0),
-        ):  # fmt: skip
-            if not value >= least:
-                raise ValueError(f"posewarp's {option} is at least {least}, got {value}")
         h, w = self.size
         downs, scale = h.bit_length() - 4, h / HEIGHT  # halved until 8 rows are left
         self.sigma_px, self.limb_sigma_px, self.torso_sigma_px = sigma_px * scale, limb_sigma_px * scale, torso_sigma_px * scale
         self.shortest_px2 = 5 * scale**2
         self.noise_sigma, self.adversarial_weight, self.l1_weight = noise_sigma, adversarial_weight, l1_weight
         self.pretrain_steps, self.warmup_steps, self.gan_steps, self.rate = pretrain_steps, warmup_steps, gan_steps, learning_rate
+        self.feature_loss, self.sees_poses = feature_loss, discriminator == "with-poses"
         joints = len(self.skeleton)
         self.limbs = Limbs(self.skeleton)
         self.drawing = LimbComposer(joints, len(self.skeleton.limbs), downs, width)
-        self.discriminator = Discriminator(joints, self.size, downs, width) if gan_steps else None
-        self.apply(_as_keras)
+        self.discriminator = Discriminator(joints * self.sees_poses, self.size, downs, width) if gan_steps else None
+        self.apply(glorot_uniform)  # as the released code's Keras begins
         # Training takes fresh noise; rendering must not depend on chance, and takes this.
         pattern = torch.randn(3, h, w, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
         self.register_buffer("pattern", pattern.to(torch.get_default_device()), persistent=False)
@@ -189,11 +205,20 @@ class PoseWarp(Generator):
 
     def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> Tensor:
         self.check(source, source_pose, target_pose, scene)
+        return self.drawing(*self._inputs(source, source_pose, target_pose))
+
+    def layers(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> dict[str, Tensor]:
+        self.check(source, source_pose, target_pose)
+        _, source_maps, target_maps, prior, *_ = inputs = self._inputs(source, source_pose, target_pose)
+        given = {"joint heatmaps of the source": source_maps, "joint heatmaps of the target": target_maps, "limb priors": prior}
+        return {name: maps[:, :, None] for name, maps in given.items()} | self.drawing.layers(*inputs)
+
+    def _inputs(self, source: Tensor, source_pose: Pose, target_pose: Pose) -> tuple[Tensor, ...]:
+        """Return what `LimbComposer.layers` takes."""
         prior = self.limbs.prior(source_pose, self.limb_sigma_px, self.torso_sigma_px, self.shortest_px2)
         transform, moves = self.limbs.transforms(source_pose, target_pose)
         noise = self.noise_sigma * (torch.randn_like(source) if self.training else self.pattern.expand_as(source))
-        maps = self.heatmaps(source_pose), self.heatmaps(target_pose)
-        return self.drawing(source, *maps, prior.to(source.dtype), transform, moves, noise)
+        return source, self.heatmaps(source_pose), self.heatmaps(target_pose), prior.to(source.dtype), transform, moves, noise
 
     def heatmaps(self, pose: Pose) -> Tensor:
         """Rasterise the joints as Gaussians (B, K, H/2, W/2); zeros for one that is missing or outside the image."""
@@ -224,20 +249,14 @@ class PoseWarp(Generator):
         return torch.optim.Adam(parameters, lr=self.rate, betas=(0.9, 0.999), eps=1e-7, fused=in_one_kernel(parameters))  # Keras' ε
 
     def features(self) -> Features | None:
-        return Features(VGG_LAYERS, "avg")
+        return Features(VGG_LAYERS if self.feature_loss == "mean-12-released" else LAYERS, "avg")
 
     def prepare(self, pairs: Sequence[PosePair]) -> None:
         """Measure the deviation of every channel of every feature over the batches' sources."""
-        if self.perceptual is None:
+        if self.perceptual is None or self.feature_loss == "sum-16":
             return
-        sizes = torch.tensor([len(pair) for pair in pairs], dtype=torch.float64, device=self.deviation.device)
-        weight = (sizes / sizes.sum())[:, None]
-        # Means and variances of the channels by batch and layer; together, the variance over all batches.
-        batches = [[_moments(layer) for layer in self._seen(pair.source)] for pair in pairs]
-        for row, layers in enumerate(zip(*batches, strict=True)):
-            variance, mean = (torch.stack(part) for part in zip(*layers, strict=True))
-            spread = (weight * (variance + (mean - (weight * mean).sum(0)).square())).sum(0)
-            self.deviation[row, : len(spread)] = spread.sqrt().to(self.deviation.dtype)
+        for row, deviation in enumerate(channel_deviations(self._seen(pair.source) for pair in pairs)):
+            self.deviation[row, : len(deviation)] = deviation.to(self.deviation.dtype)
 
     def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
         image = self.share("image", lambda: self(pair.source, pair.source_pose, pair.target_pose))
@@ -256,37 +275,25 @@ class PoseWarp(Generator):
 
     def _judged(self, pair: PosePair, image: Tensor) -> Tensor:
         assert self.discriminator is not None
-        return self.discriminator(image, self.heatmaps(pair.source_pose), self.heatmaps(pair.target_pose))
+        maps = (self.heatmaps(pair.source_pose), self.heatmaps(pair.target_pose)) if self.sees_poses else ()
+        return self.discriminator(image, *maps)
 
     def _feature_loss(self, image: Tensor, target: Tensor) -> Tensor:
-        """Average over layers the mean |difference| of features, in deviations of their channel + 0.1 (as the code's VGG counts)."""
-        least = 0.1 / KERAS_SCALE if isinstance(self.perceptual, VGG19) else 0.1
+        """Compare features: averaged, in deviations of their channels + 0.1 (as the code's VGG counts), or as they are, summed."""
         with torch.no_grad():
             real = self._seen(target)
-        terms = [
-            ((a - b).abs() / (deviation[: a.shape[1], None, None] + least)).mean()
-            for a, b, deviation in zip(self._seen(image), real, self.deviation, strict=False)
-        ]
-        return torch.stack(terms).mean()
+        if self.feature_loss == "sum-16":
+            return compare(self._seen(image), real)
+        least = 0.1 / KERAS_SCALE if isinstance(self.perceptual, VGG19) else 0.1
+        return compare_in_deviations(self._seen(image), real, self.deviation, least)
 
     def _seen(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the images' features; ValueError for a network that has more of them than there is room for deviations."""
         assert self.perceptual is not None
         layers = self.perceptual(images)
         widths = [layer.shape[1] for layer in layers]
+        if self.feature_loss == "sum-16":  # in which no deviations are counted
+            return layers
         if len(widths) > len(VGG_LAYERS) or max(widths) > WIDEST:
             raise ValueError(f"posewarp compares up to {len(VGG_LAYERS)} features of up to {WIDEST} channels, got {widths} channels")
         return layers
-
-
-def _moments(layer: Tensor) -> tuple[Tensor, Tensor]:
-    """Return variances and means (C) of the channels of `layer (B, C, H, W)`."""
-    variance, mean = torch.var_mean(layer, dim=(0, 2, 3), correction=0)
-    return variance.double(), mean.double()
-
-
-def _as_keras(layer: nn.Module) -> None:
-    """Give a layer Glorot's uniform weights and no bias, as the released code's Keras does."""
-    if isinstance(layer, nn.Conv2d | nn.Linear):
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import PositiveInt, SerializerFunctionWrapHandler, model_serializer
 
 from generators import openpose_18
 from reid_aug import images
@@ -39,12 +39,12 @@ class DataConfig(Config):
     test_keypoints: str | None = None  # Keypoint file or folder of query and gallery; without one, annotation-test.csv if it exists.
     on_bad_image: Literal["raise", "skip"] = "raise"  # Whether an image that can't be decoded stops all, or is named and left out.
     allow_overlap: bool = False  # Whether an identity may be in train and in query or gallery, too.
+    test_videos: PositiveInt | tuple[str, ...] | None = None  # Videos of a .mat to hold out: the last so many, or these.
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what came later and is off: it must not change the digests of earlier runs."""
-        values = write(self)
-        return values if values.get("allow_overlap") else {key: value for key, value in values.items() if key != "allow_overlap"}
+        return {key: value for key, value in write(self).items() if value or key not in ("allow_overlap", "test_videos")}
 
 
 def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool = False, posed: bool = True) -> list[PersonImage]:
@@ -54,9 +54,11 @@ def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool 
     FileNotFoundError or ValueError, in one line, for anything that is missing or does not fit.
     """
     # Where nobody learns from the training images, the others may show the same people.
-    people, folder = read_people(data.root, allow_overlap=data.allow_overlap or not train_poses)
     if Path(data.root).suffix == ".mat":  # YouTube Pose: its joints are in the file
-        return people
+        return read_youtube_pose(data.root, test_videos=data.test_videos)
+    if data.test_videos is not None:
+        raise ValueError(f"data.test_videos is of YouTube Pose's .mat, got data.root={data.root}: leave it out")
+    people, folder = read_people(data.root, allow_overlap=data.allow_overlap or not train_poses)
     if data.on_bad_image == "skip":
         people = without_bad_images(people)
     if not train_poses:

@@ -7,42 +7,79 @@ https://www.robots.ox.ac.uk/~vgg/data/pose/ has YouTube_Pose_dataset.mat and GT_
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from generators import Pose, upper_7
+from generators import Pose, no_such, upper_7
 from reid_aug import images
 from reid_aug.data.foreign import refuse_mat
 from reid_aug.data.people import PersonImage, tell_apart
+from reid_aug.data.video_frames import Crop, cropped
 
-FRAMES = "GT_frames"
+FRAMES, CROPPED = "GT_frames", "GT_frames_cropped"
 FIELDS = ("videoname", "locs", "imgPath")
+CROP_FIELDS = ("crop", "scale", "origRes")
 
 
-def read_youtube_pose(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[PersonImage]:
-    """Read every annotated frame of YouTube Pose's .mat file, in its order: a video is an identity (from 1), all in train.
+@dataclass(frozen=True)
+class _Video:
+    """A video: its name, its joints (2, 7, frames), its frames' paths, and how its frames were cut out of the original, if it says so."""
 
-    `root` (default: the file's folder) holds the unpacked GT_frames. Those frames are already cropped and scaled and the
-    joints are in their pixels, so the file's `crop`, `scale` and `origRes`, which lead from the original video to them,
-    are not used. MATLAB's pixels count from 1, poses' from 0; a joint that is not a number above 0 is not visible.
+    name: str
+    locs: np.ndarray
+    frames: list[str]
+    crop: Crop | None
+
+
+def read_youtube_pose(
+    path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, *, test_videos: int | Sequence[str] | None = None
+) -> list[PersonImage]:
+    """Read every annotated frame of YouTube Pose's .mat file, in its order: a video is an identity (from 1).
+
+    All are in train but `test_videos`, the file's last so many or those of these names: their first frames are queries, all others
+    gallery. `root` (default: the file's folder) holds the unpacked GT_frames, cropped and scaled already, in whose pixels the joints
+    are. Frames of the original video's size (the file's `origRes`) are cut out by its `crop` and resized by its `scale`, once, into
+    GT_frames_cropped beside them. MATLAB's pixels count from 1, poses' from 0; a joint that is not a number above 0 is not visible.
     ValueError names the file, the video and what is missing or wrong; FileNotFoundError names a missing frame.
     """
     where = os.fspath(path)
     folder = Path(where).parent if root is None else Path(root)
+    videos = [_video(f"{where}, video {number}", video) for number, video in enumerate(_videos(where), start=1)]
+    held_out = _held_out(where, [video.name for video in videos], test_videos)
     people = []
-    for number, video in enumerate(_videos(where), start=1):
-        name, locs, frames = _video(f"{where}, video {number}", video)
+    for number, video in enumerate(videos, start=1):
+        at = f"{where}, video {number} ({video.name})"
+        frames = [_frame(where, folder, video.name, frame) for frame in video.frames]
+        if video.crop is not None:
+            frames = cropped(at, frames, video.crop, folder / CROPPED / f"{video.name}-{video.crop.name}")
         rows = [
-            PersonImage(file, number, 0, "train", _pose(locs[..., i], file))
-            for i, file in enumerate(_frame(where, folder, name, frame) for frame in frames)
+            PersonImage(file, number, 0, ("gallery" if i else "query") if number in held_out else "train", _pose(video.locs[..., i], file))
+            for i, file in enumerate(frames)
         ]
-        _refuse_other_frames(f"{where}, video {number} ({name})", rows)
+        _refuse_other_frames(at, rows)
         people += rows
     return tell_apart(people)
+
+
+def _held_out(where: str, names: Sequence[str], test_videos: int | Sequence[str] | None) -> set[int]:
+    """Return the numbers, from 1, of the videos to hold out; ValueError for one that is not there, or when none would be left."""
+    if test_videos is None:
+        return set()
+    if isinstance(test_videos, int):
+        numbers = set(range(len(names) - test_videos + 1, len(names) + 1))
+    else:
+        for name in test_videos:
+            if name not in names:
+                raise ValueError(f"{where}: test_videos: {no_such('video', name, names)}")
+        numbers = {number for number, name in enumerate(names, start=1) if name in test_videos}
+    if len(numbers) >= len(names) or not numbers:
+        raise ValueError(f"{where}: test_videos holds out 1 to {len(names) - 1} of the file's {len(names)} videos, got {len(numbers)}")
+    return numbers
 
 
 def _videos(where: str) -> list[np.void]:
@@ -68,8 +105,8 @@ def _videos(where: str) -> list[np.void]:
     return list(data.ravel())
 
 
-def _video(at: str, video: np.void) -> tuple[str, np.ndarray, list[str]]:
-    """Take a video apart: its name, its joints (2, 7, frames) and its frames' paths."""
+def _video(at: str, video: np.void) -> _Video:
+    """Take a video apart; ValueError for what does not fit together."""
     name, paths, locs = _text(video["videoname"]), [_text(cell) for cell in np.ravel(video["imgPath"])], np.asarray(video["locs"])
     if not name:
         raise ValueError(f"{at}: the videoname is empty")
@@ -79,7 +116,11 @@ def _video(at: str, video: np.void) -> tuple[str, np.ndarray, list[str]]:
         raise ValueError(f"{at} ({name}): locs are numbers (2, {len(upper_7)}, frames), got {locs.dtype} {locs.shape}")
     if locs.shape[2] != len(paths) or not all(paths):
         raise ValueError(f"{at} ({name}): every frame has a path, got locs of {locs.shape[2]} frames and {sum(map(bool, paths))} paths")
-    return name, locs.astype(np.float64), paths
+    crop = None
+    if set(CROP_FIELDS) <= set(video.dtype.names or ()):
+        numbers = [np.asarray(video[field]).ravel() for field in CROP_FIELDS]
+        crop = Crop.of(f"{at} ({name})", *numbers)
+    return _Video(name, locs.astype(np.float64), paths, crop)
 
 
 def _text(value: Any) -> str:

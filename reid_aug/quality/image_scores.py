@@ -17,17 +17,28 @@ from reid_aug.quality.surroundings import Surroundings
 class MeanScore:
     """The mean over images of a score (B,); images whose score is nan do not count."""
 
-    def __init__(self, name: str, score: Callable[[Batch], Tensor], how: str, masked: bool = False) -> None:
-        self.name, self.score, self.how, self.masked = name, score, how, masked
+    def __init__(
+        self, name: str, score: Callable[[Batch], Tensor], how: str, masked: bool = False, higher_is_better: bool = True
+    ) -> None:
+        self.name, self.score, self.how, self.masked, self.higher_is_better = name, score, how, masked, higher_is_better
         self.scores: list[Tensor] = []
+        self._latest = torch.empty(0, dtype=torch.float64)
         self.images = 0
 
     def update(self, batch: Batch) -> None:
         """Score a batch; where images are masked, those whose target pose is known."""
         self.images += len(batch.generated)
         posed = batch.posed() if self.masked else batch
+        self._latest = torch.full((len(batch.generated),), torch.nan, dtype=torch.float64)
         if posed is not None:
-            self.scores.append(self.score(posed).double().cpu())
+            scores = self.score(posed).double().cpu()
+            self.scores.append(scores)
+            known = slice(None) if posed is batch else batch.target_pose.visible.any(1).cpu()
+            self._latest[known] = scores
+
+    def latest(self) -> dict[str, Tensor]:
+        """Return the last batch's scores, nan for an image whose target pose is not known where they are of masked ones."""
+        return {self.name: self._latest}
 
     def compute(self) -> Measured:
         """Return the mean; NotMeasurable when no image has a score."""
@@ -72,7 +83,9 @@ class Lpips(Metric):
         """Begin to measure; MissingWeights without the network."""
         network = surroundings.networks.lpips
         how = network_name(network) + ("; both black outside the target's body" if self.masked else "")
-        return MeanScore(name, lambda batch: network(batch.images(self.masked), batch.targets(self.masked)), how, self.masked)
+        return MeanScore(
+            name, lambda batch: network(batch.images(self.masked), batch.targets(self.masked)), how, self.masked, higher_is_better=False
+        )
 
 
 class DetectionScore(Metric):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,10 +37,12 @@ class Quality:
 
 
 def measure(
-    batches: Iterable[Batch], protocol: QualityProtocol, surroundings: Surroundings, total: int | None = None, label: str = ""
-) -> Quality:
+    batches: Iterable[Batch], protocol: QualityProtocol, surroundings: Surroundings, total: int | None = None, label: str = "",
+    *, watch: Callable[[Batch, Mapping[str, Measurement]], None] | None = None,
+) -> Quality:  # fmt: skip
     """Measure batches of generated images by every metric of a protocol, each network asked once a batch.
 
+    `watch` is shown every batch once it is measured, and the measurements under way.
     A metric without weights or without meaning here is said to be missing, and the rest is measured. ValueError for
     what is broken: images of another size, a mask without a body, no image at all.
     """
@@ -56,6 +58,8 @@ def measure(
             for name in list(running):
                 with _reason_noted(name, missing, running):
                     running[name].update(batch)
+            if watch is not None:
+                watch(batch, running)
             bar.update(len(batch.generated))
     if not images:
         raise ValueError("there is no generated image to measure")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -145,6 +145,17 @@ class Measurement(Protocol):
 
     def compute(self) -> Measured:
         """Return the result of all batches; NotMeasurable where there is none."""
+        ...
+
+
+@runtime_checkable
+class ScoresEach(Protocol):
+    """A measurement that scores every image by itself, so that scores can be told apart by what is difficult about an image."""
+
+    higher_is_better: bool
+
+    def latest(self) -> Mapping[str, Tensor]:
+        """Return the scores (B) of the batch taken in last, by column; nan for an image that has none."""
         ...
 
 

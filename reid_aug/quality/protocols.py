@@ -205,6 +205,8 @@ class QualityRun(QualityProtocol):
     backend: Backend = "auto"  # What searches for the nearest real images: torch (which auto is), faiss-cpu or faiss-gpu.
     batch_size: PositiveInt = 64  # Number of images rendered and measured at a time.
     keep_images: bool = True  # Whether generated images stay beside the results.
+    strata: bool = False  # Whether scores are also given by what is difficult about a pair, with the worst images of each stratum.
+    worst: PositiveInt = 10  # Number of the worst images of a stratum.
 
     @property
     def protocol(self) -> QualityProtocol:

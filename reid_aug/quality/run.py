@@ -15,12 +15,14 @@ from reid_aug.baselines.network import load_reid
 from reid_aug.data.loading import DataConfig, load_people, test_keypoints
 from reid_aug.data.pairs import list_digest
 from reid_aug.data.people import PersonImage
-from reid_aug.quality.held_out import content_digest, dump_batches, pairs_to_measure, photographs, rendered_pairs
+from reid_aug.quality.held_out import Pair, content_digest, dump_batches, pairs_to_measure, photographs, rendered_pairs
 from reid_aug.quality.measure import Quality, measure, published, published_elsewhere
 from reid_aug.quality.metrics import Batch
 from reid_aug.quality.networks import Networks
 from reid_aug.quality.pckh import Pckh
 from reid_aug.quality.protocols import ElsewhereRow, PairsConfig, PublishedRow, QualityProtocol, QualityRun
+from reid_aug.quality.strata import Strata
+from reid_aug.quality.strata_pictures import write_pictures
 from reid_aug.quality.surroundings import RealSplit, Surroundings
 from reid_aug.quality.tables import elsewhere_table, limb_table, table
 from reid_aug.rendered import RenderedSet, is_rendered, read_rendered
@@ -57,6 +59,7 @@ class _Work:
     batches: Iterable[Batch]
     folder: Path
     pair_list: str | None = None  # Digest of the pairs' names; a dump has none.
+    pairs: Sequence[Pair] = ()  # Source and target of each image, in the order of `batches`.
 
 
 def load_config(path: str | None, overrides: Sequence[str]) -> tuple[QualityRun, bool]:
@@ -107,12 +110,13 @@ def run(target: str, settings: QualityRun, *, as_shipped: bool = False, networks
         work = _of_checkpoint(path, settings, networks)
     else:
         raise FileNotFoundError(f"no checkpoint and no dump at {target}")
-    quality = measure(work.batches, protocol, work.surroundings, work.total, work.label)
+    strata = Strata(work.pairs, work.surroundings.size, settings.worst) if settings.strata else None
+    quality = measure(work.batches, protocol, work.surroundings, work.total, work.label, watch=strata)
     quality = replace(quality, missing={**quality.missing, **comparing})
     rows = published(settings.protocol, work.surroundings, quality, as_shipped=as_shipped, pair_list=work.pair_list)
     elsewhere = published_elsewhere(settings.protocol, work.surroundings, as_shipped=as_shipped)
     report = Report(work.label, quality, rows, work.folder, elsewhere)
-    _write(report, settings)
+    _write(report, settings, strata)
     return report
 
 
@@ -141,7 +145,7 @@ def _of_photographs(settings: QualityRun, networks: Networks) -> _Work:
     surroundings = _surroundings(settings, people, (height, width), networks, "test")
     batches = photographs(pairs, (height, width), settings.mask, jpeg=settings.jpeg, batch_size=settings.batch_size)
     names = [(s.name, t.name) for s, t in pairs]
-    return _Work("Real (source)", surroundings, len(pairs), batches, folder, list_digest(names))
+    return _Work("Real (source)", surroundings, len(pairs), batches, folder, list_digest(names), pairs)
 
 
 def _of_checkpoint(path: Path, settings: QualityRun, networks: Networks) -> _Work:
@@ -163,7 +167,7 @@ def _of_checkpoint(path: Path, settings: QualityRun, networks: Networks) -> _Wor
         sheet=folder / "sheet.png", keep=keep, found=found,
     )  # fmt: skip
     label = header["generator"] + (" with given poses" if model.finds_poses and not found else "")
-    return _Work(label, surroundings, len(pairs), batches, folder, list_digest([(s.name, t.name) for s, t in pairs]))
+    return _Work(label, surroundings, len(pairs), batches, folder, list_digest([(s.name, t.name) for s, t in pairs]), pairs)
 
 
 def _of_dump(path: Path, settings: QualityRun, networks: Networks) -> _Work:
@@ -180,7 +184,9 @@ def _of_dump(path: Path, settings: QualityRun, networks: Networks) -> _Work:
         found=manifest.made_by.get("bank") == IMAGES,
     )  # fmt: skip
     label = str(manifest.made_by.get("generator", path.name))
-    return _Work(label, surroundings, len(manifest.rows), batches, _folder(settings, configuration.digest(manifest.made_by)))
+    train = {p.name: p for p in people if p.split == "train"} if settings.strata else {}
+    pairs = [(train[row.source], train[row.target]) for row in manifest.rows] if settings.strata else []
+    return _Work(label, surroundings, len(manifest.rows), batches, _folder(settings, configuration.digest(manifest.made_by)), pairs=pairs)
 
 
 def _refuse_in_vain(settings: QualityRun) -> None:
@@ -231,12 +237,15 @@ def _folder(settings: QualityRun, drawn_by: str, drawn_from: str | None = None) 
     return Path(settings.out) / f"quality-{settings.name}-{configuration.digest(values)}"
 
 
-def _write(report: Report, settings: QualityRun) -> None:
+def _write(report: Report, settings: QualityRun, strata: Strata | None = None) -> None:
     record = {
         "label": report.label, **report.quality.as_json(), "published": [row.model_dump() for row in report.rows],
         **({"published elsewhere": [row.model_dump() for row in report.elsewhere]} if report.elsewhere else {}),
         "asked": settings.protocol.model_dump(mode="json", exclude={"published", "published_pairs", "elsewhere"}),
     }  # fmt: skip
+    if strata is not None:
+        record["strata"] = strata.as_json()
+        write_pictures(strata, report.folder)
     files = "as rendered" if settings.jpeg is None else f"as JPEG of quality {settings.jpeg}"
     parts = [
         f"# Image quality of {report.label}: protocol {settings.name}",
@@ -244,6 +253,7 @@ def _write(report: Report, settings: QualityRun) -> None:
         elsewhere_table(report.elsewhere),
         f"{report.quality.images:,} images. Files are measured {files}.",
         "![source, target pose, result, photograph](sheet.png)" if (report.folder / "sheet.png").exists() else "",
+        "" if strata is None else strata.page(),
     ]  # fmt: skip
     images.atomic_write_text(report.folder / "quality.md", "\n\n".join(part for part in parts if part) + "\n")
     images.atomic_write_text(report.folder / "quality.json", json.dumps(record, indent=1) + "\n")

@@ -30,6 +30,8 @@ class Truth(Metric):
 class AgainstTruth:
     """Means over images of every region's PSNR, SSIM and colour error; an image without a region does not count for it."""
 
+    higher_is_better = True
+
     def __init__(self, name: str, surroundings: Surroundings) -> None:
         self.name, self.surroundings = name, surroundings
         self.psnr: list[Tensor] = []
@@ -44,6 +46,10 @@ class AgainstTruth:
         self.psnr.append(regional_psnr(generated, true.images, regions))
         self.ssim.append(regional_ssim(generated, true.images, regions))
         self.colour.append(colour_error(generated, true.images, clothes(true.limbs)))
+
+    def latest(self) -> dict[str, Tensor]:
+        """Return the last batch's PSNR and SSIM on the whole body."""
+        return {f"{self.name} PSNR": self.psnr[-1][:, 0], f"{self.name} SSIM": self.ssim[-1][:, 0]}
 
     def compute(self) -> Measured:
         """Return a value for every column that some image has one of."""

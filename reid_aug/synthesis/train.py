@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from generators import Generator, Perceptual, PosePair, Trained, create, load_perceptual, train
@@ -20,6 +20,7 @@ from reid_aug.data.people import PersonImage, people_doubts
 from reid_aug.device import torch_device
 from reid_aug.digests import file_digests
 from reid_aug.images import atomic_write_text
+from reid_aug.synthesis.held_out import held_out_batches
 from reid_aug.synthesis.training_pairs import JitterConfig, PairStream
 from reid_aug.weights import find
 
@@ -73,6 +74,7 @@ class TrainConfig(LearningConfig):
     compile: bool = False  # Whether torch.compile is used.
     log_every_steps: PositiveInt = 20  # Number of steps between readings of the losses.
     samples: PositiveInt = 8  # Number of pairs on a sample sheet.
+    held_out_pairs: NonNegativeInt = 0  # Number of pairs of query and gallery whose losses are measured at every checkpoint.
 
 
 def train_from(
@@ -89,7 +91,7 @@ def train_from(
     # Weights that may be missing are looked for before images are read.
     perceptual = _perceptual(model, config.perceptual.weights)
     taught_by = _teach(model, config.teacher, teacher)
-    given, people = people is not None, _people(config.data, model, posed=taught_by is None) if people is None else people
+    given, people = people is not None, _people(config, model, posed=taught_by is None) if people is None else people
     report(people_doubts(people))
     stream = PairStream(
         people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
@@ -111,12 +113,19 @@ def train_from(
         about["jitter"] = config.jitter.model_dump()
     return train(
         model, stream, config.out,
-        steps=config.steps, samples=first_pairs(stream, config.samples),
+        steps=config.steps, samples=first_pairs(stream, config.samples), held_out=_held_out(config, people, model),
         save_every_steps=config.save_every_steps, sample_every_steps=config.sample_every_steps,
         log_every_steps=config.log_every_steps, seed=config.seed, precision=config.precision,
         accelerator=config.accelerator, devices=config.devices, compile=config.compile,
         perceptual=perceptual, about=about,
     )  # fmt: skip
+
+
+def _held_out(config: TrainConfig, people: Sequence[PersonImage], model: Generator) -> list[PosePair]:
+    """Read the pairs that losses are measured on; none unless they are wanted."""
+    if not config.held_out_pairs:
+        return []
+    return held_out_batches(people, tuple(model.size), config.held_out_pairs, config.batch_size)  # type: ignore[arg-type]
 
 
 def _where_it_trains(config: TrainConfig) -> torch.device:
@@ -142,10 +151,10 @@ def refuse_other_images(out: Path, people: Sequence[PersonImage], names_and_pose
         atomic_write_text(record, f"{names_and_poses} {digest}\n")
 
 
-def _people(data: DataConfig, model: Generator, *, posed: bool) -> list[PersonImage]:
+def _people(config: TrainConfig, model: Generator, *, posed: bool) -> list[PersonImage]:
     """Read the people to learn from; FileNotFoundError without keypoints says how a generator that finds poses learns without."""
     try:
-        return load_people(data, posed=posed)
+        return load_people(config.data, test_poses=config.held_out_pairs > 0, posed=posed)
     except FileNotFoundError as error:
         if not posed or not hasattr(model, "teacher") or "no keypoint file" not in str(error):
             raise

@@ -149,7 +149,7 @@ class PairStream:
         warn_of(f"{len(left_out)} of {len(left_out) + len(self.people)} training images are in no pair", left_out)
         if not self.population.count:
             raise ValueError(f"no training pairs: no identity has two images farther apart than min_gap, {min_gap} of its images")
-        self.pose = _batched([Pose.unknown(openpose_18, self.size) if p.pose is None else p.pose for p in self.people], self.size)
+        self.pose = batched_poses([Pose.unknown(openpose_18, self.size) if p.pose is None else p.pose for p in self.people], self.size)
         self._pids = torch.tensor([p.pid for p in self.people], dtype=torch.int64)
 
     @cached_property
@@ -245,7 +245,7 @@ def in_no_pair(
     ]  # fmt: skip
 
 
-def _batched(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:
+def batched_poses(poses: Sequence[Pose], size: tuple[int, int]) -> Pose:
     """Join single poses of any size to one batch (N, K, 2) at `size`, on the skeleton they share, else on openpose_18."""
     names = {pose.skeleton.name for pose in poses}
     skeleton = poses[0].skeleton if len(names) == 1 else openpose_18

@@ -16,6 +16,7 @@ from generator_helpers import (
     count_parameters,
     freeze_all_but,
     loss_of,
+    narrow_vgg_weights,
     recorded_calls,
     shapes_of,
 )
@@ -27,8 +28,8 @@ from generators import PosePair, create
 from generators.losses import fake_loss, real_loss
 from generators.maps import gaussian_maps
 from generators.models.posewarp import VGG_LAYERS, Discriminator, LimbComposer, Limbs, PoseWarp, UNet
-from generators.perceptual import VGG19, Features, Perceptual
-from generators.pose import mpii_14, openpose_18, rescale
+from generators.perceptual import LAYERS, VGG19, Features, Perceptual
+from generators.pose import mpii_14, openpose_18, rescale, upper_7
 
 TINY: dict[str, Any] = {"size": (32, 16), "width": 4}
 BOTH = 100_005  # a step at which discriminator and generator move
@@ -460,6 +461,75 @@ def test_a_step_against_the_discriminator_pleases_it(a_pair: MakePair) -> None:
     assert model.losses("generator", pair, BOTH)["adversarial"] < term
 
 
+# --- as the seven-joint version prints it ---
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_printed_losses(batch: int, a_pair: MakePair) -> None:
+    model, pair = PoseWarp(**TINY, feature_loss="sum-16", discriminator="image-alone").double().eval(), a_14_pair(
+        a_pair, batch=batch, dtype=torch.float64
+    )
+    features = model.features()
+    assert features == Features(LAYERS, "avg") and len(LAYERS) == 16
+    model.perceptual = network = VGG19(narrow_vgg_weights(), features).double()
+    model.prepare([pair])
+    assert (model.deviation == 1).all(), "no deviations in this loss"
+    output = model(pair.source, pair.source_pose, pair.target_pose)
+    expected = sum((a - b).abs().sum() / a.numel() for a, b in zip(network(output), network(pair.target), strict=True))
+    assert model.discriminator is not None
+    assert model.discriminator.joined[0].in_channels == 4, "no maps beside the image's features"  # type: ignore[union-attr]
+    real, fake = model.discriminator(pair.target), model.discriminator(output)
+    terms = {"vgg": expected, "adversarial": 0.1 * real_loss(fake)}
+    assert_same_terms(model.losses("generator", pair, BOTH), terms)  # type: ignore[arg-type]
+    assert_same_terms(model.losses("discriminator", pair, BOTH), {"real": real_loss(real), "fake": fake_loss(fake)})
+    # It is blind to poses.
+    other = replace(pair, source_pose=pair.target_pose)
+    assert torch.equal(model._judged(other, pair.target), model._judged(pair, pair.target))
+
+
+def test_a_discriminator_of_images_alone_at_the_papers_size() -> None:
+    with torch.device("meta"):
+        with_poses, alone = (PoseWarp(discriminator=d).players()["discriminator"] for d in ("with-poses", "image-alone"))
+    assert count_parameters(with_poses) - count_parameters(alone) == 2 * 14 * 128 * 25
+
+
+def test_the_neck_runs_from_the_head_to_the_middle_of_the_shoulders(a_pose: MakePose) -> None:
+    pose = a_pose(3, (2,), upper_7, (64, 64), dtype=torch.float64)
+    head, right, left = (pose.xy[:, upper_7.index(joint)] for joint in ("head", "r_shoulder", "l_shoulder"))
+    a, b = head, (right + left) / 2
+    prior = Limbs(upper_7).prior(pose, 11.0, 13.0, 5.0)[:, 1 + 4]
+    y, x = torch.meshgrid(torch.arange(64.0, dtype=torch.float64), torch.arange(64.0, dtype=torch.float64), indexing="ij")
+    for row in range(2):
+        length = (b[row] - a[row]).norm()
+        unit, middle = (b[row] - a[row]) / length, (a[row] + b[row]) / 2
+        along = (x - middle[0]) * unit[0] + (y - middle[1]) * unit[1]
+        across = (y - middle[1]) * unit[0] - (x - middle[0]) * unit[1]
+        expected = torch.exp(-0.5 * (along**2 / max(5.0, float(length) ** 2 / 1.5) + across**2 / 11**2))
+        assert torch.allclose(prior[row], expected / expected.max(), atol=1e-9)
+
+
+@pytest.mark.parametrize("skeleton", ["mpii_14", "upper_7"])
+def test_layers_are_what_the_image_is_put_together_from(skeleton: str, a_pair: MakePair) -> None:
+    model = PoseWarp(**TINY, skeleton=skeleton).double().eval()
+    pair = a_pair(batch=1, skeleton=model.skeleton, missing=0.1, dtype=torch.float64)
+    layers = model.layers(pair.source, pair.source_pose, pair.target_pose)
+    joints, limbs = len(model.skeleton), len(model.skeleton.limbs)
+    assert {name: tuple(layer.shape[1:3]) for name, layer in layers.items()} == {
+        "joint heatmaps of the source": (joints, 1), "joint heatmaps of the target": (joints, 1), "limb priors": (limbs + 1, 1),
+        "limb masks": (limbs + 1, 1), "warped limbs": (limbs, 3), "foreground": (1, 3), "target mask": (1, 1), "background": (1, 3),
+        "result": (1, 3),
+    }  # fmt: skip
+    image = model(pair.source, pair.source_pose, pair.target_pose)
+    mask = layers["target mask"][:, 0]
+    assert torch.equal(layers["result"][:, 0], image)
+    assert torch.allclose(image, mask * layers["foreground"][:, 0] + (1 - mask) * layers["background"][:, 0], atol=1e-12)
+    assert torch.allclose(layers["limb masks"].sum(1), torch.ones(1, 1, 32, 16, dtype=torch.float64))
+    for name in ("joint heatmaps of the source", "limb priors", "limb masks", "target mask"):
+        assert layers[name].min() >= 0 and layers[name].max() <= 1
+    with pytest.raises(ValueError, match="PG2 has no layers to show"):
+        create("pg2", **TINY).layers(pair.source, pair.source_pose, pair.target_pose)
+
+
 # --- options ---
 
 
@@ -480,6 +550,8 @@ def test_sizes_that_do_not_halve_are_refused(size: tuple[int, int]) -> None:
         ("noise_sigma", -0.5, "posewarp's noise_sigma is at least 0.0, got -0.5"),
         ("pretrain_steps", -1, "posewarp's pretrain_steps is at least 0, got -1"),
         ("gan_steps", -1, "posewarp's gan_steps is at least 0, got -1"),
+        ("feature_loss", "sum-12", r"posewarp's feature_loss is one of mean-12-released, sum-16, got 'sum-12' \(did you mean 'sum-16'\?\)"),
+        ("discriminator", "image", "posewarp's discriminator is one of with-poses, image-alone, got 'image'"),
     ],
 )
 def test_impossible_choices_are_refused(option: str, value: Any, rule: str) -> None:
@@ -502,14 +574,17 @@ def test_each_yaml_differs_from_the_papers_where_its_name_says() -> None:
     defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in PoseWarp(width=1).options.items() if k != "width"}
     assert {k: v for k, v in paper["generator"].items() if k not in ("name", "width")} == defaults and paper["batch_size"] == 4
     differ = {
-        name: {k: v for k, v in config["generator"].items() if paper["generator"][k] != v} for name, config in read.items()
+        name: {k: v for k, v in config["generator"].items() if paper["generator"].get(k) != v} for name, config in read.items()
     }
     assert differ == {
         "posewarp-market": {"size": [128, 64]},
         "posewarp-upper": {"skeleton": "upper_7", "pretrain_steps": 2000, "gan_steps": 2000},
         "posewarp-vgg-only": {"pretrain_steps": 200_000, "gan_steps": 0},
         "posewarp-no-noise-released": {"noise_sigma": 0.0},
-    }
+        "posewarp-upper-text": {
+            "skeleton": "upper_7", "pretrain_steps": 2000, "gan_steps": 2000, "feature_loss": "sum-16", "discriminator": "image-alone",
+        },
+    }  # fmt: skip
     assert all(config["out"] == f"runs/{name}" for name, config in read.items()) and read["posewarp-upper"]["batch_size"] == 8
 
 

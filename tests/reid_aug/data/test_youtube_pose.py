@@ -184,3 +184,118 @@ def test_a_generator_trains_on_the_file(dataset: Path, tmp_path: Path) -> None:
         "steps=null",
     ])  # fmt: skip
     assert done in (0, None) and (tmp_path / "run" / "last.safetensors").exists()
+
+
+# --- frames of the original video ---
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """A picture whose colours say where a pixel is: x in red, y in green."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 / width, y * 255 / height, np.full_like(x, 90.0)], -1).round().astype(np.uint8)
+
+
+def whole_frames(dataset: Path, name: str, frames: list[int], size: tuple[int, int] = (144, 256)) -> None:
+    for i in frames:
+        Image.fromarray(smooth(*size)).save(dataset / "GT_frames" / name / f"frame_{i:06d}.jpg", quality=100)
+
+
+def uncropped(**changes: Any) -> dict[str, Any]:
+    return {**video("beta", some_locs(1, 2), [17, 31]), "origRes": np.array([[144, 256]]), **changes}
+
+
+def test_frames_of_the_original_video_are_cut_and_scaled_once(dataset: Path) -> None:
+    whole_frames(dataset, "beta", [17])  # the other one is cut already
+    write(dataset / "data.mat", [video("alpha", some_locs(0, 3), [5, 17, 200]), uncropped()])
+    people = read_youtube_pose(dataset / "data.mat")
+    beta = [Path(p.path) for p in people if p.pid == 2]
+    cut_here = dataset / "GT_frames_cropped" / "beta-11-21-138-116-0.5"
+    assert beta == [cut_here / "frame_000017.png", dataset / "GT_frames" / "beta" / "frame_000031.jpg"]
+    # The pixel that a joint lies on shows the place in the whole frame that crop and scale lead to, in MATLAB's counting.
+    pixels = np.asarray(Image.open(beta[0]))
+    assert pixels.shape == (*SIZE, 3)
+    for x, y in ((0, 0), (20, 31), (63, 47)):
+        there = (11 - 1) + ((x + 0.5) / 0.5 - 0.5), (21 - 1) + ((y + 0.5) / 0.5 - 0.5)
+        expected = there[0] * 255 / 256, there[1] * 255 / 144
+        assert np.allclose(pixels[y, x, :2], expected, atol=2.5), (x, y)
+    written = beta[0].stat().st_mtime_ns
+    again = read_youtube_pose(dataset / "data.mat")
+    assert beta[0].stat().st_mtime_ns == written
+    assert all(np.array_equal(a.pose.xy, b.pose.xy) for a, b in zip(people, again, strict=True))  # type: ignore[union-attr]
+    assert people[3].pose is not None and np.allclose(people[3].pose.xy.numpy(), some_locs(1, 2)[..., 0].T - 1, atol=1e-5)
+    moved = uncropped(crop=np.array([[12, 21, 139, 116]]))  # of the same size: what the other crop cut is not taken for its own
+    write(dataset / "data.mat", [moved])
+    assert not np.array_equal(np.asarray(Image.open(read_youtube_pose(dataset / "data.mat")[0].path)), pixels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"crop": np.array([[11, 21, 300, 116]])}, r"video 1 \(beta\): crop lies in the 256 × 144 pixels .* got \[11, 21, 300, 116\]"),
+        ({"scale": 0.0}, r"scale is above 0, got \[11, 21, 138, 116\] and 0"),
+        ({"crop": np.array([[11, 21, 300]])}, r"crop has 4 numbers, scale 1 and origRes 2, got 3, 1 and 2"),
+    ],
+)
+def test_a_crop_that_cannot_be_is_refused(changes: dict[str, Any], complaint: str, dataset: Path) -> None:
+    write(dataset / "data.mat", [uncropped(**changes)])
+    with pytest.raises(ValueError, match=complaint):
+        read_youtube_pose(dataset / "data.mat")
+
+
+def test_a_file_without_a_crop_reads_as_before(dataset: Path) -> None:
+    whole_frames(dataset, "beta", [17, 31], SIZE)
+    for missing in ("crop", "scale", "origRes"):
+        write(dataset / "data.mat", [uncropped()], tuple(f for f in FIELDS if f != missing))
+        assert {Path(p.path).parent for p in read_youtube_pose(dataset / "data.mat")} == {dataset / "GT_frames" / "beta"}
+    write(dataset / "data.mat", [uncropped(scale=np.zeros((0, 0)))])
+    assert len(read_youtube_pose(dataset / "data.mat")) == 2
+
+
+# --- videos that are held out ---
+
+
+@pytest.mark.parametrize("test_videos", [1, ["beta"], ("beta",)])
+def test_a_test_video_is_query_and_gallery(test_videos: Any, dataset: Path) -> None:
+    people = read_youtube_pose(dataset / "data.mat", test_videos=test_videos)
+    assert [(p.pid, p.split) for p in people] == [(1, "train"), (1, "train"), (1, "train"), (2, "query"), (2, "gallery")]
+
+
+@pytest.mark.parametrize(
+    ("test_videos", "complaint"),
+    [
+        (2, r"test_videos holds out 1 to 1 of the file's 2 videos, got 2"),
+        (["alpha", "beta"], r"1 to 1 of the file's 2 videos, got 2"),
+        (9, r"1 to 1 of the file's 2 videos, got 9"),
+        ([], r"1 to 1 of the file's 2 videos, got 0"),
+        (["bta"], r"test_videos: no video named 'bta'; there are alpha, beta \(did you mean 'beta'\?\)"),
+    ],
+)
+def test_videos_that_cannot_be_held_out(test_videos: Any, complaint: str, dataset: Path) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        read_youtube_pose(dataset / "data.mat", test_videos=test_videos)
+
+
+def test_losses_on_videos_held_out_and_a_sheet_of_what_images_are_made_of(dataset: Path, tmp_path: Path, capsys: Any) -> None:
+    """`reid-aug train posewarp-upper-text data.root=data.mat data.test_videos=1 held_out_pairs=2`, small, and `reid-aug layers`."""
+    from reid_aug.cli import main
+
+    data = [f"data.root={dataset / 'data.mat'}", "data.test_videos=1"]
+    small = [
+        "generator.size=[32,32]", "generator.width=2", "generator.pretrain_steps=2", "generator.gan_steps=2", "generator.warmup_steps=1",
+        "batch_size=2", "perceptual.weights=none", "steps=null", "save_every_steps=1", "samples=1",
+    ]  # fmt: skip
+    out = tmp_path / "run"
+    assert main(["train", "posewarp-upper-text", *data, f"out={out}", *small, "held_out_pairs=2"]) == 0
+    assert "held out: discriminator/real " in capsys.readouterr().out
+    rows = [line.split(",") for line in (out / "held_out.csv").read_text().splitlines()]
+    assert rows[0] == ["step", "loss", "training", "held_out"] and {row[0] for row in rows[1:]} == {"1", "2", "3", "4"}
+    assert [row[1] for row in rows if row[0] == "4"][-1] == "generator/adversarial" and all(float(row[3]) > 0 for row in rows[1:])
+    assert main(["layers", *data, f"checkpoint={out / 'last.safetensors'}", f"out={tmp_path / 'l.png'}", "pairs=2"]) == 0
+    shown = capsys.readouterr().out
+    assert all(layer in shown for layer in ("joint heatmaps", "limb priors", "limb masks", "warped limbs", "target mask", "background"))
+    with Image.open(tmp_path / "l.png") as sheet:
+        assert sheet.size == (7 * 36 + 4, 2 * (10 * (32 + 14 + 4) + 4) + 4), "seven joints across; ten rows a pair"
+    assert main(["layers", f"data.root={dataset / 'data.mat'}", f"checkpoint={out / 'last.safetensors'}", "pairs=2"]) == 2
+    assert "2 held-out pairs are wanted: " in (error := capsys.readouterr().err) and "data.test_videos=10" in error
+    assert main(["train", "posewarp-upper", f"data.root={dataset / 'data.mat'}", f"out={tmp_path / 'o'}", *small, "held_out_pairs=2"]) == 2
+    assert "data.test_videos=10" in capsys.readouterr().err
