@@ -66,7 +66,9 @@ class _Rows:
 
     def __init__(self, features: Array | str | os.PathLike[str]) -> None:
         self.path = os.fspath(features) if isinstance(features, str | os.PathLike) else None
-        self.array = features if isinstance(features, Tensor) else np.asanyarray(features)
+        self.array: Array = np.empty(0)
+        if self.path is None:
+            self.array = features if isinstance(features, Tensor) else np.asanyarray(features)
         array = self._opened()
         kind = "f" if isinstance(array, Tensor) else array.dtype.kind
         if array.ndim != 2 or 0 in array.shape or kind not in "fiu":
