@@ -31,6 +31,7 @@ from reid_aug.bench.targets import notes
 from reid_aug.bench.trials import Trials, Tuned, ValidationData
 from reid_aug.bench.tuning import OWN, Setting
 from reid_aug.data.people import PersonImage
+from reid_aug.quality.appearance import as_before
 from reid_aug.quality.held_out import pairs_to_measure, rendered_pairs
 from reid_aug.quality.measure import Quality, measure
 from reid_aug.quality.networks import Networks
@@ -240,7 +241,8 @@ class ImageQuality:
 
     def of(self, name: str) -> Quality:
         """Measure a generator, or read what was measured; again when weights that were missing have come."""
-        settings = {**self.config.quality.model_dump(mode="json"), "weights": self._networks.available(), **self.fingerprints.search}
+        asked = as_before(self.config.quality.model_dump(mode="json"))
+        settings = {**asked, "weights": self._networks.available(), **self.fingerprints.search}
         file, size = self.fingerprints.quality_place(name), self.data.sizes.home
         if file.exists() and (measured := json.loads(file.read_text())).get("asked") == settings:
             return Quality.from_json(measured)

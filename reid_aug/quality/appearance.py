@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveInt, SerializerFunctionWrapHandler, model_serializer
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +26,19 @@ REID_STEPS = 100  # of fine-tuning the Re-ID network, where no number is given
 UNSEEN = ("recipe", "download", "compile", "cuda_graphs", "weights")  # keys of a recipe that decide nothing, or are told by the start
 
 
+def as_before(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave APS's `network` out of a dumped protocol where it is "reid", as it was before there was a choice: for digests of that time.
+
+    >>> as_before({"metrics": {"APS": {"kind": "aps", "network": "reid"}, "SSIM": {"kind": "ssim"}}})
+    {'metrics': {'APS': {'kind': 'aps'}, 'SSIM': {'kind': 'ssim'}}}
+    """
+    metrics = {
+        name: {key: value for key, value in metric.items() if metric["kind"] != "aps" or (key, value) != ("network", REID)}
+        for name, metric in values["metrics"].items()
+    }
+    return {**values, "metrics": metrics}
+
+
 class AppearancePreservation(Metric):
     """APS (Ho et al. 2019): affinity in [0, 1] of generated and source image by a network that knows the people.
 
@@ -40,12 +53,6 @@ class AppearancePreservation(Metric):
     # Network that is fine-tuned: a recipe of configs/baselines, or a YAML, "ide" being ResNet-50; or "reid", the one given as reid=.
     network: str = "ide"
     steps: PositiveInt | None = None  # Number of training steps; None is the recipe's own, or 100 of the network given as reid=.
-
-    @model_serializer(mode="wrap")
-    def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out what came later and is off: it must not change the digests of earlier reports."""
-        values = write(self)
-        return {key: value for key, value in values.items() if (key, value) != ("network", REID)}
 
     def start(self, name: str, surroundings: Surroundings) -> Affinity:
         """Begin to measure: fine-tune the network, once; NotMeasurable without a baseline to fine-tune, or without real images."""

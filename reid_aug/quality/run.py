@@ -15,6 +15,7 @@ from reid_aug.baselines.network import load_reid
 from reid_aug.data.loading import DataConfig, load_people, test_keypoints
 from reid_aug.data.pairs import list_digest
 from reid_aug.data.people import PersonImage
+from reid_aug.quality.appearance import as_before
 from reid_aug.quality.held_out import Pair, content_digest, dump_batches, pairs_to_measure, photographs, rendered_pairs
 from reid_aug.quality.measure import Quality, measure, published, published_elsewhere
 from reid_aug.quality.metrics import Batch
@@ -231,7 +232,7 @@ def _rendered_set(settings: QualityRun) -> RenderedSet | None:
 def _folder(settings: QualityRun, drawn_by: str, drawn_from: str | None = None) -> Path:
     """Name the folder of results: another one for another protocol, data set, generator or pairs."""
     decisive = {*QualityProtocol.model_fields, "data", "reid"} - {"published", "published_pairs", "elsewhere"}
-    values = {**settings.model_dump(mode="json", include=decisive), "drawn_by": drawn_by, "drawn_from": drawn_from}
+    values = {**as_before(settings.model_dump(mode="json", include=decisive)), "drawn_by": drawn_by, "drawn_from": drawn_from}
     if settings.poses != FOUND:  # a key that came later must not rename the folders of earlier reports
         del values["poses"]
     return Path(settings.out) / f"quality-{settings.name}-{configuration.digest(values)}"

@@ -13,7 +13,7 @@ from torch import Tensor
 from reid_aug.baselines.network import ReidNetwork
 from reid_aug.data.people import JUNK, PersonImage
 from reid_aug.quality import appearance
-from reid_aug.quality.appearance import Affinity, AppearancePreservation, affinity
+from reid_aug.quality.appearance import Affinity, AppearancePreservation, affinity, as_before
 from reid_aug.quality.metrics import Batch
 from reid_aug.quality.networks import Networks, NotMeasurable
 from reid_aug.quality.surroundings import Surroundings
@@ -104,7 +104,9 @@ def test_by_default_it_is_a_resnet_50_from_imagenet_where_its_weights_are(
 
 def test_the_network_given_as_reid_is_the_option(people: list[PersonImage], networks: Networks, surroundings: Surroundings) -> None:
     metric = AppearancePreservation(kind="aps", network="reid", steps=100)
-    assert metric.model_dump() == {"kind": "aps", "steps": 100}, "reports of before there was a choice keep their digests"
+    assert type(metric).model_validate(metric.model_dump()) == metric, "what was said is read again"
+    as_it_was = as_before({"metrics": {"APS": metric.model_dump()}})
+    assert as_it_was == {"metrics": {"APS": {"kind": "aps", "steps": 100}}}, "reports of before there was a choice keep their digests"
     with pytest.raises(NotMeasurable, match="no Re-ID network given"):
         metric.start("APS", Surroundings(people, SIZE, networks))
     one = AppearancePreservation(kind="aps", network="reid", steps=1).start("APS", surroundings)
