@@ -1,8 +1,10 @@
 """Measure every generator at its paper's size: images per second, training step, share of geometry, and of this machine's floor.
 
-    python benchmarks/generator_speed.py [name …] [--batch N] [--skip train|forward|parts] [--size H W] [--quick] [--out FILE]
+    python benchmarks/generator_speed.py [name …] [--batch N] [--skip train|forward|parts|compiled] [--size H W]
+        [--benchmark NAME] [--quick] [--out FILE]
 
-Each `configs/generators/<name>.yaml` (and those of REID_AUG_GENERATORS) is built as it stands. Forward passes run in
+Each `configs/generators/<name>.yaml` (and those of REID_AUG_GENERATORS) is built as it stands, or as a benchmark has it.
+Forward passes run in
 float32, channels-last, bfloat16 and compiled; a training step is one turn of the loop at the YAML's batch size. FLOPs are
 counted, the machine's rate is that of a 3 × 3 convolution of 256 channels, and their product is the floor. Limb
 transforms, deformed skips and the nearest-neighbour loss are measured against the usual way in the same process.
@@ -39,7 +41,9 @@ from generators.models.deformable import nearest_neighbour_l1
 from generators.parts import FACE, LIMBS, LOWER, TORSO, body_parts
 from generators.perceptual import LAYERS, VGG19
 from generators.warp import carry
+from reid_aug.bench.config import load_config
 from reid_aug.bench.results import cpu_name
+from reid_aug.config import named
 from reid_aug.images import atomic_write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -354,7 +358,16 @@ def against_the_usual_way() -> dict[str, Any]:
     return rows
 
 
-def configurations(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def configurations(names: list[str], benchmark: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield generators as their YAML has them, or those of a benchmark's arms as that has them: by class, options and batch size."""
+    if benchmark is not None:
+        config = load_config(str(named(benchmark, "benchmarks")), [])
+        unknown = [name for name in names if name not in config.generators]
+        if unknown:
+            sys.exit(f"no generator {unknown[0]} in {benchmark}; there are {', '.join(config.generators)}")
+        for name in names or config.generators_used:
+            yield name, config.generators[name].model_dump(mode="json")
+        return
     for name in names or generators.names():
         files = [folder / f"{name}.yaml" for folder in (ROOT / "configs" / "generators", *folders())]
         file = next((f for f in files if f.exists()), None)
@@ -368,7 +381,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the images, in place of the YAML's")
-    parser.add_argument("--skip", action="append", default=[], choices=["train", "forward", "parts"])
+    parser.add_argument("--skip", action="append", default=[], choices=["train", "forward", "parts", "compiled"])
+    parser.add_argument("--benchmark", help="a benchmark whose generators are measured, a name of configs/benchmarks or a file")
     parser.add_argument("--step-modes", nargs="+", choices=list(STEP_MODES), help="of training steps; default: float32, on a GPU all")
     parser.add_argument("--quick", action="store_true", help="every call once: does it run?")
     parser.add_argument("--out", type=Path, default=(RESULTS / "gpu" if DEVICE.type == "cuda" else RESULTS) / "generator_speed.json")
@@ -388,15 +402,16 @@ def main() -> None:
         "generators": {},
     }  # fmt: skip
     print(f"{result['device']}: {rate['float32']:.0f} GFLOP/s in a 3 × 3 convolution of 256 channels (float32)")
-    for name, config in configurations(arguments.names):
+    for name, config in configurations(arguments.names, arguments.benchmark):
         options = {key: value for key, value in config["generator"].items() if key != "name"}
+        kind, ported = config["generator"].get("name", name), "" if arguments.benchmark else name  # ports are of the papers' sizes
         options |= {"size": tuple(arguments.size)} if arguments.size else {}
-        row: dict[str, Any] = {"size": list(generators.create(name, **options).size)}
+        row: dict[str, Any] = {"size": list(generators.create(kind, **options).size)}
         if "forward" not in arguments.skip:
-            model = generators.create(name, **options)
+            model = generators.create(kind, **options)
             # What is needed to render: discriminators stay at home.
             row["parameters"] = sum(p.numel() for k, m in model.players().items() if "discriminator" not in k for p in m.parameters())
-            row |= forward(model, arguments.batch, compiling=not arguments.quick)
+            row |= forward(model, arguments.batch, compiling=not arguments.quick and "compiled" not in arguments.skip)
             best = max(row[mode] or 0 for mode in ("float32", "channels_last", "compiled"))
             rate["float32"] = max(rate["float32"], machine_gflops(torch.float32))  # a busy machine's first reading may be low
             row["share_of_floor"] = best * row["gflop_per_image"] / rate["float32"]
@@ -404,16 +419,16 @@ def main() -> None:
                 f"{name} {row['size']}: {row['parameters'] / 1e6:.1f} M, {row['gflop_per_image']:.1f} GFLOP/image; images/s "
                 + ", ".join(f"{mode} {row[mode]:.2f}" for mode in ("float32", "channels_last", "bfloat16", "compiled") if row[mode])
                 + f"; geometry {row['geometry_share']:.1%}; {row['share_of_floor']:.0%} of the floor"
-                + (f"; {best / PORTS[name][0]:.1f} × a public port's {PORTS[name][0]} (another machine)" if name in PORTS else ""),
+                + (f"; {best / PORTS[ported][0]:.1f} × a public port's {PORTS[ported][0]} (another machine)" if ported in PORTS else ""),
                 flush=True,
             )  # fmt: skip
         if "train" not in arguments.skip:
             row["batch_size"] = config["batch_size"]
             count = 3 if DEVICE.type == "cpu" else 10
-            row["step_s"] = {mode: training(name, options, config["batch_size"], mode, count) for mode in modes}
+            row["step_s"] = {mode: training(kind, options, config["batch_size"], mode, count) for mode in modes}
             for mode, taken in row["step_s"].items():
                 size = row["batch_size"]
-                steps = ", ".join(f"{turn} {taken[turn]:.2f} s{_beside_the_port(name, turn, taken[turn] / size)}" for turn in taken)
+                steps = ", ".join(f"{turn} {taken[turn]:.2f} s{_beside_the_port(ported, turn, taken[turn] / size)}" for turn in taken)
                 print(f"  a step at batch {size}, {mode}: {steps}", flush=True)
         result["generators"][name] = row
         atomic_write_text(arguments.out, json.dumps(result, indent=1) + "\n")
