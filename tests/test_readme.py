@@ -93,3 +93,9 @@ def test_every_protocol_of_image_quality_is_in_its_table() -> None:
 def test_the_start_commands_are_one_line_each() -> None:
     start = [line for block in blocks("sh", "README.md") for line in block.splitlines() if "pip install" in line]
     assert any(line.endswith("benchmarks/run.py") for line in start) and any(line.endswith("-m pytest") for line in start)
+
+
+def test_no_page_holds_the_marks_of_a_merge() -> None:
+    for name in (*PAGES, "CHANGELOG.md", "CONTRIBUTING.md"):
+        marks = re.findall(r"^(?:<{7}|>{7}|={7}$)", (ROOT / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert not marks, f"{name}: {marks}"
