@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,8 @@ from reid_aug.data.keypoint_files.writing import WRITERS
 from reid_aug.data.keypoints import write_keypoints
 from reid_aug.data.loading import read_people
 from reid_aug.data.market import is_market_folder
-from reid_aug.data.masks import plausible, write_mask
+from reid_aug.data.masks import mask_file, plausible, write_mask
+from reid_aug.digests import file_digests
 
 SCORES_SUFFIX = ".scores.safetensors"
 
@@ -102,12 +102,13 @@ def estimate_poses(
     if masks is not None and not estimator.has_masks:
         raise ValueError(f"{estimator.name} has no masks: leave --masks out, or take mediapipe")
     with _Progress(file.with_name(file.name + ".part"), estimator.name, masks is not None) as done:
-        missing = {name: path for name, path in names.items() if not done.knows(name, path)}
+        digests = dict(zip(names, file_digests(list(names.values())), strict=True))
+        missing = {name: path for name, path in names.items() if not done.knows(name, digests[name])}
         bar = tqdm(total=len(names), initial=len(names) - len(missing), desc=f"poses by {estimator.name}", unit="image", disable=None)
         with bar:
             for part, batch in _batches(missing, batch_size):
                 estimated = on_skeleton(estimator.estimate(batch, masks=masks is not None), openpose_18)
-                done.add(part, names, estimated, _write_masks(part, estimated, None if masks is None else Path(masks)))
+                done.add(part, digests, estimated, _write_masks(part, estimated, None if masks is None else Path(masks)))
                 bar.update(len(part))
         found = done.of(list(names), file)
     write_found(found, estimator.name, form)
@@ -149,6 +150,8 @@ def _write_masks(names: Sequence[str], estimated: Estimated, folder: Path | None
     for name, mask, keep in zip(names, estimated.masks, kept, strict=True):
         if keep:
             write_mask(folder, name, mask)
+        else:  # one of an earlier image of the name
+            mask_file(folder, name).unlink(missing_ok=True)
     return kept
 
 
@@ -176,17 +179,17 @@ class _Progress:
         if self._stream is not None:
             self._stream.close()
 
-    def knows(self, name: str, path: str) -> bool:
+    def knows(self, name: str, digest: str) -> bool:
         """Tell whether an image is done, and still the same file."""
-        return name in self.rows and self.rows[name]["digest"] == _digest(path)
+        return name in self.rows and self.rows[name]["digest"] == digest
 
-    def add(self, names: Sequence[str], paths: dict[str, str], estimated: Estimated, kept: Sequence[bool | None]) -> None:
+    def add(self, names: Sequence[str], digests: dict[str, str], estimated: Estimated, kept: Sequence[bool | None]) -> None:
         """Keep a batch, on disk before the next begins."""
         assert self._stream is not None
         pose = estimated.pose
         for i, name in enumerate(names):
             row = {
-                "name": name, "digest": _digest(paths[name]), "size": list(pose.size), "xy": pose.xy[i].tolist(),
+                "name": name, "digest": digests[name], "size": list(pose.size), "xy": pose.xy[i].tolist(),
                 "visible": pose.visible[i].tolist(), "scores": estimated.scores[i].tolist(), "mask": kept[i],
             }  # fmt: skip
             self.rows[name] = row
@@ -209,11 +212,6 @@ def _parsed(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def _digest(path: str) -> str:
-    """Give the first 16 hex digits of a file's SHA-256: enough to see that an image was changed between two runs."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def refuse_written(out: str | os.PathLike[str], form: str) -> None:

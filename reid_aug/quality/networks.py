@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reid_aug.data.estimator import Estimator, KeypointRcnn, torchvision_detector
+from reid_aug.data.estimators.keypoint_rcnn import Estimator, KeypointRcnn, torchvision_detector
 from reid_aug.device import torch_device
 from reid_aug.weights import MissingWeights, cached, find, tensors_in
 

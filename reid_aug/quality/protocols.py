@@ -65,7 +65,6 @@ class PairsConfig(Config):
             raise ValueError("order: keypoints is of kind: paired, got it for kind: unpaired")
         return self
 
-
     @model_serializer(mode="wrap")
     def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what came later and is off: it must not change the folders of earlier measurements."""

@@ -75,9 +75,10 @@ class OnlineRows:
         size = (int(generator.size[0]), int(generator.size[1]))
         people, targets = [self.by_name[row.source] for row in rows], [self.where[row.target] for row in rows]
         sources = _read([p.path for p in people], size)
-        scenes = _read([bank.paths[i] for i in targets], size) if self.augmenter.in_scenes and bank.paths is not None else None
+        shown = bank.paths if self.augmenter.in_scenes or self.augmenter.finds_poses else None
+        scenes = None if shown is None else _read([shown[i] for i in targets], size)
         if isinstance(bank, ImageBank):  # the generator finds the poses
-            rendered = render(generator, sources, None, None, _read([bank.paths[i] for i in targets], size))
+            rendered = render(generator, sources, None, None, scenes)
         else:
             poses = Pose.stack([rescale(person.pose, size) for person in people if person.pose is not None])
             rendered = render(generator, sources, poses, bank.pose[torch.tensor(targets)], scenes)

@@ -174,7 +174,7 @@ def _teach(model: Generator, name: str, network: Callable[[Tensor], Tensor] | No
     if network is not None:
         model.teacher = network  # type: ignore[assignment]
         return str(getattr(network, "name", type(network).__name__))
-    from reid_aug.data.estimator import KeypointRcnn  # slow to import, and seldom needed here
+    from reid_aug.data.estimators.keypoint_rcnn import KeypointRcnn  # slow to import, and seldom needed here
 
     try:
         estimate = KeypointRcnn(partial(find, download=True), torch_device("auto"))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from generators import Pose, Skeleton, convert, no_such
+from generators import Pose, Skeleton, convert, made_of, no_such
 from reid_aug.device import torch_device
+from reid_aug.weights import find
 
 
 class Estimated(NamedTuple):
@@ -52,9 +54,9 @@ def _rtmpose(device: torch.device) -> PoseEstimator:
 
 
 def _keypoint_rcnn(device: torch.device) -> PoseEstimator:
-    from reid_aug.data.estimators.keypoint_rcnn import scored_keypoint_rcnn
+    from reid_aug.data.estimators.keypoint_rcnn import KeypointRcnn
 
-    return scored_keypoint_rcnn(device)
+    return KeypointRcnn(partial(find, download=True), device)
 
 
 ESTIMATORS: dict[str, Callable[[torch.device], PoseEstimator]] = {
@@ -83,12 +85,9 @@ def on_skeleton(estimated: Estimated, skeleton: Skeleton) -> Estimated:
     0.4
     """
     old = estimated.pose.skeleton
-    made_of = {"neck": ("r_shoulder", "l_shoulder"), "head": ("nose",)}
-    columns = []
-    for joint in skeleton.joints:
-        names = (joint,) if joint in old.joints else made_of[joint]
-        columns.append(estimated.scores[:, [old.index(name) for name in names]].amin(1))
-    return Estimated(convert(estimated.pose, skeleton), torch.stack(columns, 1), estimated.masks)
+    parts = ([old.index(name) for name in made_of(joint, old, skeleton)] for joint in skeleton.joints)
+    pose = convert(estimated.pose, skeleton)  # refuses a joint that can't be made
+    return Estimated(pose, torch.stack([estimated.scores[:, part].amin(1) for part in parts], 1), estimated.masks)
 
 
 def needs(module: str, estimator: str, install: str) -> None:

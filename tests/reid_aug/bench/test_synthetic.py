@@ -71,6 +71,6 @@ def test_a_benchmarks_generator_has_the_teacher_it_names(tmp_path: Path, monkeyp
         def heatmaps(self, images: torch.Tensor) -> torch.Tensor:
             return images.float().mean(1, keepdim=True).expand(-1, 17, -1, -1) / 255
 
-    monkeypatch.setattr("reid_aug.data.estimator.KeypointRcnn", lambda *_: Estimator())
+    monkeypatch.setattr("reid_aug.data.estimators.keypoint_rcnn.KeypointRcnn", lambda *_: Estimator())
     benchmark = Benchmark(load(BenchConfig, SMOKE, [*MOMI, f"out={tmp_path}"]))
     assert read_header(benchmark.synthetic.checkpoint("momi"))["about"]["teacher"] == "stand-in"

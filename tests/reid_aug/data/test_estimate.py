@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from generators import Pose, coco_17, openpose_18
+from generators import Pose, body_mask, coco_17, openpose_18
 from reid_aug import cli, images
 from reid_aug.data import estimators
 from reid_aug.data.estimate import estimate_poses, images_of
 from reid_aug.data.estimators import Estimated, load_estimator, on_skeleton
 from reid_aug.data.keypoints import read_columns
 from reid_aug.data.loading import DataConfig, load_people
-from reid_aug.data.masks import plausible, read_mask, write_mask
+from reid_aug.data.masks import LIMB_SHARE, plausible, read_mask, write_mask
 from reid_aug.rendered import RenderedSet
 
 
@@ -43,8 +43,11 @@ class ByColour:
         scores = torch.full((len(pictures), 17), 0.9)
         scores[mean[:, 2] > 0.5, coco_17.index("l_wrist")] = 0.1
         xy = at[:, None] + torch.arange(17)[None, :, None] * 0.125
-        person = torch.ones(len(pictures), height, width) if masks else None
-        return Estimated(Pose(xy, scores > 0.5, coco_17, (height, width)), scores, person)
+        pose = Pose(xy, scores > 0.5, coco_17, (height, width))
+        person = None
+        if masks:  # of reddish images everything, which is no body
+            person = torch.where((mean[:, 0] > 0.5)[:, None, None], 1.0, body_mask(pose, LIMB_SHARE * height)[:, 0])
+        return Estimated(pose, scores, person)
 
 
 @pytest.fixture
@@ -109,9 +112,11 @@ def test_what_is_there_is_not_written_over_nor_mixed(folder: Path, tmp_path: Pat
 
 def test_masks_go_beside_and_those_of_no_body_are_dropped_and_counted(folder: Path, tmp_path: Path) -> None:
     found = estimate_poses(str(folder), ByColour(), tmp_path / "k.csv", masks=tmp_path / "m")
-    kept = [name for name, keep in found.masks.items() if keep]
-    assert len(found.masks) == 9 and 0 < len([*(tmp_path / "m").rglob("*.png")]) == len(kept) or not kept
-    assert any("masks that fit no body" in line for line in found.summary()) == (len(kept) < 9)
+    red = {name for name, path in images_of(str(folder)).items() if images.read(path)[0, 0, 0] > 128}
+    assert 0 < len(red) < 9 and {name for name, keep in found.masks.items() if not keep} == red
+    files = {path.relative_to(tmp_path / "m").as_posix().removesuffix(".png") for path in (tmp_path / "m").rglob("*.png")}
+    assert files == {*found.names} - red
+    assert any(line.startswith(f"masks that fit no body with these joints, and were dropped, {len(red)}:") for line in found.summary())
     blind = ByColour()
     blind.has_masks = False
     with pytest.raises(ValueError, match="by colour has no masks"):

@@ -15,7 +15,7 @@ import torchvision
 from torch import Tensor
 
 from generators.pose import coco_17
-from reid_aug.data import estimator as estimators
+from reid_aug.data.estimators import keypoint_rcnn as estimators
 from reid_aug.quality.networks import INCEPTION_URL, Networks, NotMeasurable
 from reid_aug.weights import MissingWeights
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,20 +29,6 @@ SIZE = (32, 16)
 ROOT = Path(__file__).parents[3]
 SMALL = ["pairs.count=20", "pairs.source_identities=2", "pairs.target_identities=2", "size=null", "metrics.IS.splits=2",
          "metrics.mask-IS.splits=2", "device=cpu", "download=false"]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def momi(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model = generators.create("momi", size=SIZE, width=4, blocks=1, detector_blocks=1, sigma_px=2.0, threshold=-100.0)
-    path = tmp_path_factory.mktemp("momi") / "momi.safetensors"
-    generators.save(model, path)
-    return path
-
-
-@pytest.fixture
-def bare(rendered: RenderedSet, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(rendered.root, tmp_path / "bare", ignore=shutil.ignore_patterns("annotation-*")))
 
 
 @pytest.fixture

@@ -25,22 +25,6 @@ from reid_aug.synthesis.target_poses import DRAWS
 SIZE = (32, 16)
 
 
-@pytest.fixture(scope="module")
-def momi(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A MOMI-Net that nobody trained, whose detector sees a joint everywhere: poses differ between images, and matter."""
-    torch.manual_seed(0)
-    model = generators.create("momi", size=SIZE, width=4, blocks=1, detector_blocks=1, sigma_px=2.0, threshold=-100.0)
-    path = tmp_path_factory.mktemp("momi") / "momi.safetensors"
-    generators.save(model, path)
-    return path
-
-
-@pytest.fixture
-def bare(rendered: RenderedSet, tmp_path: Path) -> Path:
-    """The rendered people without any keypoint file."""
-    return Path(shutil.copytree(rendered.root, tmp_path / "bare", ignore=shutil.ignore_patterns("annotation-*")))
-
-
 @pytest.fixture
 def unposed(train: list[PersonImage]) -> list[PersonImage]:
     return [replace(p, pose=None) for p in train]

@@ -50,7 +50,7 @@ def given(tmp_path: Path) -> dict[str, Any]:
 
 def test_the_detector_learns_what_the_estimator_finds(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     estimator = Brightest()
-    monkeypatch.setattr("reid_aug.data.estimator.KeypointRcnn", lambda *_: estimator)
+    monkeypatch.setattr("reid_aug.data.estimators.keypoint_rcnn.KeypointRcnn", lambda *_: estimator)
     trained = train_from(TrainConfig(**given, teacher="keypoint-rcnn", steps=3))
     pixels = estimator.seen[0]
     assert pixels.dtype == torch.uint8 and tuple(pixels.shape) == (8, 3, 32, 16) and pixels.max() > 150, "images as files have them"

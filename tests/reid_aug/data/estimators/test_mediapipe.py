@@ -180,9 +180,9 @@ def test_rtmpose_and_keypoint_rcnn_speak_the_same_language(monkeypatch: pytest.M
     assert estimated.pose.xy[0, 3].tolist() == [12, 7] and estimated.pose.visible.all(1).tolist() == [True, False]
     assert estimated.scores[:, 0].tolist() == pytest.approx([0.8, 0.1])
 
-    from reid_aug.data.estimators.keypoint_rcnn import ScoredKeypointRcnn
+    from reid_aug.data.estimators.keypoint_rcnn import KeypointRcnn
 
-    rcnn = ScoredKeypointRcnn.__new__(ScoredKeypointRcnn)
+    rcnn = KeypointRcnn.__new__(KeypointRcnn)
     rcnn.device = torch.device("cpu")
     joints, logits = torch.rand(2, 17, 3), torch.linspace(-4, 4, 34).view(2, 17)
     someone = {"scores": torch.tensor([0.3, 0.8]), "keypoints": joints, "keypoints_scores": logits}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
 
-from reid_aug.data.estimator import KeypointRcnn, laid_over, relative_probabilities
+from reid_aug.data.estimators.keypoint_rcnn import KeypointRcnn, laid_over, relative_probabilities
 
 
 def test_peaks_lie_where_torchvision_finds_the_joints() -> None:
@@ -63,7 +63,7 @@ class Network(nn.Module):
 
 
 def test_the_surest_person_of_each_image_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reid_aug.data.estimator.torchvision_detector", lambda *_, **__: Network())
+    monkeypatch.setattr("reid_aug.data.estimators.keypoint_rcnn.torchvision_detector", lambda *_, **__: Network())
     estimate = KeypointRcnn(lambda *_: pytest.fail("no file"), torch.device("cpu"))
     maps: Any = estimate.heatmaps(torch.full((3, 3, 4, 4), 200, dtype=torch.uint8))
     assert tuple(maps.shape) == (3, 17, 4, 4) and not maps.requires_grad and not maps.is_inference() and not maps[1].any()
