@@ -140,12 +140,6 @@ def _number(value: Any, at: str, what: str) -> float:
 def main(path: str, out: str) -> int:
     """Unpack one file into another; 3, and a line, for what can't be read."""
     try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (LARGEST_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    except (ImportError, ValueError, OSError):  # not everywhere
-        pass
-    try:
         arrays = unpack(path)
         with open(out, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
@@ -155,5 +149,16 @@ def main(path: str, out: str) -> int:
     return 0
 
 
+def limit_memory() -> None:
+    """Limit this process's memory, for good: whoever is not a process of its own does not call it."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (LARGEST_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    except (ImportError, ValueError, OSError):  # not everywhere
+        pass
+
+
 if __name__ == "__main__":
+    limit_memory()
     sys.exit(main(*sys.argv[1:]))

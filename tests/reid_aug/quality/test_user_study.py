@@ -196,22 +196,13 @@ def browser(tmp_path: Path) -> Iterator[Any]:
     if not (chromium and driver):
         pytest.skip("needs chromium and chromedriver (apt-get install chromium chromium-driver)")
     from selenium import webdriver
-    from selenium.common.exceptions import WebDriverException
 
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
     options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
-    session = None
-    for attempt in range(3):  # on a crowded machine the driver is known to die as it starts
-        try:
-            session = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
-            break
-        except WebDriverException:
-            if attempt == 2:
-                raise
-    assert session is not None
+    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
     session.set_window_size(900, 900)
     yield session
     session.quit()

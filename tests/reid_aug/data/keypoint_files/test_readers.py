@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +249,22 @@ class TestMpii:
         (tmp_path / "k.h5").write_bytes(unpack_matlab.HDF5)
         with pytest.raises(ModuleNotFoundError, match=r"k.h5 is HDF5, which h5py reads: pip install h5py"):
             matlab.tables(tmp_path / "k.h5")
+
+    def test_the_process_that_unpacks_has_a_limit_and_who_calls_it_has_none(self, tmp_path: Path) -> None:
+        resource = pytest.importorskip("resource")
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        (tmp_path / "k.mat").write_bytes(b"no MATLAB file")
+        assert unpack_matlab.main(str(tmp_path / "k.mat"), str(tmp_path / "out.npz")) == 3
+        assert resource.getrlimit(resource.RLIMIT_AS) == before, "a browser that this process starts needs more"
+        code = (
+            "import resource, runpy, sys; sys.argv = [sys.argv[1], 'none.mat', 'none.npz']\n"
+            "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+            "except SystemExit as end: print(end.code, resource.getrlimit(resource.RLIMIT_AS)[0])"
+        )
+        command = [sys.executable, "-c", code, unpack_matlab.__file__]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+        most = unpack_matlab.LARGEST_BYTES if before[1] == resource.RLIM_INFINITY else min(unpack_matlab.LARGEST_BYTES, before[1])
+        assert done.stdout.splitlines()[-1] == f"3 {most}"
 
     def test_what_the_mat_has_in_place_of_numbers_is_named(self, tmp_path: Path) -> None:
         release = mpii_release()
