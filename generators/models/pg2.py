@@ -168,7 +168,7 @@ class PG2(Generator):
     """Pose Guided Person Generation Network: a coarse image, then a difference map (Ma et al. 2017)."""
 
     paper = "Ma et al., Pose Guided Person Image Generation, NIPS 2017"
-    later_options = ("discs", "second_stage")
+    later_options = ("discs", "second_stage", "stage2_learning_rate")
     stage2: Stage2 | SymmetricStage2  # none in the one-stage models
     discriminator: DCGANDiscriminator  # none for G1 alone
 
@@ -189,6 +189,7 @@ class PG2(Generator):
         stage1_steps: int = 22_000,  # Steps of G1 alone.
         stage2_steps: int = 14_000,  # Steps of G2 and the discriminator.
         learning_rate: float = 2e-5,  # Learning rate of every player's Adam.
+        stage2_learning_rate: float | None = None,  # That of stage II and its discriminator, where it is another.
         skeleton: str = "openpose_18",  # Skeleton of the poses, by name.
     ) -> None:
         super().__init__()
@@ -198,12 +199,14 @@ class PG2(Generator):
         one_of("pg2's discriminator", discriminator, (PAIR, TRIPLET))
         one_of("pg2's discs", discs, (SIGNED, ZERO_ONE))
         one_of("pg2's second_stage", second_stage, (ASYMMETRIC, SYMMETRIC))
+        if stage2_learning_rate is not None and stages != BOTH_STAGES:
+            raise ValueError(f"pg2's stage2_learning_rate needs the stages {BOTH_STAGES}, got {stages}")
         one_of("pg2's skeleton", skeleton, SKELETONS)
         self.size, self.skeleton = halving_size("pg2", size, rows=8), SKELETONS[skeleton]
         self.radius_px, self.l1_weight = radius_px, l1_weight
         self.signed = discs == SIGNED
         self.stage1_loss, self.pose_embedding, self.stages, self.condition = stage1_loss, pose_embedding, stages, discriminator
-        self.stage1_steps, self.stage2_steps, self.rate = stage1_steps, stage2_steps, learning_rate
+        self.stage1_steps, self.stage2_steps, self.rate, self.stage2_rate = stage1_steps, stage2_steps, learning_rate, stage2_learning_rate
         self.stage1 = self._stage1(width, bottleneck)
         if stages == BOTH_STAGES:
             self.stage2 = (SymmetricStage2 if second_stage == SYMMETRIC else Stage2)(self.size, width)
@@ -248,6 +251,10 @@ class PG2(Generator):
 
     def schedule_steps(self) -> int:
         return self.stage1_steps + (0 if self.stages == FIRST_STAGE else self.stage2_steps)
+
+    def learning_rate(self, player: str, step: int) -> float | None:
+        """Return the second stage's rate to its players, where it has its own."""
+        return None if player == "generator1" else self.stage2_rate
 
     def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
         if player == "generator1" and self.stages != ONE_STAGE:

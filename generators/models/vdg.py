@@ -78,6 +78,7 @@ class VDG(Generator):
     """View-Disentangled Generator: reconstruction, then refinement (Lakkhal et al. 2019)."""
 
     paper = "Lakkhal, Lanz, Cavallaro, Pose Guided Human Image Synthesis by View Disentanglement and Enhanced Weighting Loss, 2019"
+    later_options = ("stage2_learning_rate",)
     stage2: Refinement  # neither this nor a discriminator where there is one stage
     discriminator: DCGANDiscriminator
 
@@ -96,11 +97,14 @@ class VDG(Generator):
         stage1_steps: int = 22_000,  # Steps of reconstruction.
         stage2_steps: int = 14_000,  # Steps of refinement and the discriminator.
         learning_rate: float = 2e-5,  # Learning rate of every player's Adam.
+        stage2_learning_rate: float | None = None,  # That of refinement and its discriminator, where it is another.
         skeleton: str = "openpose_18",  # Skeleton of the poses, by name.
     ) -> None:
         super().__init__()
         one_of("vdg's loss", loss, (L1, MASK_L1, MASK_SSIM, WEIGHTED))
         one_of("vdg's stages", stages, (1, 2))
+        if stage2_learning_rate is not None and stages != 2:
+            raise ValueError(f"vdg's stage2_learning_rate needs 2 stages, got {stages}")
         one_of("vdg's skeleton", skeleton, SKELETONS)
         if not 0 <= alpha <= 1:
             raise ValueError(f"vdg's alpha is from 0 to 1, got {alpha}")
@@ -109,7 +113,7 @@ class VDG(Generator):
             raise ValueError(f"vdg's SSIM needs a width of at least {WINDOW_PX} px, got {self.size[1]}")
         self.sigma_px, self.radius_px, self.image_weight = sigma_px, radius_px, image_weight
         self.loss, self.alpha, self.stages = loss, alpha, stages
-        self.stage1_steps, self.stage2_steps, self.rate = stage1_steps, stage2_steps, learning_rate
+        self.stage1_steps, self.stage2_steps, self.rate, self.stage2_rate = stage1_steps, stage2_steps, learning_rate, stage2_learning_rate
         self.stage1 = Reconstruction(len(self.skeleton), self.size, width, bottleneck)
         if stages == 2:
             self.stage2 = Refinement(len(self.skeleton), self.size, width)
@@ -143,6 +147,10 @@ class VDG(Generator):
 
     def schedule_steps(self) -> int:
         return self.stage1_steps + (self.stage2_steps if self.stages == 2 else 0)
+
+    def learning_rate(self, player: str, step: int) -> float | None:
+        """Return the second stage's rate to its players, where it has its own."""
+        return None if player == "generator1" else self.stage2_rate
 
     def losses(self, player: str, pair: PosePair, step: int) -> Mapping[str, Tensor]:
         if player == "generator1":

@@ -22,7 +22,7 @@ from generator_helpers import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generators import Pose, PosePair, complete, create, decisive, load, save
+from generators import Pose, PosePair, complete, create, decisive, load, save, train
 from generators.blocks import PoseEncoder, ResidualBlock
 from generators.losses import fake_loss, masked_l1, real_loss
 from generators.maps import body_mask, disc_maps
@@ -207,6 +207,27 @@ def test_a_checkpoint_of_before_is_built_as_it_was_and_says_nothing_new(tmp_path
     assert complete("pg2", plain.options)["discs"] == "signed-released" and decisive("pg2", complete("pg2", plain.options)) == plain.options
     with pytest.raises(ValueError, match=r"pg2's second_stage .*'symmetrical'.*did you mean 'symmetric'"):
         PG2(**TINY, second_stage="symmetrical")
+
+
+@pytest.mark.parametrize(("name", "one_stage"), [("pg2", {"stages": "G1+D"}), ("pg2", {"stages": "G1"}), ("vdg", {"stages": 1})])
+def test_a_rate_of_stage_two_is_that_of_its_players_alone(name: str, one_stage: dict[str, Any], a_pair: MakePair, tmp_path: Path) -> None:
+    size = {"size": (32, 16), "width": 4, "bottleneck": 4, "stage1_steps": 1, "stage2_steps": 1, "learning_rate": 1e-2}
+    size |= {"loss": "l1"} if name == "vdg" else {}
+    after = {}
+    for rate in (None, 1e-2, 0.0):  # at a rate of zero, stage II stays as it is made
+        torch.manual_seed(0)
+        model = create(name, **size, stage2_learning_rate=rate)
+        assert ("stage2_learning_rate" in model.options) == (rate is not None)
+        made = {key: value.clone() for key, value in model.state_dict().items()}
+        train(model, [a_pair()] * 2, tmp_path / f"{rate}", accelerator="cpu")
+        after[rate] = model.state_dict()
+    assert all(torch.equal(value, after[1e-2][key]) for key, value in after[None].items())
+    stays = [key for key in made if key.startswith("stage2.")]
+    assert stays and all(torch.equal(after[0.0][key], made[key]) for key in stays)
+    assert any(not torch.equal(after[None][key], made[key]) for key in stays)
+    assert all(torch.equal(value, after[None][key]) for key, value in after[0.0].items() if key.startswith("stage1."))
+    with pytest.raises(ValueError, match=f"{name}'s stage2_learning_rate needs"):
+        create(name, **size | one_stage, stage2_learning_rate=1e-4)
 
 
 def test_stage_two_has_no_fully_connected_layer_and_stage_one_no_norm() -> None:
