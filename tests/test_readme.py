@@ -42,7 +42,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_python_blocks_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(blocks("python", "README.md")) >= 4
+    assert len(blocks("python", "README.md")) >= 3
     for block in blocks("python", *PAGES):
         exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
     assert "Rank-1" in capsys.readouterr().out
