@@ -221,7 +221,7 @@ class TestCameraAware:
 
 
 def test_an_unknown_name_is_refused_with_the_nearest(train: list[PersonImage], bank: PoseBank, checkpoint: Path) -> None:
-    there_are = "whole, missing-views, canonical, camera-aware, compatible, recombined"
+    there_are = "whole, missing-views, canonical, camera-aware, compatible, novel, view-front, view-right, view-back, view-left, recombined"
     said = rf"poses named 'canonicl'; there are {there_are} \(did you mean 'canonical'\?\)"
     with pytest.raises(ValueError, match=said):
         plan(train, bank, 1, 0, draw="canonicl")
