@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from generators import no_such
 from reid_aug.synthesis.bank import PoseBank
@@ -26,6 +29,9 @@ def check_named(what: str) -> str:
     if not is_named(what):
         raise ValueError(f"{no_such('pose bank', what, CANONICAL)}, or a {SUFFIX} file of `reid-aug bank ROOT --out FILE`")
     return what
+
+
+BankName = Annotated[str, AfterValidator(check_named)]
 
 
 def named_bank(what: str | os.PathLike[str], size: tuple[int, int] | None = None) -> PoseBank:

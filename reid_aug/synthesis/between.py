@@ -44,7 +44,7 @@ def interpolate(first: Pose, second: Pose, t: Tensor) -> Pose:
     xy = torch.zeros_like(first.xy)
     place = torch.lerp(*start, t)
     index = {joint: i for i, joint in enumerate(first.skeleton.joints)}
-    ends = [(place, _turned(la - ra, lb - rb, t), TORSO[:2])]
+    ends: list[tuple[Tensor, Tensor, tuple[str, ...]]] = [(place, _turned(la - ra, lb - rb, t), TORSO[:2])]
     if TORSO[2] in index:
         loins = place + _turned((rha + lha) / 2 - start[0], (rhb + lhb) / 2 - start[1], t)
         ends.append((loins, _turned(lha - rha, lhb - rhb, t), TORSO[2:]))

@@ -74,8 +74,8 @@ def drawing(draw: str, people: Sequence[PersonImage], bank: Bank, seed: int) -> 
     * compatible: uniform over the poses near the source's in view (`generators.view_descriptor`), free in arms, legs,
       scene and camera: those within a distance of 0.5 ("compatible-0.3": of 0.3), or the eight nearest where fewer lie
       within it. No pose of the source's own identity: images of it are those among `people`, as in missing-views.
-    * novel: by distance, uniform over the poses far from all that the identity was photographed in: 0.2 torso lengths or more from the
-      nearest ("novel-0.3": 0.3), as `gates.pose_novelty` measures, or the eight farthest where fewer are. Its images are those among
+    * novel: by distance, uniform over the poses far from all that the identity was photographed in: 0.3 torso lengths or more from the
+      nearest ("novel-0.4": 0.4), as `gates.pose_novelty` measures, or the eight farthest where fewer are. Its images are those among
       `people`, as in missing-views.
     * view-front, view-right, view-back, view-left: uniform over the bank's poses seen from that side (`data.body.view`).
 
