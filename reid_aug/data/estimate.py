@@ -236,7 +236,7 @@ def refuse_written(out: str | os.PathLike[str], form: str, how_filled: str | Non
     """Raise ValueError where keypoints can't be written: something is there already, or nobody knows the format, or how to fill in."""
     one_of("a format of keypoints", form, ("csv", *WRITERS))
     if how_filled is not None:
-        one_of("way of filling in joints", how_filled, FILLS)
+        one_of("a way of filling in joints", how_filled, FILLS)
         if form != "csv":
             raise ValueError(f"--fill says beside a CSV which joints are filled in, and {form} has no place for that: leave --format out")
     if Path(out).exists():

@@ -52,7 +52,7 @@ def fill(poses: Sequence[Pose], how: str) -> Filled:
     outside the image. Of CUHK03's limb joints, hidden one a body, both come within 0.2 torso lengths in the median.
     ValueError for another way.
     """
-    one_of("way of filling in joints", how, FILLS)
+    one_of("a way of filling in joints", how, FILLS)
     filled = np.zeros((len(poses), len(openpose_18)), bool)
     if not poses:
         return Filled((), filled, how)
@@ -108,7 +108,7 @@ def _from_nearest(pose: Pose, usable: torch.Tensor) -> Pose:
     rows = wanted.any(1).nonzero().flatten()
     spread = points[others][:, torso].abs().square().sum(1).clamp(min=1e-9)
     shown = pose.visible  # what is filled in tells nothing of others
-    for part in tqdm(rows.split(BLOCK), "nearest bodies", disable=None, delay=2, leave=False):
+    for part in tqdm(rows.split(BLOCK) if len(others) > 1 else (), "nearest bodies", disable=None, delay=2, leave=False):
         factor = torch.einsum("bt,nt->bn", points[part][:, torso], points[others][:, torso].conj()) / spread
         placed = factor[..., None] * points[others]  # (b, n, 18)
         apart = (placed - points[part][:, None]).abs() / length[part][:, None, None]

@@ -20,7 +20,7 @@ from reid_aug.data.doubts import Doubt
 MUCH_NEARER = 0.5  # Most that a pair's distance to the frame before is, once exchanged, of what it is as it stands.
 LEAST_GAIN = 0.3  # Torso lengths by which exchanging brings each joint of a pair nearer at least, in the mean.
 NEAR_FRAMES = 6  # Within so many frames of a video no leg passes the other in a side view: at 25 frames a second, half a step.
-FRONTAL = 0.5  # Mean width of shoulders and hips in torso lengths, from which on a step does not show across the image: some 30° at most.
+FRONTAL = 0.5  # Mean width of shoulders and hips in torso lengths, from which on a step hardly shows across the image: some 30° at most.
 CLEAR = 0.1  # Torso lengths by which limbs lie farther on the other side in a frame that is exchanged than in the one beside it.
 TURNED = 0.5  # Distance of two `view_descriptor`s, without size, from which on somebody has turned.
 PAIRS = {"legs": ("knee", "ankle"), "arms": ("elbow", "wrist")}
@@ -73,17 +73,17 @@ def swap_doubts(where: str, names: Sequence[str], yx: np.ndarray, skeleton: Skel
     A pair of limbs, both legs (knees and ankles) or both arms (elbows and wrists), is compared with that of the frame before, each
     from the middle of its torso in torso lengths. It is exchanged where it lies at most half as far from it with left and right
     exchanged, and 0.3 torso lengths a joint nearer. Both frames must show the same side (`view_descriptor`), or somebody turned. Unless
-    they are within 6 frames of a video, both must be seen from the front or the back (widths of shoulders and hips of half a torso or
-    more): in other views legs and arms pass each other at every step. Shoulders, hips and limbs are exchanged together where so much of
-    them comes nearer, both frames are so seen, and the eyes say that nobody turned: both show the face, with the right eye left of the
-    left one. A frame is compared with the one before as that should be. Which of the frames
-    that differ are exchanged is told by the side that limbs lie on, and eyes; where these do not tell, it is the fewer.
+    they are within 6 frames of a video, both must be seen from the front or the back (shoulders and hips half a torso wide in the
+    mean): in other views legs and arms pass each other at every step. Shoulders, hips and limbs are exchanged together where so much
+    of them comes nearer, both frames are so seen, and the eyes say that nobody turned: both show the face, with the right eye left of
+    the left one. A frame is compared with the one before as that should be. Which of the frames that differ are exchanged is told by
+    the side that limbs lie on, and eyes; where these do not tell, it is the fewer.
     """
     all_tracks = tracks(names)
     if not all_tracks or any(joint not in skeleton.joints for joint in TORSO):
         return []
     body = _Bodies.of(yx, skeleton)
-    posed = ~np.isnan(body.view).any(1)
+    posed = ~np.isnan(body.view.sum(1))
     frames = sum(len(track.frames) for track in all_tracks)
     all_tracks = [replace(track, frames=tuple(frame for frame in track.frames if posed[frame[0]])) for track in all_tracks]
     swapped = {kind: np.zeros(len(names), bool) for kind in (*PAIRS, "bodies")}
@@ -113,7 +113,7 @@ class _Bodies:
 
     @staticmethod
     def of(yx: np.ndarray, skeleton: Skeleton) -> _Bodies:
-        seen = (yx >= 0).all(-1)
+        seen = np.all(yx >= 0, axis=-1)
         pose = Pose(torch.from_numpy(yx[..., ::-1].astype(np.float64)), torch.from_numpy(seen), skeleton, (1, 1))
         (rs, ls, rh, lh), there = (part.numpy() for part in named_joints(pose, *TORSO))
         length = np.linalg.norm((rs + ls - rh - lh) / 2, axis=-1)
@@ -171,9 +171,10 @@ def _exchanged(body: _Bodies, sides: np.ndarray, stretch: list[int], exchanged: 
     right_to_left = (sides[rows, 1] - sides[rows, 0])[..., 0]
     ordered = np.nansum(right_to_left, axis=1) / np.maximum((~np.isnan(right_to_left)).sum(1), 1)
     ordered = ordered if kind == "bodies" else ordered * np.sign(body.across[rows])
-    change = np.flatnonzero(differs[1:] != differs[:-1])
+    frontal = np.abs(body.across[rows]) >= FRONTAL
+    change = np.flatnonzero((differs[1:] != differs[:-1]) & frontal[1:] & frontal[:-1])
     # At each change the frame that differs against its neighbour.
-    gain = np.mean([(ordered[i + 1] - ordered[i]) * (1 if differs[i + 1] else -1) for i in change])
+    gain = np.mean([(ordered[i + 1] - ordered[i]) * (1 if differs[i + 1] else -1) for i in change]) if len(change) else 0.0
     if abs(gain) <= CLEAR:
         wrong = differs if 2 * differs.sum() <= len(rows) else ~differs
         return rows[wrong].tolist()

@@ -101,7 +101,8 @@ class PoseBank:
 
     def of_view(self, name: str) -> PoseBank:
         """Give the bank of the poses seen from a side: "front", "right", "back" or "left" (`data.body.view`)."""
-        rows = (view(self.pose) == VIEWS.index(one_of("view", name, VIEWS))).nonzero().flatten().tolist()
+        one_of("a view", name, VIEWS)
+        rows = (view(self.pose) == VIEWS.index(name)).nonzero().flatten().tolist()
         if not rows:
             raise ValueError(f"none of the bank's {len(self)} poses is seen from the {name}")
         return self.pick(rows)
@@ -125,7 +126,7 @@ class PoseBank:
         Missing joints count as the mean of that joint. PN-GAN's canonical poses are such centres. By "kmedoids" they are the `n` poses
         to which all are nearest in sum (`medoids.k_medoids`), which a few outliers pull less.
         """
-        one_of("way of thinning", by, (KMEANS, KMEDOIDS))
+        one_of("a way of thinning", by, (KMEANS, KMEDOIDS))
         if not 1 <= n <= len(self):
             raise ValueError(f"a bank of {len(self)} poses can be thinned to 1..{len(self)}, got {n}")
         points = self._body_centred()

@@ -15,7 +15,9 @@ from reid_aug.data.doubts import first_few
 from reid_aug.data.people import PersonImage
 from reid_aug.data.pose_doubts import SMALL
 
-LEAST_JOINTS = 10  # of 18; one in twenty-five of Market-1501's published poses with a torso has fewer, none of CUHK03's
+# Share of a skeleton's joints that a pose has at least, 10 of OpenPose's 18; one in twenty-five of Market-1501's published poses with
+# a torso has fewer, none of CUHK03's.
+LEAST_SHARE = 5 / 9
 # Lengths in torso lengths, middle of the shoulders to middle of the hips: Drillis and Contini's shares of the stature ("Body segment
 # parameters", 1966; Winter, "Biomechanics and motor control of human movement", fig. 4.1) over the torso's 0.818 - 0.530 = 0.288.
 PROPORTIONS = {
@@ -52,14 +54,14 @@ class Choice:
         return lines + [f"{'dropped':<10} {len(names):,} {why}: {first_few(names)}" for why, names in self.dropped.items()]
 
 
-def choose(people: Iterable[PersonImage], least_joints: int = LEAST_JOINTS) -> Choice:
+def choose(people: Iterable[PersonImage], least_joints: int | None = None) -> Choice:
     """Choose the images whose poses a bank can draw from.
 
-    In this order, a pose is dropped that has no joint at all; lacks a shoulder or a hip; has fewer than `least_joints` joints; has one
-    more than half a pixel outside its image; spans less than 9 % of its image's height and width (`pose_doubts.SMALL`); whose hips are
-    above its shoulders; or in which a limb is longer than 1.65 times a human's (STRETCH, PROPORTIONS), in lengths of its own torso:
-    upper arms 1.07, forearms 0.84, thighs 1.40, shanks 1.41, shoulders 1.48, hips 1.09. Limbs may look as short as they like: they point
-    at the camera. ValueError for a number of joints that no body of their skeleton has.
+    In this order, a pose is dropped that has no joint at all; lacks a shoulder or a hip; has fewer than `least_joints` joints (None: five
+    in nine of its skeleton's, 10 of 18); has one more than half a pixel outside its image; spans less than 9 % of its image's height and
+    width (`pose_doubts.SMALL`); whose hips are above its shoulders; or in which a limb is longer than 1.65 times a human's (STRETCH,
+    PROPORTIONS), in lengths of its own torso: upper arms 1.07, forearms 0.84, thighs 1.40, shanks 1.41, shoulders 1.48, hips 1.09. Limbs
+    may look as short as they like: they point at the camera. ValueError for a number of joints that no body of their skeleton has.
     """
     people = list(people)
     alike: dict[Skeleton, list[int]] = defaultdict(list)
@@ -68,10 +70,10 @@ def choose(people: Iterable[PersonImage], least_joints: int = LEAST_JOINTS) -> C
         if person.pose is not None:
             alike[person.pose.skeleton].append(i)
     for skeleton, rows in alike.items():
-        if not 1 <= least_joints <= len(skeleton):
+        if least_joints is not None and not 1 <= least_joints <= len(skeleton):
             raise ValueError(f"the least number of joints is in 1..{len(skeleton)}, which {skeleton.name} has, got {least_joints}")
         poses = [pose for i in rows if (pose := people[i].pose) is not None]
-        for i, reason in zip(rows, _reasons(poses, least_joints), strict=True):
+        for i, reason in zip(rows, _reasons(poses, least_joints or int(LEAST_SHARE * len(skeleton))), strict=True):
             why[i] = reason
     dropped: dict[str, list[str]] = defaultdict(list)
     for person, reason in zip(people, why, strict=True):

@@ -12,18 +12,16 @@ if TYPE_CHECKING:
     from reid_aug.data.people import PersonImage
     from reid_aug.synthesis.bank import PoseBank
 
-PRESETS = ("canonical-8", "canonical-16")
-
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's options."""
     parser.epilog = "Poses are collected, mirrored, interpolated and thinned in this order. dump and bench take the file as bank=FILE."
-    what = "images whose poses are collected: a data set's training images, or all of any folder; or a preset of poses of nobody's"
-    parser.add_argument("root", metavar="DIR | CSV | torchreid:NAME:ROOT | canonical-8 | canonical-16", help=what)
+    what = "whose poses are collected: a data set's training images, or all of any folder; or a bank that is there, or a preset"
+    parser.add_argument("root", metavar="DIR | CSV | torchreid:NAME:ROOT | FILE.safetensors | canonical-8 | canonical-16", help=what)
     parser.add_argument("--out", required=True, metavar="FILE", help=".safetensors file to write")
     parser.add_argument("--keypoints", metavar="FILE", help="keypoint file of the images; else annotation-train.csv")
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="size of the images that poses are for (the commonest)")
-    parser.add_argument("--least-joints", type=int, metavar="N", help="joints that a pose has at least (10 of 18)")
+    parser.add_argument("--least-joints", type=int, metavar="N", help="joints that a pose has at least (five in nine, 10 of 18)")
     parser.add_argument("--mirror", action="store_true", help="add each pose as a mirror shows it")
     parser.add_argument("--between", type=int, metavar="N", help="add N poses between two near in view; their bank knows no images")
     parser.add_argument("--thin", type=int, metavar="K", help="keep K typical poses")
@@ -35,13 +33,14 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> list[str]:
     """Make and write a bank, and return in lines what is in it; ValueError or OSError, in one line, for what does not fit."""
     from reid_aug.data.contact_sheet import refuse_foreign, write_sheet
+    from reid_aug.synthesis.bank_named import is_named
     from reid_aug.synthesis.bank_sheet import draw_bank
 
     _refuse(arguments)
     if arguments.sheet is not None:
         refuse_foreign(arguments.sheet)
-    if arguments.root in PRESETS:
-        bank, about, lines = _preset(arguments)
+    if is_named(arguments.root):
+        bank, about, lines = _opened(arguments)
         images_root = None
     else:
         bank, about, lines = _collected(arguments)
@@ -71,24 +70,29 @@ def _refuse(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--seed is 0 at least, got {arguments.seed}")
 
 
-def _preset(arguments: argparse.Namespace) -> tuple[PoseBank, dict[str, Any], list[str]]:
-    from reid_aug.synthesis.bank_named import named_bank
+def _opened(arguments: argparse.Namespace) -> tuple[PoseBank, dict[str, Any], list[str]]:
+    """Open a bank that is there, and tell how it was made."""
+    from reid_aug.synthesis.bank_file import BankFile
+    from reid_aug.synthesis.bank_named import CANONICAL, named_bank
 
     for key in ("keypoints", "least_joints"):
         if getattr(arguments, key) is not None:
-            raise ValueError(f"--{key.replace('_', '-')} is of images that poses are collected from, {arguments.root} is of none")
+            raise ValueError(f"--{key.replace('_', '-')} is of keypoints that are read, {arguments.root} is a bank already: leave it out")
     size = None if arguments.size is None else tuple(arguments.size)
-    return named_bank(arguments.root, size), {"preset": arguments.root}, [f"{'read':<10} {arguments.root}, poses of rendered people"]
+    made = {} if arguments.root in CANONICAL else BankFile.read(arguments.root).about
+    bank, of = named_bank(arguments.root, size), made.get("root") or made.get("bank") or "rendered people"
+    lines = [f"{'read':<10} {arguments.root}: {len(bank):,} poses of {of}"]
+    return bank, {"bank": arguments.root, "bank_digest": bank.digest, "made": made}, lines
 
 
 def _collected(arguments: argparse.Namespace) -> tuple[PoseBank, dict[str, Any], list[str]]:
     """Collect the poses that are fit for a bank, and tell which were not."""
     from reid_aug.digests import file_digests
     from reid_aug.synthesis.bank import PoseBank
-    from reid_aug.synthesis.bank_choice import LEAST_JOINTS, choose
+    from reid_aug.synthesis.bank_choice import choose
 
     people, keypoints = _people(arguments.root, arguments.keypoints)
-    chosen = choose(people, LEAST_JOINTS if arguments.least_joints is None else arguments.least_joints)
+    chosen = choose(people, arguments.least_joints)
     if not chosen.kept:
         raise ValueError(f"no pose of {arguments.root} is fit for a bank: {'; '.join(chosen.summary()[1:])}")
     bank = PoseBank.collect(chosen.kept, tuple(arguments.size) if arguments.size is not None else _commonest(chosen.kept))

@@ -20,14 +20,14 @@ from reid_aug.synthesis.bank import KMEDOIDS, PoseBank
 
 CANONICAL = ("canonical-8", "canonical-16")
 SIZE = (128, 64)
-PEOPLE = 480
+PEOPLE = 320
 _FILE = "canonical_poses.json"
 
 
 def canonical(name: str) -> PoseBank:
     """Give the bank of a preset, "canonical-8" or "canonical-16", of images of 128 × 64; they are of no image and no camera.
 
-    They are the medoids of 480 rendered people's poses (`make`), and lie in a file of the package, so that they are the same everywhere.
+    They are the medoids of 320 rendered people's poses (`make`), and lie in a file of the package, so that they are the same everywhere.
     """
     poses = _shipped()[name]
     xy = torch.tensor([[joint or [0.0, 0.0] for joint in pose] for pose in poses])
@@ -49,7 +49,7 @@ def _named(name: str, pose: Pose) -> PoseBank:
 def make() -> dict[str, list[list[list[float] | None]]]:
     """Make what the file holds: by preset, of each pose each joint's [x, y] in hundredths of a pixel, or null where it is not seen.
 
-    480 people turn evenly around the circle, each in a pose of its own before one of the six cameras; the medoids (`PoseBank.thin`) go by
+    320 people turn evenly around the circle, each in a pose of its own before one of the six cameras; the medoids (`PoseBank.thin`) go by
     views, from the front on.
     """
     everybody = PoseBank(tuple(f"{i:03d}" for i in range(PEOPLE)), _rendered_poses())
@@ -65,7 +65,7 @@ def make() -> dict[str, list[list[list[float] | None]]]:
 
 
 def _rendered_poses() -> Pose:
-    """Pose rendered people: joints (480, 18) in the middle of their images; eyes, ears and nose are seen where they face the camera."""
+    """Pose rendered people: joints (320, 18) in the middle of their images; eyes, ears and nose are seen where they face the camera."""
     rng = np.random.default_rng(0)
     joints, seen = np.zeros((PEOPLE, 18, 2)), np.ones((PEOPLE, 18), bool)
     for i in range(PEOPLE):

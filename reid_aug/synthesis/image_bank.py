@@ -114,8 +114,9 @@ def as_bank(bank: Bank, generator: Generator) -> Bank:
     if isinstance(bank, ImageBank) and not generator.finds_poses:
         raise ValueError(f"{type(generator).__name__} finds no poses itself: it takes a PoseBank, got an ImageBank of {len(bank)} images")
     if tuple(bank_size(bank)) != tuple(generator.size):
+        how = "" if isinstance(bank, ImageBank) else ": bank.at(generator.size) brings them there"
         what = "images are" if isinstance(bank, ImageBank) else "poses are of"
-        raise ValueError(f"the generator renders images of {tuple(generator.size)}, the bank's {what} {bank_size(bank)}")
+        raise ValueError(f"the generator renders images of {tuple(generator.size)}, the bank's {what} {bank_size(bank)}{how}")
     return bank
 
 
