@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -128,8 +129,8 @@ def test_inspect_and_poses_say_so(folder: Path, tmp_path: Path, capsys: pytest.C
         lines.append(f"{name}: {row[:, 0].tolist()}: {row[:, 1].tolist()}")
     (folder / "annotation-train.csv").write_text("\n".join(lines) + "\n")
     assert cli.main(["inspect", str(folder), "--sheet", str(tmp_path / "sheet.png")]) == 1
-    says = f"left and right change places from one frame of a track to the next: legs in 1 of 28 frames ({names[2]})"
-    assert f"doubt      train: {says}" in capsys.readouterr().out
+    says = rf"left and right change places from one frame of a track to the next: legs in 1 of \d+ frames \({names[2]}\)"
+    assert re.search(f"doubt      train: {says}", capsys.readouterr().out)
     ask = ["poses", str(folder), "--from", str(folder / "annotation-train.csv"), "--out", str(tmp_path / "k.csv")]
     assert cli.main(ask) == 0
-    assert f"doubt: {says}" in capsys.readouterr().out
+    assert re.search(f"doubt: {says}", capsys.readouterr().out)
