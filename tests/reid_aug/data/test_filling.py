@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from generators import Pose, mirror, openpose_18
-from reid_aug import cli
+from reid_aug import cli, images
+from reid_aug.data.estimate import estimate_poses
+from reid_aug.data.estimators import Estimated
 from reid_aug.data.filling import FILLS, LIMBS, fill
 from reid_aug.data.keypoints import read_columns, write_keypoints
 from reid_aug.rendered import RenderedSet
@@ -146,3 +149,28 @@ def test_the_command_records_it(how: str, rendered: RenderedSet, tmp_path: Path,
     ):  # fmt: skip
         assert cli.main([*ask[:4], *words, "--out", str(tmp_path / "other")]) == 2
         assert says in capsys.readouterr().err
+
+
+class OneWrist:
+    """Sees everybody alike, without the left wrist, the surer the farther down a joint is."""
+
+    name, has_masks = "one wrist", False
+
+    def estimate(self, pictures: torch.Tensor, *, masks: bool = False) -> Estimated:
+        pose = without(symmetric(torch.float32), "l_wrist")
+        n = len(pictures)
+        xy, visible = pose.xy.expand(n, -1, -1).clone(), pose.visible.expand(n, -1).clone()
+        return Estimated(Pose(xy, visible, openpose_18, (128, 64)), torch.linspace(0.5, 0.9, 18).expand(n, -1).clone(), None)
+
+
+def test_what_an_estimator_did_not_find_has_a_score_of_0(tmp_path: Path) -> None:
+    for i in range(3):
+        images.write(np.full((128, 64, 3), 90 + i, np.uint8), tmp_path / "in" / f"{i}.png")
+    found = estimate_poses(str(tmp_path / "in"), OneWrist(), tmp_path / "k.csv", how_filled="mirror")
+    wrist = openpose_18.index("l_wrist")
+    assert found.filled is not None and found.filled.filled.sum(0)[wrist] == found.filled.filled.sum() == 3
+    tensors = load_file(tmp_path / "k.csv.scores.safetensors")
+    assert (tensors["scores"][:, wrist] == 0).all() and (tensors["scores"] > 0).sum() == 3 * 17
+    assert torch.equal(tensors["filled"], torch.from_numpy(found.filled.filled))
+    np.testing.assert_allclose(read_columns(tmp_path / "k.csv")[1][:, wrist], [[60, 47]] * 3, atol=1e-4)
+    assert any(line == "filled by mirror: 3 wrists on 3 images: 0.png, 1.png, 2.png" for line in found.summary())
