@@ -1,4 +1,4 @@
-"""reid-aug: find poses, inspect data, train a generator, list pairs, write dumps, check them, measure image quality, run the benchmark."""
+"""reid-aug: find and keep poses, inspect data, train a generator, list pairs, write and check dumps, measure quality, run the benchmark."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     from reid_aug.data import poses_options
     from reid_aug.quality import user_study_options
-    from reid_aug.synthesis import retarget_options
+    from reid_aug.synthesis import bank_options, retarget_options
     from reid_aug.synthesis.manifest import package_version
 
     parser = _Parser(prog="reid-aug", description=__doc__)
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     inspected.add_argument("--sheet", metavar="FILE", default="inspect.png", help="PNG for 24 images with skeletons (inspect.png)")
     poses = verb("poses", _poses, "find the joints of the person on every image, or read them from a file, and write a keypoint file")
     poses_options.declare(poses)
+    bank_options.declare(verb("bank", _bank, "collect target poses into a file that dump and bench draw from, without the broken ones"))
     configured("train", _train, "train a generator on pairs of images of one person", "generators")
     configured("layers", _layers, "picture what posewarp puts images together from: heatmaps, limbs, masks, background")
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
@@ -142,6 +143,13 @@ def _poses(arguments: argparse.Namespace) -> int:
     from reid_aug.data.poses_options import run
 
     print(*run(arguments).summary(), sep="\n")
+    return 0
+
+
+def _bank(arguments: argparse.Namespace) -> int:
+    from reid_aug.synthesis.bank_options import run
+
+    print(*run(arguments), sep="\n")
     return 0
 
 

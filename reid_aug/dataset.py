@@ -28,7 +28,7 @@ from reid_aug.data.torchreid_sets import OnlineIndex, four, from_torchreid, join
 from reid_aug.digests import cache_folder, file_digests
 from reid_aug.synthesis.augmenter import Augmenter
 from reid_aug.synthesis.gates import GateConfig, as_gate, keep, refuse_novelty, score
-from reid_aug.synthesis.image_bank import POSES, Bank, ImageBank, bank_size, collect, draws_images
+from reid_aug.synthesis.image_bank import POSES, Bank, ImageBank, bank_size, collect, draws_images, opened
 from reid_aug.synthesis.manifest import Manifest, SyntheticRow
 from reid_aug.synthesis.online_rows import OnlineRows, refuse_other_mode
 from reid_aug.synthesis.store import fill
@@ -41,7 +41,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
     """`base`, whose training images are also seen in poses that nobody photographed: as images of their own, or on the fly.
 
     `generator` is a model or a checkpoint; `poses` a keypoint file of any format that is read, or a mapping from
-    image name to Pose; `bank` the target poses, by default those of the whole training set, with its images as the scenes
+    image name to Pose; `bank` the target poses, or their file, by default those of the training set, with its images as the scenes
     of a generator that takes scenes. Without `poses`, a generator that finds poses itself (MOMI-Net) is given images alone, as
     with an ImageBank as `bank`: every training image is a source, and the images of the training set are the targets.
     `base` in query or gallery mode stays as it is. `draw` names how target poses are chosen
@@ -77,7 +77,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         reid: ReidNetwork | FeatureFunction | str | os.PathLike[str] | None = None,
         backend: str = "auto",
         cache_dir: str | os.PathLike[str] | None = None,
-        bank: Bank | None = None,
+        bank: Bank | str | os.PathLike[str] | None = None,
         synthetic_dsetid: int | None = None,
         online: bool = False,
         p: float | None = None,
@@ -100,7 +100,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
             if poses is None and not (draws_images(model, None) if bank is None else isinstance(bank, ImageBank)):
                 raise ValueError(f"{type(model).__name__} is given poses: name them with poses=, a keypoint file or a mapping to Pose")
             people = _sources(base, poses)
-            bank = bank or collect(people, model, None if poses is None else POSES)
+            bank = collect(people, model, None if poses is None else POSES) if bank is None else opened(bank, model)
             where = "cpu" if online else device
             augmenter = Augmenter(model, bank, 2 if per_image is None else per_image, seed, draw=draw, batch_size=batch_size, device=where)
             if online:

@@ -61,6 +61,14 @@ def test_shell_commands_of_the_package_run(world: Path, capsys: pytest.CaptureFi
     assert Manifest.load(world / "market-posed" / "manifest.jsonl").rows
 
 
+def test_commands_of_the_chapter_on_banks_run(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chapter = PAGES["reid_aug/README.md"].split("## A bank of poses")[1].split("\n## ")[0]
+    (block,) = re.findall(r"```sh\n(.*?)```", chapter, flags=re.DOTALL)
+    for command in block.replace("\\\n", " ").splitlines():
+        assert main(shlex.split(command)[1:]) == 0, (command, capsys.readouterr().err)
+    assert Manifest.load(world / "market-banked" / "manifest.jsonl").rows
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_files_and_pictures_it_names_are_there(page: str) -> None:
     for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)|\]\((?!http)([^)#]+)[^)]*\)", PAGES[page]):

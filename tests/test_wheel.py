@@ -93,3 +93,5 @@ def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: P
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert all(Path(line).is_relative_to(installed) for line in done.stdout.split())
+    preset = run(installed, tmp_path, "bank", "canonical-8", "--out", "canonical.safetensors")  # whose poses lie beside the code
+    assert preset.returncode == 0 and "8 poses" in preset.stdout, preset.stderr

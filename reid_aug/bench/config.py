@@ -27,6 +27,7 @@ from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig
 from reid_aug.quality.protocols import QualityConfig
 from reid_aug.rendered import RenderedConfig
+from reid_aug.synthesis.bank_named import BankName
 from reid_aug.synthesis.target_poses import RECOMBINED
 from reid_aug.synthesis.train import LearningConfig, TrainConfig
 
@@ -83,6 +84,8 @@ class BenchConfig(Config):
     variants: dict[str, Variant] = Field(default_factory=dict)  # Variants beside the shipped ones, by name.
     mixing: Mixing = Mixing()  # How synthetic images enter every arm that has some on disk, where the arm's variants say nothing.
     oracle_of: str | None = None  # Generator whose target poses and scenes the oracle has; None is the first among the arms.
+    # Pose bank that every arm draws from: a file of `reid-aug bank`, canonical-8 or canonical-16; None is the training images' poses.
+    bank: BankName | None = None
     baseline: BaselineConfig = BaselineConfig()  # Baseline, or what several `baselines` have in common.
     baselines: dict[str, BaselineConfig] = Field(default_factory=dict)  # Several baselines by name.
     backend: Backend = "auto"  # What searches for neighbours, for gates and identity rank-1: torch (which auto is), faiss-cpu or faiss-gpu.
@@ -128,6 +131,8 @@ class BenchConfig(Config):
         self._check_mixing()
         for arm in self.arms:
             self._check_arm(arm)
+        if self.bank is not None and any(origin_and_variants(arm)[0] == ORACLE for arm in self.arms):
+            raise ValueError(f"bank={self.bank}: the oracle knows true images of the rendered people's own poses alone: leave the arm out")
         if NONE not in self.arms or len(set(self.arms)) != len(self.arms) or not self.seeds:
             raise ValueError("arms are different, 'none' is one of them, and there is at least one seed")
         if len(set(self.seeds)) != len(self.seeds) or len(set(self.shares)) != len(self.shares):

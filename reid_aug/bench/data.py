@@ -24,6 +24,7 @@ from reid_aug.digests import file_digests
 from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
 from reid_aug.synthesis.augmenter import plan
 from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.bank_named import named_bank
 from reid_aug.synthesis.manifest import SyntheticRow
 
 
@@ -91,13 +92,14 @@ class BenchmarkData:
 
     @cached_property
     def bank(self) -> PoseBank:
-        """Collect the target poses, those of the training images, at the size at which every arm's are drawn."""
+        """Give the target poses, by default those of the training images, at the size at which every arm's are drawn."""
         return self.bank_at(self.sizes.home)
 
     def bank_at(self, size: tuple[int, int]) -> PoseBank:
-        """Collect the same target poses in pixels of another size, for a generator that renders at it."""
+        """Give the same target poses in pixels of another size, for a generator that renders at it."""
         if size not in self._banks:
-            self._banks[size] = PoseBank.collect(self.of_split("train"), size)
+            named = self.config.bank
+            self._banks[size] = PoseBank.collect(self.of_split("train"), size) if named is None else named_bank(named, size)
         return self._banks[size]
 
     @cached_property

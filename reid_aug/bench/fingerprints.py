@@ -18,6 +18,7 @@ from reid_aug.bench.data import content_digest
 from reid_aug.bench.sizes import Sizes, sizes_of
 from reid_aug.bench.targets import Targets, targets_of
 from reid_aug.data.pairs import list_digest, read_pairs
+from reid_aug.synthesis.bank_named import named_bank
 from reid_aug.synthesis.target_poses import WHOLE
 
 # Keys of generators that came later count only where they are set, so that digests of earlier runs stay what they were.
@@ -39,6 +40,9 @@ class Fingerprints:
         for key in ("data", "test"):
             if (data := getattr(config, key)) is not None:
                 self.common[f"contents of {key}"] = content_digest(data, train_poses=key == "data")
+        if config.bank is not None:
+            bank = named_bank(config.bank)
+            self.common["bank"] = [bank.digest, "none" if bank.paths is None else bank.scenes_digest]
         self.root = Path(config.out) / f"{config.name}-{configuration.digest(self.common)}"
         self.folder = self.root if share is None else self.root / f"share-{share:g}"
         self.common["share"] = share

@@ -9,6 +9,7 @@ from reid_aug.baselines.mixing import Mixing
 from reid_aug.bench.arms import COPIES, NONE, ORACLE, origin_and_variants
 from reid_aug.bench.config import BenchConfig
 from reid_aug.bench.sizes import notes_of_sizes, outline
+from reid_aug.synthesis.bank_named import named_bank
 from reid_aug.synthesis.target_poses import RECOMBINED, WHOLE, draw_for
 
 
@@ -33,7 +34,8 @@ def targets_of(config: BenchConfig, arm: str) -> Targets | None:
         return Targets(draw or WHOLE)
     model = outline(config, name)
     draw = draw_for(model, draw)
-    return Targets(draw, model.takes_scene or draw == RECOMBINED)
+    in_scenes = model.takes_scene and (config.bank is None or named_bank(config.bank).paths is not None)
+    return Targets(draw, in_scenes or draw == RECOMBINED)
 
 
 def notes(config: BenchConfig, targets: Mapping[str, Targets], share: float | None) -> Iterator[str]:
@@ -43,6 +45,8 @@ def notes(config: BenchConfig, targets: Mapping[str, Targets], share: float | No
         for arm, shown in targets.items():
             alike.setdefault(shown, []).append(f"`{arm}`")
         yield f"Synthetic images show target poses drawn by {'; '.join(_shown(shown, arms) for shown, arms in alike.items())}."
+    if config.bank is not None:
+        yield f"Target poses are those of the bank `{config.bank}`."
     if any(shown.draw == RECOMBINED for shown in targets.values()):
         how = "the generator draws the legs in the other's pose, `copies` cuts both photographs at the hips"
         yield f"Recombined people have identities of their own; {how}."

@@ -10,7 +10,7 @@ from reid_aug.baselines.mixing import Mixing, check_batches, idle
 from reid_aug.baselines.recipes import BaselineConfig, Share
 from reid_aug.synthesis.gates import GateConfig
 from reid_aug.synthesis.nearness import tolerance_of
-from reid_aug.synthesis.target_poses import RECOMBINED, WHOLE, Draw
+from reid_aug.synthesis.target_poses import OF_VIEW, RECOMBINED, WHOLE, Draw
 
 
 class Variant(Mixing):
@@ -76,8 +76,8 @@ def _idle(variant: Variant) -> str:
     in_vain = variant.model_dump(exclude_defaults=True).keys() - {"online", "draw", "erasing", "grey_patch"}
     if variant.online is not None and in_vain:
         return f"online images are rendered in the batch, so there is no {', '.join(sorted(in_vain))}"
-    if variant.online is not None and variant.draw not in (None, WHOLE) and tolerance_of(str(variant.draw)) is None:
-        return f"online, target poses are drawn by whole or compatible, got draw {variant.draw!r}"
+    if variant.online is not None and variant.draw not in (None, WHOLE, *OF_VIEW) and tolerance_of(str(variant.draw)) is None:
+        return f"online, target poses are drawn by whole, compatible or view-…, got draw {variant.draw!r}"
     if variant.draw == RECOMBINED and variant.gate is not None:
         return "of recombined people, whom nobody has photographed, neither identity nor novelty can be judged, so there is no gate"
     if variant.draw == RECOMBINED and variant.label != "same":

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from generators import Pose, one_of, openpose_18
 from reid_aug import images as files
 from reid_aug.data.doubts import report
-from reid_aug.data.estimate import PosesFound, images_of, refuse_written, write_found
+from reid_aug.data.estimate import PosesFound, images_of, refuse_written, with_filled, write_found
 from reid_aug.data.keypoint_files.rows import SEEN, FilePoses, scaled
 from reid_aug.data.keypoints import read_file_poses
 from reid_aug.data.left_out import warn_of
@@ -28,17 +28,18 @@ COORDINATES = ("pixels", "shares")
 def convert_poses(
     root: str, source: str | os.PathLike[str], out: str | os.PathLike[str], *, form: str = "csv",
     coordinates: Literal["pixels", "shares"] = "pixels", of: tuple[int, int] | None = None,
-    images: str | None = None, least_score: float = SEEN,
+    images: str | None = None, least_score: float = SEEN, how_filled: str | None = None,
 ) -> PosesFound:  # fmt: skip
     """Read keypoints of the images of `root` from `source` and write them to `out`, each in its own image's pixels, on 18 joints.
 
     `coordinates` are pixels, of the image as it is, of the size that the file itself says (COCO), or of images of size `of` (H, W);
     or shares of the image's width and height. `images` is a file of COCO annotations that names the numbers of a list of results, of
-    which a joint counts as found from `least_score` on. `form` is csv, coco, openpose or alphapose. ValueError where `out` is there
-    already, the file names none of the images, or its poses are no bodies in them; images without a pose are warned of, and left out.
+    which a joint counts as found from `least_score` on. `how_filled` fills in missing limb joints (`filling.fill`). `form` is csv,
+    coco, openpose or alphapose. ValueError where `out` is there already, the file names none of the images, or its poses are no bodies
+    in them; images without a pose are warned of, and left out.
     """
     one_of("a kind of coordinates", coordinates, COORDINATES)
-    refuse_written(out, form)
+    refuse_written(out, form, how_filled)
     by_name = images_of(root)
     people = [PersonImage(path, 0, 0, "train", alias=name) for name, path in by_name.items()]
     folders = list(dict.fromkeys(Path(path).parent for path in by_name.values()))
@@ -61,7 +62,7 @@ def convert_poses(
     xy = torch.from_numpy(np.where(visible[..., None], yx, 0)[..., ::-1].copy()).float()
     poses = tuple(Pose(xy[i], torch.from_numpy(visible[i]), openpose_18, (int(h), int(w))) for i, (h, w) in enumerate(sizes))
     scores = None if found.scores is None else found.scores[rows].astype(np.float32)
-    written = PosesFound(tuple(names), poses, scores, Path(out), {})
+    written = with_filled(PosesFound(tuple(names), poses, scores, Path(out), {}), how_filled)
     write_found(written, f"read from {Path(source).name}", form)
     return written
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,12 +19,14 @@ from reid_aug import images
 from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.doubts import first_few
 from reid_aug.data.estimators import Estimated, PoseEstimator, on_skeleton
+from reid_aug.data.filling import FILLS, Filled, fill
 from reid_aug.data.keypoint_files.rows import FilePoses
 from reid_aug.data.keypoint_files.writing import WRITERS
 from reid_aug.data.keypoints import write_keypoints
 from reid_aug.data.loading import read_people
 from reid_aug.data.market import is_market_folder
 from reid_aug.data.masks import mask_file, plausible, write_mask
+from reid_aug.data.swaps import swap_doubts
 from reid_aug.digests import file_digests
 
 SCORES_SUFFIX = ".scores.safetensors"
@@ -39,6 +41,7 @@ class PosesFound:
     scores: np.ndarray | None  # None where a file that was read has none.
     file: Path
     masks: dict[str, bool]  # By name, whether the mask was kept; empty where none were asked for.
+    filled: Filled | None = None  # Joints that nobody found and that were filled in, where that was asked for.
 
     @property
     def without_torso(self) -> list[str]:
@@ -48,6 +51,7 @@ class PosesFound:
     def summary(self) -> list[str]:
         """Tell in lines what was found."""
         seen = torch.stack([pose.visible for pose in self.poses])
+        seen = seen if self.filled is None else seen & ~torch.from_numpy(self.filled.filled)
         beside = "" if self.scores is None else ", scores beside it"
         lines = [f"{len(self.names):,} images, {seen.float().mean():.1%} of joints found: {self.file}{beside}"]
         if nobody := [name for name, visible in zip(self.names, seen, strict=True) if not bool(visible.any())]:
@@ -56,7 +60,20 @@ class PosesFound:
             lines.append(f"without both shoulders and hips, and so not augmented, {len(lacking):,}: {first_few(lacking)}")
         if self.masks and (dropped := [name for name, kept in self.masks.items() if not kept]):
             lines.append(f"masks that fit no body with these joints, and were dropped, {len(dropped):,}: {first_few(dropped)}")
-        return lines
+        if self.filled is not None:
+            lines.append(self.filled.summary(self.names))
+        xy = np.stack([pose.xy.double().numpy() for pose in self.poses])
+        yx = np.where(seen.numpy()[..., None], xy[..., ::-1], -1)
+        return lines + [str(doubt) for doubt in swap_doubts("doubt", self.names, yx)]
+
+
+def with_filled(found: PosesFound, how: str | None) -> PosesFound:
+    """Return what was found with missing limb joints filled in (`filling.fill`), each with a score of 0; None fills nothing in."""
+    if how is None:
+        return found
+    filled = fill(found.poses, how)
+    scores = None if found.scores is None else np.where(filled.filled, 0, found.scores).astype(np.float32)
+    return replace(found, poses=filled.poses, scores=scores, filled=filled)
 
 
 def images_of(root: str) -> dict[str, str]:
@@ -86,18 +103,19 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 def estimate_poses(
     root: str, estimator: PoseEstimator, out: str | os.PathLike[str], *, batch_size: int = 32,
-    masks: str | os.PathLike[str] | None = None, form: str = "csv",
+    masks: str | os.PathLike[str] | None = None, form: str = "csv", how_filled: str | None = None,
 ) -> PosesFound:  # fmt: skip
     """Find the joints on every image of `root` and write them to the keypoint file `out`, 18 OpenPose joints, −1 where missing.
 
     `form` is csv, or coco, openpose or alphapose for other tools (keypoint_files.writing).
 
     Beside it FILE.scores.safetensors holds how sure each joint is: `scores` float32 (N, 18) and `size` (N, 2), names in its
-    header. `masks` is a folder for silhouettes as PNG files, 255 the person; those that fit no body are left out. A run that was
+    header. `how_filled`, "mirror" or "nearest", fills in limb joints that were not found (`filling.fill`), which the tensor `filled` then
+    marks. `masks` is a folder for silhouettes as PNG files, 255 the person; those that fit no body are left out. A run that was
     stopped goes on where it was: what is done is in FILE.part. ValueError where `out` is there already, where FILE.part is another
     estimator's, or where masks are asked of an estimator that has none; ImageError names an image that can't be read.
     """
-    refuse_written(out, form)
+    refuse_written(out, form, how_filled)
     file, names = Path(out), images_of(root)
     if masks is not None and not estimator.has_masks:
         raise ValueError(f"{estimator.name} has no masks: leave --masks out, or take mediapipe")
@@ -110,7 +128,7 @@ def estimate_poses(
                 estimated = on_skeleton(estimator.estimate(batch, masks=masks is not None), openpose_18)
                 done.add(part, digests, estimated, _write_masks(part, estimated, None if masks is None else Path(masks)))
                 bar.update(len(part))
-        found = done.of(list(names), file)
+        found = with_filled(done.of(list(names), file), how_filled)
     write_found(found, estimator.name, form)
     done.file.unlink()
     return found
@@ -214,9 +232,13 @@ def _parsed(line: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def refuse_written(out: str | os.PathLike[str], form: str) -> None:
-    """Raise ValueError where keypoints can't be written: something is there already, or nobody knows the format."""
+def refuse_written(out: str | os.PathLike[str], form: str, how_filled: str | None = None) -> None:
+    """Raise ValueError where keypoints can't be written: something is there already, or nobody knows the format, or how to fill in."""
     one_of("a format of keypoints", form, ("csv", *WRITERS))
+    if how_filled is not None:
+        one_of("a way of filling in joints", how_filled, FILLS)
+        if form != "csv":
+            raise ValueError(f"--fill says beside a CSV which joints are filled in, and {form} has no place for that: leave --format out")
     if Path(out).exists():
         raise ValueError(f"{os.fspath(out)} is there already, and may be corrected by hand: give another --out, or remove it")
 
@@ -224,10 +246,12 @@ def refuse_written(out: str | os.PathLike[str], form: str) -> None:
 def write_found(found: PosesFound, estimator: str, form: str = "csv") -> None:
     """Write the scores, if there are any, then the keypoints in a format: where those are, everything is."""
     sizes = torch.tensor([pose.size for pose in found.poses])
-    if found.scores is not None:
+    if found.scores is not None or found.filled is not None:
         about = {"format": "reid-aug-scores", "names": found.names, "estimator": estimator, "joints": openpose_18.joints}
-        beside = found.file.with_name(found.file.name + SCORES_SUFFIX)
-        write_tensors({"scores": torch.from_numpy(found.scores), "size": sizes}, about, beside)
+        tensors = {"size": sizes} | ({} if found.scores is None else {"scores": torch.from_numpy(found.scores)})
+        if found.filled is not None:
+            about, tensors = {**about, "fill": found.filled.how}, {**tensors, "filled": torch.from_numpy(found.filled.filled)}
+        write_tensors(tensors, about, found.file.with_name(found.file.name + SCORES_SUFFIX))
     # The file has no sizes: poses of images of different sizes are written as they are, each in its own image's pixels.
     pose = Pose(torch.stack([p.xy for p in found.poses]), torch.stack([p.visible for p in found.poses]), openpose_18, found.poses[0].size)
     if form == "csv":

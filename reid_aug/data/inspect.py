@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from generators import Pose, Skeleton
+from generators import Pose, Skeleton, openpose_18
 from reid_aug import images
 from reid_aug.data.body import UNKNOWN, VIEWS, valid_for_pairs, view
 from reid_aug.data.doubts import Doubt, collected
 from reid_aug.data.keypoints import HEADER
 from reid_aug.data.loading import DataConfig, frame_of, keypoint_files, read_people, with_keypoints
 from reid_aug.data.people import SPLITS, PersonImage, people_doubts
+from reid_aug.data.swaps import swap_doubts
 
 Size = tuple[int, int]
 
@@ -57,8 +58,20 @@ def inspect(data: DataConfig, extra: Sequence[Doubt] = ()) -> Inspection:
         for splits, file in files.items():
             if file is not None:
                 people = with_keypoints(people, file, splits.split(" and "), sizes=sizes, frame=frame_of(data.root, file))
-        doubts += [*people_doubts(people), *_overlap(people)]
+        doubts += [*people_doubts(people), *_overlap(people), *_swapped(people)]
     return Inspection(data.root, people, sizes, files, [*doubts, *extra])
+
+
+def _swapped(people: Sequence[PersonImage]) -> list[Doubt]:
+    """Doubt images in which left and right are exchanged against the frame before (`swaps.swap_doubts`), train and test each."""
+    doubts = []
+    for where, splits in (("train", ("train",)), ("query and gallery", ("query", "gallery"))):
+        posed = {p.name: p.pose for p in people if p.split in splits and p.pose is not None and p.pose.skeleton == openpose_18}
+        if posed:
+            xy = np.stack([pose.xy.double().numpy() for pose in posed.values()])
+            visible = np.stack([pose.visible.numpy() for pose in posed.values()])
+            doubts += swap_doubts(where, list(posed), np.where(visible[..., None], xy[..., ::-1], -1))
+    return doubts
 
 
 def _overlap(people: Sequence[PersonImage]) -> list[Doubt]:

@@ -25,6 +25,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--of", nargs=2, type=int, metavar=("H", "W"), help="size of the images that its pixels are of, if another")
     parser.add_argument("--images", metavar="FILE", help="COCO annotations that name the numbers of a list of results")
     parser.add_argument("--least-score", type=float, metavar="S", help="score from which a joint of results counts as found (0.3)")
+    fill = "fill in elbows, wrists, knees and ankles that are missing, and say so beside the file"
+    parser.add_argument("--fill", metavar="mirror | nearest", help=f"{fill}: from the other side, or the most similar body of the file")
 
 
 def run(arguments: argparse.Namespace) -> PosesFound:
@@ -40,7 +42,8 @@ def run(arguments: argparse.Namespace) -> PosesFound:
             raise ValueError(f"--{wrong[0]} is of poses that are found, --from of those that are there: leave one of them out")
         if "of" in of_source:
             of_source["of"] = tuple(of_source["of"])
-        return convert_poses(arguments.root, arguments.source, arguments.out, form=arguments.format, **of_source)
+        settings = {"form": arguments.format, "how_filled": arguments.fill}
+        return convert_poses(arguments.root, arguments.source, arguments.out, **settings, **of_source)
 
     from reid_aug.data.estimate import estimate_poses
     from reid_aug.data.estimators import load_estimator
@@ -50,5 +53,5 @@ def run(arguments: argparse.Namespace) -> PosesFound:
     if arguments.batch < 1:
         raise ValueError(f"--batch is 1 at least, got {arguments.batch}")
     estimator = load_estimator(arguments.estimator or "mediapipe", arguments.device)
-    settings = {"batch_size": arguments.batch, "masks": arguments.masks, "form": arguments.format}
+    settings = {"batch_size": arguments.batch, "masks": arguments.masks, "form": arguments.format, "how_filled": arguments.fill}
     return estimate_poses(arguments.root, estimator, arguments.out, **settings)

@@ -16,7 +16,7 @@ from generators import Generator, Pose, convert, digest, name_of, rescale, with_
 from reid_aug import images
 from reid_aug.data.people import PersonImage
 from reid_aug.device import torch_device
-from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.bank import PoseBank, in_scenes
 from reid_aug.synthesis.gates import pose_novelty
 from reid_aug.synthesis.image_bank import IMAGES, Bank, ImageBank, as_bank, bank_size
 from reid_aug.synthesis.manifest import SyntheticRow, package_version
@@ -118,7 +118,7 @@ class Augmenter:
         self.generator, self.bank, self.per_image, self.seed = generator, bank, per_image, seed
         self.batch_size, self.device = batch_size, torch_device(device)
         self.finds_poses = isinstance(bank, ImageBank)
-        self.in_scenes = generator.takes_scene and bank.paths is not None
+        self.in_scenes = in_scenes(generator, bank) if isinstance(bank, PoseBank) else generator.takes_scene
 
     def with_bank(self, bank: Bank) -> Augmenter:
         """Give the same augmenter with another bank of poses."""

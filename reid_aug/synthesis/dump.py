@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from reid_aug.device import Device
 from reid_aug.synthesis.augmenter import Augmenter
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.gates import GateConfig, keep, passing, refuse_novelty, score
-from reid_aug.synthesis.image_bank import IMAGES
+from reid_aug.synthesis.image_bank import IMAGES, BankKind
 from reid_aug.synthesis.manifest import NAME, Manifest, SyntheticRow
 from reid_aug.synthesis.real_images import copy_file, copy_images, refuse_other_sources, sources_digest
 from reid_aug.synthesis.sources import beside
@@ -45,12 +44,14 @@ class DumpConfig(Config):
     data: DataConfig  # People to render, and their poses.
     out: str  # Folder to write to.
     per_image: PositiveInt = 2  # Number of synthetic images for each training image.
-    # Strategy by which target poses are drawn: whole, missing-views, canonical, camera-aware, compatible; None is the generator's own.
+    # Strategy by which target poses are drawn: whole, missing-views, canonical, camera-aware, compatible, novel, view-front and its
+    # like; None is the generator's own.
     # recombined makes new people, each with the legs of another.
     draw: Draw | None = None
     # What target poses are drawn from: "poses" of the keypoint file, or "images" in which a generator finds poses itself, as it does in
-    # the sources; None is the generator's own way, images where it finds poses.
-    bank: Literal["poses", "images"] | None = None
+    # the sources; or a .safetensors file of `reid-aug bank`, or its presets canonical-8 and canonical-16. None is the generator's own way,
+    # images where it finds poses.
+    bank: BankKind | None = None
     seed: int = 0  # Seed of everything random.
     batch_size: PositiveInt = 64  # Number of images rendered at a time.
     device: Device = "auto"  # Device that renders; "auto" is a GPU when there is one.

@@ -19,19 +19,19 @@ from generators import Pose, convert, rescale
 from reid_aug import images
 from reid_aug.baselines.neighbours import usable
 from reid_aug.config import Config, explain
-from reid_aug.data.body import TORSO, valid_for_pairs
+from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.people import PersonImage
-from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.bank import MIRRORED, PoseBank
 from reid_aug.synthesis.identity_scores import identity_scores
 from reid_aug.synthesis.image_bank import IMAGES, Bank
 from reid_aug.synthesis.manifest import NAME, SCORED_BY, Manifest, SyntheticRow
+from reid_aug.synthesis.novelty import bodies, nearest
 from reid_aug.synthesis.target_poses import RECOMBINED
 
 if TYPE_CHECKING:  # it brings torchreid, which is slow to import, and dumps need none
     from reid_aug.baselines.network import ReidNetwork
 
 BATCH = 256
-BLOCK_ELEMENTS = 1 << 22  # numbers in one block of a distance matrix
 RECORDS = {
     "identity": "reid-aug gate DUMP reid=FILE, or reid_aug.synthesis.gates.score with a Re-ID network",
     "novelty": "reid-aug gate DUMP, or reid_aug.synthesis.gates.score",
@@ -86,31 +86,10 @@ def pose_novelty(rows: Sequence[SyntheticRow], people: Sequence[PersonImage], ba
     usable = valid_for_pairs(bank.pose).numpy()
     if len(bad := np.flatnonzero(~usable[targets])):
         raise ValueError(f"{rows[bad[0]].path}: its target pose {rows[bad[0]].target!r} lacks a shoulder or hip")
-    bodies, novelty = _bodies(bank.pose), np.zeros(len(rows))
+    about, novelty = bodies(bank.pose), np.zeros(len(rows))
     for pid, numbers in tqdm(rows_of.items(), "pose novelty", unit="identity", disable=None, delay=2, leave=False):
-        novelty[numbers] = _nearest(bodies[torch.from_numpy(targets[numbers])], _bodies(Pose.stack(photographed[pid])))
+        novelty[numbers] = nearest(about[torch.from_numpy(targets[numbers])], bodies(Pose.stack(photographed[pid])))
     return novelty
-
-
-def _bodies(pose: Pose) -> Tensor:
-    """Give joints (N, K, 2), float64, from the torso's middle in torso lengths; NaN where not visible."""
-    xy, skeleton = pose.xy.double(), pose.skeleton
-    shoulders, hips = ([skeleton.index(j) for j in TORSO[side] if j in skeleton.joints] for side in (slice(2), slice(2, 4)))
-    if hips:
-        length = (xy[:, shoulders].mean(1) - xy[:, hips].mean(1)).norm(dim=-1)
-    else:
-        up, down = (torch.where(pose.visible, xy[..., 1], far) for far in (torch.inf, -torch.inf))
-        length = down.amax(1) - up.amin(1)
-    body = (xy - xy[:, shoulders + hips].mean(1, keepdim=True)) / length.clamp(min=1)[:, None, None]  # a pixel at least
-    return torch.where(pose.visible[..., None], body, torch.nan)
-
-
-def _nearest(targets: Tensor, others: Tensor) -> np.ndarray:
-    """Measure the distance (R,) from each of R bodies (R, K, 2) to the nearest of M (M, K, 2)."""
-    block = max(1, BLOCK_ELEMENTS // others.numel())
-    # A joint seen in one alone is NaN and does not count.
-    parts = [(part[:, None] - others[None]).norm(dim=-1).nanmean(-1).amin(1) for part in targets.split(block)]  # (r, M, K) → (r, M) → (r,)
-    return torch.cat(parts).numpy()
 
 
 # --------------------------------------------------------------------------------------------------------- gates
@@ -237,7 +216,9 @@ def _identity(
         raise ValueError(f"{lost[0].path}: its source {lost[0].source} is not among the {len(train)} training images given")
     real = torch.cat(list(_features([p.path for p in train], reid, "features of real images")))
     synthetic = torch.cat(list(_features([folder / row.path for row in rows], reid, "features of synthetic images")))
-    sources, scenes = [where[row.source] for row in rows], [where.get(row.target, -1) for row in rows] if in_scenes else None
+    sources, scenes = [where[row.source] for row in rows], None
+    if in_scenes:
+        scenes = [where.get(row.target.removesuffix(MIRRORED), -1) for row in rows]
     return identity_scores(synthetic, [row.pid for row in rows], real, [p.pid for p in train], sources, scenes, backend)
 
 

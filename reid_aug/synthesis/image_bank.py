@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator
 from torch import Tensor
 
-from generators import Generator
+from generators import Generator, no_such
 from reid_aug import images
 from reid_aug.data.people import JUNK, PersonImage
 from reid_aug.digests import file_digests
 from reid_aug.synthesis.bank import PoseBank, cameras_after
+from reid_aug.synthesis.bank_named import CANONICAL, is_named, named_bank
 
 POSES, IMAGES = "poses", "images"  # what a bank is of, as options and manifests call it
+
+
+def check_kind(what: str) -> str:
+    """Return what a bank is of, as options say it: "poses", "images", or a bank's name (`bank_named`); ValueError for anything else."""
+    if what not in (POSES, IMAGES) and not is_named(what):
+        raise ValueError(f"{no_such('bank', what, (POSES, IMAGES, *CANONICAL))}, or a .safetensors file of `reid-aug bank`")
+    return what
+
+
+BankKind = Annotated[str, AfterValidator(check_kind)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +99,11 @@ class ImageBank:
 Bank = PoseBank | ImageBank  # what target poses are drawn from
 
 
+def opened(bank: Bank | str | os.PathLike[str], generator: Generator) -> Bank:
+    """Open a bank that is given by name (`bank_named`) for a generator's images; any other is returned as it is."""
+    return named_bank(bank, (int(generator.size[0]), int(generator.size[1]))) if isinstance(bank, str | os.PathLike) else bank
+
+
 def bank_size(bank: Bank) -> tuple[int, int]:
     """Return the size (H, W) of the images that a bank's poses are of."""
     return bank.size if isinstance(bank, ImageBank) else bank.pose.size
@@ -95,8 +114,9 @@ def as_bank(bank: Bank, generator: Generator) -> Bank:
     if isinstance(bank, ImageBank) and not generator.finds_poses:
         raise ValueError(f"{type(generator).__name__} finds no poses itself: it takes a PoseBank, got an ImageBank of {len(bank)} images")
     if tuple(bank_size(bank)) != tuple(generator.size):
+        how = "" if isinstance(bank, ImageBank) else ": bank.at(generator.size) brings them there"
         what = "images are" if isinstance(bank, ImageBank) else "poses are of"
-        raise ValueError(f"the generator renders images of {tuple(generator.size)}, the bank's {what} {bank_size(bank)}")
+        raise ValueError(f"the generator renders images of {tuple(generator.size)}, the bank's {what} {bank_size(bank)}{how}")
     return bank
 
 
@@ -111,7 +131,10 @@ def draws_images(generator: Generator, what: str | None) -> bool:
 def collect(people: Iterable[PersonImage], generator: Generator, what: str | None = None) -> Bank:
     """Collect a bank of `people` for a generator: of "poses" or "images", None being its own way: images where it finds poses itself.
 
-    ValueError for images and a generator that must be given poses, and where there is nothing to collect.
+    Any other name is a bank's that is there already (`bank_named`). ValueError for images and a generator that must be given poses, and
+    where there is nothing to collect.
     """
     size = (int(generator.size[0]), int(generator.size[1]))
+    if what is not None and is_named(what):
+        return named_bank(what, size)
     return ImageBank.collect(people, size) if draws_images(generator, what) else PoseBank.collect(people, size)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from generators import Generator, Pose, convert, rescale
 from reid_aug.images import to_float
 from reid_aug.synthesis.augmenter import refuse_other_shape, render
+from reid_aug.synthesis.bank import PoseBank, in_scenes
 from reid_aug.synthesis.image_bank import Bank, ImageBank, as_bank
 from reid_aug.synthesis.online_draw import PoseDraw, PoseDrawer, of_images, probability
 from reid_aug.synthesis.target_poses import draw_for
@@ -55,7 +56,7 @@ class PoseRenderer:
         self.banks = {key: (bank.names, fitted[id(bank)]) for key, bank in banks.items()}
         self.scenes: Tensor | None = None  # Images of all banks, uint8 (M, 3, H, W).
         self.starts: dict[int | None, int] = {}  # Where a bank's images begin among them.
-        self.in_scenes = self.finds_poses or (generator.takes_scene and all(bank.paths is not None for bank in banks.values()))
+        self.in_scenes = self.finds_poses or all(in_scenes(generator, bank) for bank in banks.values() if isinstance(bank, PoseBank))
         self.files = banks  # Where scenes are read that are not kept.
         if self.in_scenes and keep_scenes:
             self._read_scenes(banks)

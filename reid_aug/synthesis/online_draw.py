@@ -11,9 +11,10 @@ from torch import Tensor
 
 from generators import Pose, rescale, view_descriptor
 from reid_aug.data.body import valid_for_pairs
+from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.image_bank import Bank, ImageBank
 from reid_aug.synthesis.nearness import distances, near, tolerance_of, views_of
-from reid_aug.synthesis.target_poses import WHOLE
+from reid_aug.synthesis.target_poses import OF_VIEW, WHOLE, rows_of_view
 
 ITSELF = 1e-4  # Distance in view within which a pose of the bank is taken for the source's own.
 
@@ -60,16 +61,17 @@ class PoseDrawer:
     """Decides which images of a batch are rendered anew, and in which pose of the bank: recorded as a PoseDraw, nothing is rendered.
 
     `banks` are by identity where each has its own, else there is one under None. `strategy` is "whole", uniform over the
-    bank, or "compatible" ("compatible-0.3"), uniform over its poses near the source's in view, as in `target_poses.drawing`;
-    but of the identity's poses only the source's own is left out, and a bank that has no other is drawn from all the same.
+    bank, "view-front" and its like, over its poses of that side, or "compatible" ("compatible-0.3"), uniform over its poses near
+    the source's in view, as in `target_poses.drawing`; but of the identity's poses only the source's own is left out, and a
+    bank that has no other is drawn from all the same.
     """
 
     def __init__(self, banks: Mapping[int | None, Bank], p: float, seed: int, strategy: str = WHOLE) -> None:
         if not 0 <= seed < 2**64:
             raise ValueError(f"a seed is in 0..2**64 - 1, got {seed}")
         self.tolerance = tolerance_of(strategy)
-        if strategy != WHOLE and self.tolerance is None:
-            raise ValueError(f"online, target poses are drawn by whole or compatible, got draw={strategy!r}")
+        if strategy not in (WHOLE, *OF_VIEW) and self.tolerance is None:
+            raise ValueError(f"online, target poses are drawn by whole, compatible or view-…, got draw={strategy!r}")
         self.finds_poses = of_images(banks.values(), strategy)
         self.names = {key: bank.names for key, bank in banks.items()}
         self.p, self.seed, self.step = probability(p), int(seed), 0
@@ -77,6 +79,9 @@ class PoseDrawer:
         # Identities may share a bank.
         posed = [] if self.tolerance is None else [bank for bank in banks.values() if not isinstance(bank, ImageBank)]
         views = {id(bank): (views_of(bank), bank.pose.size) for bank in posed}
+        of_view = [bank for bank in banks.values() if isinstance(bank, PoseBank)] if strategy in OF_VIEW else []
+        rows = {id(bank): rows_of_view(strategy, bank) for bank in of_view}
+        self.seen = {key: rows[id(bank)] for key, bank in banks.items()} if rows else {}
         self.views = {key: views[id(bank)] for key, bank in banks.items()} if views else {}
 
     def draw(self, poses: Pose, pids: Sequence[int] | Tensor | None = None) -> PoseDraw:
@@ -102,7 +107,7 @@ class PoseDrawer:
 
     def _choices(self, poses: Pose, rows: Sequence[int], keys: Sequence[int | None]) -> list[range | np.ndarray]:
         """Say of which poses of its bank each of these rows gets one."""
-        choices: list[range | np.ndarray] = [range(len(self.names[key])) for key in keys]
+        choices: list[range | np.ndarray] = [self.seen[key] if self.seen else range(len(self.names[key])) for key in keys]
         if self.tolerance is None or not rows:
             return choices
         sources = poses[list(rows)].to("cpu")

@@ -15,6 +15,7 @@ from generators import Generator, Pose, rescale
 from reid_aug import images
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.augmenter import Augmenter, refuse_other_shape, render
+from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.image_bank import ImageBank
 from reid_aug.synthesis.manifest import SyntheticRow
 from reid_aug.synthesis.online_draw import probability
@@ -77,6 +78,8 @@ class OnlineRows:
         sources = _read([p.path for p in people], size)
         shown = bank.paths if self.augmenter.in_scenes or self.augmenter.finds_poses else None
         scenes = None if shown is None else _read([shown[i] for i in targets], size)
+        if scenes is not None and isinstance(bank, PoseBank):
+            scenes = bank.as_posed(scenes, targets)
         if isinstance(bank, ImageBank):  # the generator finds the poses
             rendered = render(generator, sources, None, None, scenes)
         else:

@@ -17,12 +17,14 @@ from torch import Tensor
 from generators import Generator, Pose, no_such, rescale, view_descriptor
 from reid_aug.data.body import UNKNOWN, VIEWS, view
 from reid_aug.data.people import PersonImage
-from reid_aug.synthesis.bank import PoseBank
+from reid_aug.synthesis.bank import PoseBank, origins
 from reid_aug.synthesis.image_bank import Bank, ImageBank
 from reid_aug.synthesis.nearness import distances, near, tolerance_of, views_of
+from reid_aug.synthesis.novelty import novel_rows, novelty_of
 
 WHOLE, COMPATIBLE, RECOMBINED = "whole", "compatible", "recombined"
-DRAWS = (WHOLE, "missing-views", "canonical", "camera-aware", COMPATIBLE)
+OF_VIEW = tuple(f"view-{name}" for name in VIEWS)
+DRAWS = (WHOLE, "missing-views", "canonical", "camera-aware", COMPATIBLE, "novel", *OF_VIEW)
 CANONICAL_POSES = 8  # as PN-GAN has
 _CANONICAL = re.compile(r"canonical-([1-9][0-9]{0,5})")  # of another number
 
@@ -32,7 +34,7 @@ Drawing = Callable[[PersonImage, int, int], int]
 
 def check_draw(draw: str) -> str:
     """Return `draw` when there is such a strategy; ValueError names those there are and the nearest."""
-    if draw not in (*DRAWS, RECOMBINED) and not _CANONICAL.fullmatch(draw) and tolerance_of(draw) is None:
+    if draw not in (*DRAWS, RECOMBINED) and not _CANONICAL.fullmatch(draw) and tolerance_of(draw) is None and novelty_of(draw) is None:
         raise ValueError(no_such("way of drawing poses", draw, (*DRAWS, RECOMBINED)))
     return draw
 
@@ -72,8 +74,12 @@ def drawing(draw: str, people: Sequence[PersonImage], bank: Bank, seed: int) -> 
     * compatible: uniform over the poses near the source's in view (`generators.view_descriptor`), free in arms, legs,
       scene and camera: those within a distance of 0.5 ("compatible-0.3": of 0.3), or the eight nearest where fewer lie
       within it. No pose of the source's own identity: images of it are those among `people`, as in missing-views.
+    * novel: by distance, uniform over the poses far from all that the identity was photographed in: 0.3 torso lengths or more from the
+      nearest ("novel-0.4": 0.4), as `gates.pose_novelty` measures, or the eight farthest where fewer are. Its images are those among
+      `people`, as in missing-views.
+    * view-front, view-right, view-back, view-left: uniform over the bank's poses seen from that side (`data.body.view`).
 
-    Each depends on seed, source name and index, on the bank, and (missing-views, compatible) on the identity's images: not on
+    Each depends on seed, source name and index, on the bank, and (missing-views, compatible, novel) on the identity's images: not on
     order or machine.
     """
     check_bank(check_draw(draw), bank)
@@ -83,6 +89,12 @@ def drawing(draw: str, people: Sequence[PersonImage], bank: Bank, seed: int) -> 
         return lambda person, index, bits: bits % len(bank)
     if (tolerance := tolerance_of(draw)) is not None:
         return _compatible(people, bank, tolerance)
+    if (least := novelty_of(draw)) is not None:
+        rows = novel_rows(people, bank, least)
+        return lambda person, index, bits: int(rows(person.pid)[bits % len(rows(person.pid))])
+    if draw in OF_VIEW:
+        seen = rows_of_view(draw, bank)
+        return lambda person, index, bits: int(seen[bits % len(seen)])
     if draw == "missing-views":
         return _missing_views(people, bank)
     if draw == RECOMBINED:
@@ -98,6 +110,14 @@ def hash64(*of: Hashable) -> int:
     4588459445057497929
     """
     return int.from_bytes(hashlib.sha256("\n".join(map(str, of)).encode()).digest()[:8], "little")
+
+
+def rows_of_view(draw: str, bank: PoseBank) -> np.ndarray:
+    """Give the rows of a bank seen from the side that "view-front" and its like name; ValueError where there are none."""
+    rows = np.flatnonzero(view(bank.pose).numpy() == OF_VIEW.index(draw))
+    if not len(rows):
+        raise ValueError(f"draw={draw} needs poses of that side, of which the bank of {len(bank)} poses has none")
+    return rows
 
 
 def _missing_views(people: Sequence[PersonImage], bank: PoseBank) -> Drawing:
@@ -138,8 +158,8 @@ def _compatible(people: Sequence[PersonImage], bank: PoseBank, tolerance: float)
     pids = {person.name: person.pid for person in people}
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row, name in enumerate(bank.names):
-        if name in pids:
-            rows_of[pids[name]].append(row)
+        for pid in {pids[origin] for origin in origins(name) if origin in pids}:
+            rows_of[pid].append(row)
 
     @lru_cache(maxsize=1)  # the images of one source come one after another
     def rows_near(name: str, pid: int) -> np.ndarray:

@@ -37,7 +37,7 @@ QUICK = ["quality.pairs=0", "seeds=[0]", "per_image=2", "baseline.steps=2", "bas
         (["arms=[none,oracle+online]"], "online images are a generator's"),
         (["arms=[none,none+recombined]"], "recombined people are a generator's, or of `copies`"),
         (["arms=[none,oracle+recombined]"], "of recombined people there is no true image"),
-        (["arms=[none,pg2+online+canonical]"], "online, target poses are drawn by whole or compatible, got draw 'canonical'"),
+        (["arms=[none,pg2+online+canonical]"], "online, target poses are drawn by whole, compatible or view-…, got draw 'canonical'"),
         (["oracle_of=pg3"], "oracle_of: no generator of the benchmark named 'pg3'; there are pg2 .did you mean 'pg2'"),
         (["mixing={probability: 0.3}"], "mixing: probability is of `enter: replace`, got enter 'add'"),
         (["mixing={entr: replace}"], "unknown key 'mixing.entr'.*did you mean 'enter'"),

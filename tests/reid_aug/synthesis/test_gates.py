@@ -30,6 +30,7 @@ from reid_aug.data.people import PersonImage
 from reid_aug.images import read_many
 from reid_aug.synthesis import gates
 from reid_aug.synthesis import identity_scores as scoring
+from reid_aug.synthesis import novelty as by_distance
 from reid_aug.synthesis.dump import dump
 from reid_aug.synthesis.gates import GateConfig, identity_scores, keep, pose_novelty, record_scores, score
 from reid_aug.synthesis.manifest import NAME, SyntheticRow
@@ -145,11 +146,11 @@ def test_novelty_is_what_loops_say_whatever_the_block(seed: int, block: int) -> 
     bank = PoseBank.collect(people, (128, 64))
     usable = {p.pid for p in people if p.name in bank.names}
     rows = [SyntheticRow(f"{i}", "s", str(rng.choice(bank.names)), int(rng.choice(sorted(usable))), 0, 0) for i in range(12)]
-    before, gates.BLOCK_ELEMENTS = gates.BLOCK_ELEMENTS, block
+    before, by_distance.BLOCK_ELEMENTS = by_distance.BLOCK_ELEMENTS, block
     try:
         found = pose_novelty(rows, people, bank)
     finally:
-        gates.BLOCK_ELEMENTS = before
+        by_distance.BLOCK_ELEMENTS = before
     np.testing.assert_allclose(found, [novelty_by_loops(row, people, bank) for row in rows], atol=1e-9)
 
 

@@ -131,7 +131,7 @@ class TestCompatible:
 
     def test_what_is_refused(self, bank: PoseBank) -> None:
         for draw in ("canonical", "missing-views", "camera-aware"):
-            with pytest.raises(ValueError, match=f"online, target poses are drawn by whole or compatible, got draw='{draw}'"):
+            with pytest.raises(ValueError, match=f"online, target poses are drawn by whole, compatible or view-…, got draw='{draw}'"):
                 PoseAugmentation(CopiesScene(SIZE), bank, draw=draw)
         with pytest.raises(ValueError, match=r"no way of drawing poses named 'compatibl'; .* \(did you mean 'compatible'\?\)"):
             PoseAugmentation(CopiesScene(SIZE), bank, draw="compatibl")

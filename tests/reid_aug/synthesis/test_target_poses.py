@@ -22,6 +22,9 @@ from reid_aug.data.body import VIEWS, view
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.augmenter import plan
 from reid_aug.synthesis.dump import DumpConfig
+from reid_aug.synthesis.gates import pose_novelty
+from reid_aug.synthesis.manifest import SyntheticRow
+from reid_aug.synthesis.online_draw import PoseDrawer
 from reid_aug.synthesis.target_poses import DRAWS, hash64
 
 SIZE = (32, 16)
@@ -220,8 +223,68 @@ class TestCameraAware:
             replace(bank, camids=(0,))
 
 
+class TestOfView:
+    @pytest.mark.parametrize("side", VIEWS)
+    def test_uniform_over_the_poses_of_that_side(self, side: str) -> None:
+        people = world({1: ["front", "right", "back", "left"], 2: ["front", "right", "back", "left", "front"]})
+        bank = PoseBank.collect(people, (64, 32))
+        wanted = {name for name, seen in zip(bank.names, view(bank.pose).tolist(), strict=True) if VIEWS[seen] == side}
+        counts = Counter(row.target for row in plan(people, bank, 200, 0, draw=f"view-{side}"))
+        total = 200 * len(people)
+        assert set(counts) == wanted and all(abs(n - total / len(wanted)) < 5 * total**0.5 for n in counts.values())
+
+    def test_a_bank_without_that_side_is_refused(self) -> None:
+        people = world({1: ["front", "front"]})
+        with pytest.raises(ValueError, match="draw=view-back needs poses of that side, of which the bank of 2 poses has none"):
+            plan(people, PoseBank.collect(people, (64, 32)), 1, 0, draw="view-back")
+
+    def test_online_as_well(self, bank: PoseBank) -> None:
+        sides = [VIEWS[seen] for seen in view(bank.pose).tolist()]
+        draw = PoseDrawer({None: bank}, 1.0, 0, f"view-{sides[0]}").draw(bank.pose)
+        assert len(draw.targets) == len(bank) and {sides[i] for i in draw.targets} == {sides[0]}
+        assert len(set(draw.targets)) > 1 or sides.count(sides[0]) == 1
+
+
+class TestNovel:
+    def test_only_poses_as_far_as_the_gate_measures(self, train: list[PersonImage], bank: PoseBank) -> None:
+        every = [SyntheticRow(f"{pid} {name}", "", name, pid, 0, 0) for pid in {p.pid for p in train} for name in bank.names]
+        novelty = {(row.pid, row.target): by for row, by in zip(every, pose_novelty(every, train, bank), strict=True)}
+        far = defaultdict(set)
+        for (pid, name), by in novelty.items():
+            if by >= 0.2:
+                far[pid].add(name)
+        drawn = defaultdict(set)
+        for row in plan(train, bank, 60, 0, draw="novel-0.2"):
+            drawn[row.pid].add(row.target)
+        assert any(len(names) >= 8 for names in far.values())
+        for pid, names in drawn.items():
+            farthest = sorted(bank.names, key=lambda name: -novelty[pid, name])[:8]
+            assert names == (far[pid] if len(far[pid]) >= 8 else set(farthest))
+
+    def test_without_any_the_farthest_eight(self, train: list[PersonImage], bank: PoseBank) -> None:
+        rows = plan(train, bank, 40, 0, draw="novel-99")
+        drawn = defaultdict(set)
+        for row in rows:
+            drawn[row.pid].add(row.target)
+        assert all(len(names) == 8 for names in drawn.values())
+        assert [r.target for r in plan(train, bank, 2, 0, draw="novel")] == [r.target for r in plan(train, bank, 2, 0, draw="novel-0.3")]
+
+    def test_a_bank_without_any_torso_is_refused(self) -> None:
+        pose = Pose(torch.rand(7, 2) * 30, torch.zeros(7, dtype=torch.bool), upper_7, (64, 32))
+        bank = PoseBank(("a",), pose[None])
+        with pytest.raises(ValueError, match="both shoulders and both hips, which no pose of the bank of 1 shows"):
+            plan(world({1: ["front"]}), bank, 1, 0, draw="novel")
+
+
+def test_compatible_draws_no_mirrored_pose_of_the_identity(train: list[PersonImage], bank: PoseBank) -> None:
+    pids = {p.name: p.pid for p in train}
+    rows = plan(train, bank.with_mirrored(), 20, 0, draw="compatible-9")
+    assert any(row.target.endswith("#mirrored") for row in rows)
+    assert all(pids[row.target.removesuffix("#mirrored")] != row.pid for row in rows)
+
+
 def test_an_unknown_name_is_refused_with_the_nearest(train: list[PersonImage], bank: PoseBank, checkpoint: Path) -> None:
-    there_are = "whole, missing-views, canonical, camera-aware, compatible, recombined"
+    there_are = "whole, missing-views, canonical, camera-aware, compatible, novel, view-front, view-right, view-back, view-left, recombined"
     said = rf"poses named 'canonicl'; there are {there_are} \(did you mean 'canonical'\?\)"
     with pytest.raises(ValueError, match=said):
         plan(train, bank, 1, 0, draw="canonicl")
