@@ -74,9 +74,28 @@ def test_speed_is_measured_of_generators_as_a_benchmark_has_them() -> None:
     file = shipped("benchmarks/five.yaml")
     entries = yaml.safe_load(file.read_text())["generators"]
     measured = dict(generator_speed.configurations([], "five"))
-    assert measured.keys() >= {"pg2", "deformable", "vdg", "momi", "posewarp"}
+    assert measured.keys() >= {"pg2", "deformable", "vdg", "momi", "posewarp", "warpblend"}
     for name in ("pg2", "deformable"):
         assert measured[name]["generator"].items() >= entries[name]["generator"].items()
         assert measured[name]["batch_size"] == entries[name]["batch_size"]
     with pytest.raises(SystemExit, match="no generator cyclegan in five"):
         next(generator_speed.configurations(["cyclegan"], "five"))
+
+
+def test_the_five_learn_by_their_papers_own_losses() -> None:
+    """What a shipped YAML says of losses stands in `five`, but for the weights in units of the network that is there, and posewarp's small L1."""
+    measured = dict(generator_speed.configurations([], "five"))
+    same = {
+        "pg2": ("stage1_loss", "stages", "discriminator", "pose_embedding"),
+        "deformable": ("skips", "aggregate", "content_loss", "nn_side_px", "norm"),
+        "vdg-w": ("loss", "stages"),
+        "momi": ("attention", "translate_weight", "patch_weight", "adversarial_weight"),
+        "posewarp": ("adversarial_weight", "skeleton"),
+    }
+    for row, keys in same.items():
+        paper = yaml.safe_load(shipped(f"generators/{row}.yaml").read_text())["generator"]
+        here = measured[paper["name"]]["generator"]
+        assert {key: here[key] for key in keys} == {key: paper[key] for key in keys}, row
+    for name in ("deformable", "momi", "posewarp"):
+        assert measured[name]["perceptual"]["weights"] == "lite0"
+    assert measured["momi"]["teacher"] == "keypoints", "a Keypoint R-CNN's weights are a download"
