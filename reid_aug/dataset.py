@@ -23,6 +23,7 @@ from reid_aug.data.doubts import first_few, report
 from reid_aug.data.epochs import SharedEpoch
 from reid_aug.data.keypoints import checked_poses
 from reid_aug.data.loading import with_keypoints
+from reid_aug.data.masks import mask_digests, with_masks
 from reid_aug.data.people import JUNK, SPLITS, PersonImage, attach_poses, people_doubts
 from reid_aug.data.torchreid_sets import OnlineIndex, four, from_torchreid, joined_rows, named_dataset, torchreid_data
 from reid_aug.digests import cache_folder, file_digests
@@ -42,7 +43,8 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
 
     `generator` is a model or a checkpoint; `poses` a keypoint file of any format that is read, or a mapping from
     image name to Pose; `bank` the target poses, by default those of the whole training set, with its images as the scenes
-    of a generator that takes scenes. Without `poses`, a generator that finds poses itself (MOMI-Net) is given images alone, as
+    of a generator that takes scenes; `masks` a folder of silhouettes (`reid-aug poses --masks DIR`), for one that takes silhouettes.
+    Without `poses`, a generator that finds poses itself (MOMI-Net) is given images alone, as
     with an ImageBank as `bank`: every training image is a source, and the images of the training set are the targets.
     `base` in query or gallery mode stays as it is. `draw` names how target poses are chosen
     (`synthesis.target_poses.DRAWS`); None is the generator's own way: "compatible" where it moves the source's pixels
@@ -70,6 +72,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         *,
         generator: Generator | str | os.PathLike[str],
         poses: Poses | None = None,
+        masks: str | os.PathLike[str] | None = None,
         per_image: int | None = None,
         seed: int = 0,
         draw: str | None = None,
@@ -99,7 +102,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
             model = generator if isinstance(generator, Generator) else load_generator(generator)
             if poses is None and not (draws_images(model, None) if bank is None else isinstance(bank, ImageBank)):
                 raise ValueError(f"{type(model).__name__} is given poses: name them with poses=, a keypoint file or a mapping to Pose")
-            people = _sources(base, poses)
+            people = _sources(base, poses, masks)
             bank = bank or collect(people, model, None if poses is None else POSES)
             where = "cpu" if online else device
             augmenter = Augmenter(model, bank, 2 if per_image is None else per_image, seed, draw=draw, batch_size=batch_size, device=where)
@@ -259,19 +262,23 @@ def _warn_of_labels(pids: Sequence[int]) -> None:
         )
 
 
-def _sources(base: Any, poses: Poses | None) -> list[PersonImage]:
-    """Collect the training images that may be augmented, with poses: with `combineall`, train holds test images too."""
+def _sources(base: Any, poses: Poses | None, masks: str | os.PathLike[str] | None) -> list[PersonImage]:
+    """Collect the training images that may be augmented, with poses and silhouettes: with `combineall`, train holds test images too."""
     tested = {os.fspath(row[0]) for split in (base.query, base.gallery) for row in split}
     people = [p for p in from_torchreid(base) if p.split == "train" and p.pid != JUNK and p.path not in tested]
     people.sort(key=lambda p: p.name)  # torchreid lists folders in the file system's order
     report(people_doubts(people))
     if poses is None:
+        if masks is not None:
+            raise ValueError(f"masks={os.fspath(masks)} are silhouettes of images with poses, and none are given: leave them out")
         return people
     if isinstance(poses, Mapping):
-        return attach_poses(people, checked_poses(poses))
-    if not Path(poses).exists():
+        posed = attach_poses(people, checked_poses(poses))
+    elif not Path(poses).exists():
         raise FileNotFoundError(f"no keypoint file at {os.fspath(poses)}")
-    return with_keypoints(people, poses, ("train",))
+    else:
+        posed = with_keypoints(people, poses, ("train",))
+    return posed if masks is None else with_masks(posed, masks)
 
 
 def synthesise(augmenter: Augmenter, people: list[PersonImage], folder: Path, first_pid: int | None = None) -> Manifest:
@@ -286,7 +293,11 @@ def _folder(augmenter: Augmenter, people: list[PersonImage], cache_dir: str | os
     """Name the cache folder of exactly these images: everything that decides a pixel is in its name's digest."""
     cache_dir = Path(cache_dir or cache_folder()).expanduser()
     contents = file_digests([p.path for p in people], remember_in=cache_dir)
-    sources = [(p.name, p.pid, p.camid, content, _visible(p)) for p, content in zip(people, contents, strict=True)]
+    masked = mask_digests([p.mask if augmenter.by_silhouettes else None for p in people])
+    sources = [
+        (p.name, p.pid, p.camid, content, _visible(p), *([mask] if mask else []))
+        for p, content, mask in zip(people, contents, masked, strict=True)
+    ]  # fmt: skip
     numbering = [first_pid] if augmenter.draw == RECOMBINED else []
     content = json.dumps([augmenter.made_by, sources, *numbering], sort_keys=True)
     return cache_dir / f"{augmenter.made_by['generator']}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"

@@ -15,6 +15,7 @@ from torch import Tensor
 from generators import Pose, rescale
 from reid_aug import images
 from reid_aug.data.body import valid_for_pairs
+from reid_aug.data.masks import masks_digest
 from reid_aug.data.people import PersonImage
 from reid_aug.digests import file_digests
 
@@ -23,13 +24,15 @@ from reid_aug.digests import file_digests
 class PoseBank:
     """N target poses (N, K, 2) of one size, the names of the images they came from and, if known, cameras (from 0) and files.
 
-    The images are the scenes for generators that take them; `replace(bank, paths=None)` is the bank without.
+    The images are the scenes for generators that take them; `replace(bank, paths=None)` is the bank without. `masks` are the files of
+    the silhouettes of the people on them, None where one has none.
     """
 
     names: tuple[str, ...]
     pose: Pose
     camids: tuple[int, ...] | None = None
     paths: tuple[str, ...] | None = None
+    masks: tuple[str | None, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.names or len(self.names) != len(self.pose):
@@ -41,6 +44,8 @@ class PoseBank:
             raise ValueError(f"a pose bank has a camera for each of its {len(self.names)} poses or none, got {len(self.camids)}")
         if self.paths is not None and len(self.paths) != len(self.names):
             raise ValueError(f"a pose bank has an image for each of its {len(self.names)} poses or none, got {len(self.paths)}")
+        if self.masks is not None and len(self.masks) != len(self.names):
+            raise ValueError(f"a pose bank has a silhouette or None for each of its {len(self.names)} poses, got {len(self.masks)}")
 
     @classmethod
     def collect(cls, people: Iterable[PersonImage], size: tuple[int, int]) -> PoseBank:
@@ -50,7 +55,8 @@ class PoseBank:
         if not usable:
             raise ValueError("no image has a pose with both shoulders and both hips: nothing to draw target poses from")
         poses = Pose.stack([rescale(p.pose, size) for p in usable])  # type: ignore[arg-type]
-        return cls(tuple(p.name for p in usable), poses, tuple(p.camid for p in usable), tuple(p.path for p in usable))
+        masks = tuple(p.mask for p in usable) if any(p.mask for p in usable) else None
+        return cls(tuple(p.name for p in usable), poses, tuple(p.camid for p in usable), tuple(p.path for p in usable), masks)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,7 +65,8 @@ class PoseBank:
         """Give the bank of these rows alone."""
         camids = None if self.camids is None else tuple(self.camids[i] for i in indices)
         paths = None if self.paths is None else tuple(self.paths[i] for i in indices)
-        return PoseBank(tuple(self.names[i] for i in indices), self.pose[torch.as_tensor(list(indices))], camids, paths)
+        masks = None if self.masks is None else tuple(self.masks[i] for i in indices)
+        return PoseBank(tuple(self.names[i] for i in indices), self.pose[torch.as_tensor(list(indices))], camids, paths, masks)
 
     def renamed(self, before: Sequence[PersonImage], after: Sequence[PersonImage]) -> PoseBank:
         """Give the bank under the names and cameras that its images have `after`, which are those `before` in the same order.
@@ -98,6 +105,15 @@ class PoseBank:
         """Read the images that poses came from, uint8 (B, 3, H, W) of `size` (H, W); ValueError when the bank knows none."""
         paths = self._known_paths()
         return images.read_many([paths[i] for i in indices], size)
+
+    def masks_of(self, indices: Sequence[int]) -> list[str | None] | None:
+        """Name the files of the silhouettes on the images that poses came from; None when the bank knows none."""
+        return None if self.masks is None or self.paths is None else [self.masks[i] for i in indices]
+
+    @cached_property
+    def masks_digest(self) -> str | None:
+        """Compute SHA-256 over the bytes of the silhouettes, once; None when the bank knows none."""
+        return masks_digest(self.masks)
 
     @cached_property
     def scenes_digest(self) -> str:

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators import Generator, Pose, convert, rescale
+from reid_aug.data.masks import as_silhouettes, read_masks, with_silhouettes
 from reid_aug.images import to_float
 from reid_aug.synthesis.augmenter import refuse_other_shape, render
+from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.image_bank import Bank, ImageBank, as_bank
 from reid_aug.synthesis.online_draw import PoseDraw, PoseDrawer, of_images, probability
 from reid_aug.synthesis.target_poses import draw_for
@@ -54,9 +56,12 @@ class PoseRenderer:
         fitted = {id(bank): None if isinstance(bank, ImageBank) else self._fit(bank.pose) for bank in banks.values()}
         self.banks = {key: (bank.names, fitted[id(bank)]) for key, bank in banks.items()}
         self.scenes: Tensor | None = None  # Images of all banks, uint8 (M, 3, H, W).
+        self.silhouettes: Tensor | None = None  # Those of the people on them, uint8 (M, H, W), for a generator that takes some.
         self.starts: dict[int | None, int] = {}  # Where a bank's images begin among them.
         self.in_scenes = self.finds_poses or (generator.takes_scene and all(bank.paths is not None for bank in banks.values()))
         self.files = banks  # Where scenes are read that are not kept.
+        known = any(isinstance(bank, PoseBank) and bank.masks is not None for bank in banks.values())
+        self.by_silhouettes = self.in_scenes and generator.takes_silhouettes and known
         if self.in_scenes and keep_scenes:
             self._read_scenes(banks)
 
@@ -66,6 +71,9 @@ class PoseRenderer:
         images = [bank.scenes(range(len(bank)), size) for bank in distinct.values()]
         starts = dict(zip(distinct, accumulate(map(len, images), initial=0), strict=False))
         self.scenes, self.starts = torch.cat(images).to(self.device), {key: starts[id(bank)] for key, bank in banks.items()}
+        if self.by_silhouettes:
+            shown = [read_masks(_masks(bank, range(len(bank))), size) for bank in distinct.values()]
+            self.silhouettes = torch.cat(shown).to(self.device)
 
     def to(self, device: torch.device) -> None:
         """Move the generator, which keeps its float32."""
@@ -73,6 +81,7 @@ class PoseRenderer:
         self.generator.to(device)
         self.scales = tuple(values.to(device) for values in self.scales)
         self.scenes = None if self.scenes is None else self.scenes.to(device)
+        self.silhouettes = None if self.silhouettes is None else self.silhouettes.to(device)
 
     def render(self, images: Tensor, poses: Pose, draw: PoseDraw) -> Tensor:
         """Return a new batch (B, 3, H, W): rows that are not in `draw` are bit for bit those of `images`.
@@ -92,7 +101,7 @@ class PoseRenderer:
         with torch.no_grad():
             pixels = self._unscaled(images.index_select(0, rows).float())
             source, target = (None if pose is None else pose.to(images.device, torch.float32) for pose in (source, target))
-            pixels = self._render(pixels, source, target, self._scenes(draw))
+            pixels = self._render(pixels, source, self._silhouetted(target, draw), self._scenes(draw))
             pixels = torch.addcmul(self.scales[3], pixels, self.scales[2]).to(images.dtype)
         return images.clone().index_copy_(0, rows, pixels)  # the copying form would lose the layout
 
@@ -146,11 +155,22 @@ class PoseRenderer:
         if not self.in_scenes:
             return None
         if self.scenes is None:
-            size, keys = (int(self.generator.size[0]), int(self.generator.size[1])), draw.pids or [None] * len(draw.rows)
-            read = [self.files[key].scenes([index], size) for key, index in zip(keys, draw.targets, strict=True)]
+            size = (int(self.generator.size[0]), int(self.generator.size[1]))
+            read = [self.files[key].scenes([index], size) for key, index in _drawn(draw)]
             return to_float(torch.cat(read).to(self.device)).contiguous(memory_format=torch.channels_last)
-        rows = [self.starts[key] + index for key, index in zip(draw.pids or [None] * len(draw.rows), draw.targets, strict=True)]
-        return to_float(self.scenes[torch.tensor(rows).to(self.device)]).contiguous(memory_format=torch.channels_last)
+        return to_float(self.scenes[self._kept(draw)]).contiguous(memory_format=torch.channels_last)
+
+    def _silhouetted(self, pose: Pose | None, draw: PoseDraw) -> Pose | None:
+        """Return the target poses (R, K) with the silhouettes on their images, where these are known."""
+        if pose is None or not self.by_silhouettes:
+            return pose
+        if self.silhouettes is None:
+            return with_silhouettes(pose, [_masks(self.files[key], [index])[0] for key, index in _drawn(draw)])
+        return replace(pose, silhouette=as_silhouettes(self.silhouettes[self._kept(draw)]))
+
+    def _kept(self, draw: PoseDraw) -> Tensor:
+        """Say where the images that poses were drawn from are among those kept."""
+        return torch.tensor([self.starts[key] + index for key, index in _drawn(draw)]).to(self.device)
 
     def _unscaled(self, images: Tensor) -> Tensor:
         """Bring images from their convention to [−1, 1]; ValueError when the first batch shows that it is another one."""
@@ -268,6 +288,18 @@ class PoseAugmentation(nn.Module):
         drawer = self.drawer
         banks = f"{len(drawer.names)} banks" if drawer.by_identity else f"bank of {len(drawer.names[None])}"
         return f"{type(self.generator).__name__} {tuple(self.generator.size)}, {banks}, p={drawer.p}, seed={drawer.seed}"
+
+
+def _drawn(draw: PoseDraw) -> list[tuple[int | None, int]]:
+    """List whose bank each row's pose is of, None for one of all, and where it is there."""
+    keys: Sequence[int | None] = draw.pids or [None] * len(draw.rows)
+    return list(zip(keys, draw.targets, strict=True))
+
+
+def _masks(bank: Bank, indices: Sequence[int]) -> list[str | None]:
+    """Name the files of the silhouettes on a bank's images, None where there is none."""
+    files = bank.masks_of(indices) if isinstance(bank, PoseBank) else None
+    return [None] * len(indices) if files is None else files
 
 
 def _scales(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[Tensor, ...]:
