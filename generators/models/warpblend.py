@@ -197,10 +197,11 @@ class WarpBlend(Generator):
         known = torch.cat((pixels, composite.near, composite.trust, composite.shares), 1)
         output = self.blender(known.contiguous(memory_format=torch.channels_last))
         weights = (composite.weights.log() + output[:, :CANDIDATES]).softmax(1)
-        if composite.held is not None:
-            weights = covering(weights, *composite.held)
         # Where the source's pixels cover, they stay; elsewhere something may be made up.
         free = 1 - 0.9 * up(composite.trust[:, :1]) * (1 - weights[:, -1:])
+        if composite.held is not None:  # and nothing where the person is known to end
+            cover, which = composite.held
+            weights, free = covering(weights, cover, which), torch.where(which, free * cover, free)
         return Blend((candidates * weights[:, :, None]).sum(1) + free * output[:, CANDIDATES:].tanh(), weights, candidates)
 
     # -------------------------------------------------------------------------------------------------- learning

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from generators import Generator, Pose, body_mask
 from reid_aug import images
-from reid_aug.data.doubts import Doubt
-from reid_aug.data.left_out import LeftOut, warn_of
+from reid_aug.data.doubts import Doubt, first_few, report
 from reid_aug.data.people import PersonImage, keys_of
 from reid_aug.digests import file_digests
 from reid_aug.images import ImageError, atomic_write_bytes
@@ -62,10 +61,17 @@ def _read(file: str | os.PathLike[str], size: tuple[int, int]) -> np.ndarray:
         if grey.getextrema() == (0, 1):
             raise ValueError("its values are 0 and 1, and a silhouette's 0 to 255, 255 the person")
     except Exception as error:  # PIL's decoders let struct.error, SyntaxError and others through
-        raise ImageError(f"mask {os.fspath(file)!r} can't be used: {' '.join(str(error).split())}") from None
+        raise _unusable(file, error) from None
     if (grey.height, grey.width) != tuple(size):
         grey = grey.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.array(grey)
+
+
+def _unusable(file: str | os.PathLike[str], error: Exception) -> ImageError:
+    """Make the error that names a silhouette and says in one line what is wrong with it."""
+    known = not isinstance(error, UnidentifiedImageError)  # PIL's own line repeats the path
+    why = " ".join(str(error).split()) if known else "it is empty or no image format known to PIL"
+    return ImageError(f"mask {os.fspath(file)!r} can't be used: {why}")
 
 
 def with_masks(people: Sequence[PersonImage], folder: str | os.PathLike[str], *, splits: Sequence[str] = ("train",)) -> list[PersonImage]:
@@ -87,8 +93,9 @@ def with_masks(people: Sequence[PersonImage], folder: str | os.PathLike[str], *,
             f"{where} has a silhouette of none of {len(concerned)} images: a file is called as its image with {_SUFFIX} after it, as "
             f"{expected}{example}"
         )
-    without = [LeftOut(p.name, "none is there") for p in concerned if p.path not in keys]
-    warn_of(f"{len(without)} of {len(concerned)} images have no silhouette in {where}, and are cut out by their joints alone", without)
+    if without := tuple(p.name for p in concerned if p.path not in keys):
+        line = f"{len(without)} of {len(concerned)} images have no silhouette in {where}, and are cut out by their joints alone"
+        report([Doubt("without mask", f"{line}: {first_few(without)}", len(without), without, names_in_text=True)])
     at = {path: os.fspath(files[key]) for path, key in keys.items()}
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda p: _refuse_other_shape(p, at[p.path]), (p for p in concerned if p.path in at)))
@@ -101,7 +108,7 @@ def _refuse_other_shape(person: PersonImage, file: str) -> None:
         with Image.open(file) as image:
             height, width = image.height, image.width
     except Exception as error:
-        raise ImageError(f"mask {file!r} can't be used: {' '.join(str(error).split())}") from None
+        raise _unusable(file, error) from None
     size = images.size_of(person.path) if person.pose is None else person.pose.size
     if not 1 / SAME_SHAPE < (height / width) / (size[0] / size[1]) < SAME_SHAPE:
         raise ValueError(f"mask {file!r} is of {height} × {width} pixels, and its image of {size[0]} × {size[1]}: another shape")

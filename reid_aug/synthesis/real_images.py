@@ -107,4 +107,4 @@ def _difference(known: Manifest, people: Sequence[PersonImage]) -> str:
         path for path in sorted(at.keys() & there.keys()) if digests[path] != there[path] and plain_jpeg(at[path])
     ]
     parts = [f"{len(paths)} {what} ({first_few(paths)})" for what, paths in (("new", came), ("gone", went), ("changed", changed)) if paths]
-    return f", {', '.join(parts)}" if parts else ", or from other poses of them" if people else ""
+    return f", {', '.join(parts)}" if parts else ", or from other poses of them, or silhouettes" if people else ""
