@@ -26,7 +26,7 @@ CORE = 0.05  # torso lengths inside of the outline from which on nothing but the
 DEPTH, COLOUR = 80.0, 30.0  # how a torso length, and a difference in colour of 1 in [−1, 1], speak for a pixel being the person's
 SILHOUETTE = 4.0  # how the logit of a silhouette speaks for a pixel being the person's, in place of the distance to the outline
 SURE = 0.5  # of a silhouette, from which on a pixel may be taken for the person's colour
-FOUND, GROWN = 0.2, 1 / 32  # of a silhouette, from which on a pixel and what is as near, in heights of the image, is no place
+FOUND = 0.2  # of a silhouette, from which on a pixel is nobody's place
 WIDE, WIDER = 2 * CORE, 4 * CORE  # torso lengths around the target's limbs that clothes may take; the same where silhouettes tell them
 SKIRT = 0.2  # torso lengths around the legs that trousers and skirts may take
 FAINT = 1e-3  # weight of a candidate that geometry rules out: a network can still ask for it
@@ -144,13 +144,11 @@ def silhouettes(pose: Pose | None, like: Tensor) -> Silhouettes | None:
 
 
 def places(near: Tensor, pose: Pose | None) -> Tensor:
-    """Tell which pixels (B, 1, h, w) show the place: far from the limbs' outline and, where it is known, from the silhouette."""
+    """Tell which pixels (B, 1, h, w) show the place: far from the limbs' outline; outside of that and of the silhouette, if known."""
     apart = near > MARGIN
     if (known := silhouettes(pose, near)) is None:
         return apart
-    radius = max(1, round(GROWN * near.shape[-2]))
-    grown = F.max_pool2d(F.avg_pool2d(known.shown, 2), 2 * radius + 1, 1, radius)
-    return torch.where(known.which, (grown < FOUND) & (near > 0), apart)
+    return torch.where(known.which, (F.avg_pool2d(known.shown, 2) < FOUND) & (near > 0), apart)
 
 
 def filled(image: Tensor, near: Tensor, pose: Pose | None = None) -> Tensor:
