@@ -11,7 +11,7 @@ from generator_helpers import MakePair
 from torch import Tensor
 
 import generators
-from generators import Pose, convert, coco_17, mirror, openpose_18, rescale, skinning
+from generators import Pose, coco_17, convert, mirror, openpose_18, rescale, skinning
 from generators.bending import bend
 from generators.composite import body, compose, filled, places
 from generators.models.warpblend import WarpBlend

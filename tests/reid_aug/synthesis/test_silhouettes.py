@@ -1,4 +1,4 @@
-"""Silhouettes on their way to a generator: read with the images, in digests where they matter, flipped and jittered with what they are of."""
+"""Silhouettes on their way to a generator: read with images, in digests where they matter, flipped and jittered with images."""
 
 from __future__ import annotations
 
