@@ -60,6 +60,13 @@ class Composite(NamedTuple):
         """Return the composite in which the person covers this far, in the images picked, whatever is learnt."""
         return self._replace(weights=covering(self.weights, cover, which), held=(cover, which))
 
+    def holding(self, weights: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+        """Hold what a network says, weights of candidates and how freely it adds to them, to where the person ends, if that is known."""
+        if self.held is None:
+            return weights, free
+        cover, which = self.held
+        return covering(weights, cover, which), torch.where(which, free * cover, free)
+
     @property
     def image(self) -> Tensor:
         """Return the candidates by their weights, (B, 3, H, W): an image for which nothing was learnt."""
@@ -73,7 +80,7 @@ def compose(source: Tensor, source_pose: Pose, target_pose: Pose | None, scene: 
     and end where their silhouette does, if it is known.
     """
     with torch.autocast(source.device.type, enabled=False):  # bfloat16 counts pixels by eighths at best
-        composite, matte = _compose(source, source_pose, target_pose or source_pose, scene)
+        composite, matte = _compose(source, source_pose, source_pose if target_pose is None else target_pose, scene)
         known = silhouettes(source_pose, source) if target_pose is None else None
         return composite if known is None else composite.held_to(matte, known.which)
 

@@ -38,21 +38,7 @@ from torch.nn import functional as F
 from generators import skinning
 from generators.base import Generator, PosePair, in_one_kernel, keeps_options
 from generators.bending import bend
-from generators.composite import (
-    CANDIDATES,
-    CORE,
-    MARGIN,
-    Composite,
-    Looks,
-    body,
-    colour_error,
-    compose,
-    covering,
-    filled,
-    looks,
-    part_colours,
-    up,
-)  # fmt: skip
+from generators.composite import CANDIDATES, CORE, MARGIN, Composite, Looks, body, colour_error, compose, filled, looks, part_colours, up
 from generators.losses import fake_loss, real_loss
 from generators.perceptual import Features, compare
 from generators.pose import Pose, where
@@ -199,9 +185,7 @@ class WarpBlend(Generator):
         weights = (composite.weights.log() + output[:, :CANDIDATES]).softmax(1)
         # Where the source's pixels cover, they stay; elsewhere something may be made up.
         free = 1 - 0.9 * up(composite.trust[:, :1]) * (1 - weights[:, -1:])
-        if composite.held is not None:  # and nothing where the person is known to end
-            cover, which = composite.held
-            weights, free = covering(weights, cover, which), torch.where(which, free * cover, free)
+        weights, free = composite.holding(weights, free)
         return Blend((candidates * weights[:, :, None]).sum(1) + free * output[:, CANDIDATES:].tanh(), weights, candidates)
 
     # -------------------------------------------------------------------------------------------------- learning

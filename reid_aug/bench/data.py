@@ -115,9 +115,10 @@ class BenchmarkData:
 def content_digest(data: DataConfig, *, train_poses: bool = True) -> str:
     """Digest a data set's images by content, their labels and poses: a path alone does not say which images lie there."""
     people: Sequence[PersonImage] = load_people(data, test_poses=train_poses, train_poses=train_poses)
+    masks = mask_digests(people)
     rows = [
-        (p.split, p.name, p.pid, p.camid, content, p.pose and (p.pose.xy.tolist(), p.pose.visible.tolist()), *([mask] if mask else []))
-        for p, content, mask in zip(people, file_digests([p.path for p in people]), mask_digests([p.mask for p in people]), strict=True)
+        (p.split, p.name, p.pid, p.camid, content, p.pose and (p.pose.xy.tolist(), p.pose.visible.tolist()), *masks.get(p.path, ()))
+        for p, content in zip(people, file_digests([p.path for p in people]), strict=True)
     ]
     return configuration.digest({"people": rows, "on_bad_image": data.on_bad_image})
 

@@ -135,24 +135,26 @@ def as_silhouettes(masks: Tensor) -> Tensor:
     return masks.to(torch.float32).div_(255)
 
 
-def masks_in_vain(folder: str | None, generator: Generator) -> list[Doubt]:
+def masks_in_vain(folder: str | os.PathLike[str] | None, generator: Generator) -> list[Doubt]:
     """Find that silhouettes are given to a generator that does not look at them."""
     if folder is None or generator.takes_silhouettes:
         return []
-    return [Doubt("masks in vain", f"{type(generator).__name__} does not look at silhouettes: data.masks={folder} changes no image", 1)]
+    line = f"{type(generator).__name__} does not look at silhouettes: those of {os.fspath(folder)} change no image"
+    return [Doubt("masks in vain", line, 1)]
 
 
 def masks_digest(files: Sequence[str | None] | None) -> str | None:
     """Digest silhouettes by content, in their order: 64 hex digits, or None where there is no file."""
     if files is None or not any(files):
         return None
-    return hashlib.sha256("\n".join(digest or "" for digest in mask_digests(files)).encode()).hexdigest()
-
-
-def mask_digests(files: Sequence[str | None]) -> list[str | None]:
-    """Digest each silhouette's file, None where there is none."""
     contents = iter(file_digests([file for file in files if file is not None]))
-    return [None if file is None else next(contents) for file in files]
+    return hashlib.sha256("\n".join("" if file is None else next(contents) for file in files).encode()).hexdigest()
+
+
+def mask_digests(people: Sequence[PersonImage]) -> dict[str, tuple[str, ...]]:
+    """Digest people's silhouettes, by their images' paths: what goes behind all else that is digested of an image, where it has one."""
+    known = {p.path: p.mask for p in people if p.mask is not None}
+    return {path: (digest,) for path, digest in zip(known, file_digests(list(known.values())), strict=True)}
 
 
 def plausible(masks: Tensor, pose: Pose) -> Tensor:

@@ -226,8 +226,11 @@ def _pose_pairs(sources: Sequence[PersonImage], targets: Sequence[PersonImage], 
     def pixels(people: Sequence[PersonImage]) -> Tensor:
         return images.to_float(images.read_many([p.path for p in people], size, progress=False))
 
-    poses = (with_silhouettes(poses_at(side, size), [p.mask if masked else None for p in side]) for side in (sources, targets))
-    return PosePair(pixels(sources), pixels(targets), *poses, torch.tensor([p.pid for p in sources]))
+    def poses(people: Sequence[PersonImage]) -> Pose:
+        return with_silhouettes(poses_at(people, size), [p.mask if masked else None for p in people])
+
+    pids = torch.tensor([p.pid for p in sources])
+    return PosePair(pixels(sources), pixels(targets), poses(sources), poses(targets), pids)
 
 
 def poses_at(people: Sequence[PersonImage], size: tuple[int, int]) -> Pose:

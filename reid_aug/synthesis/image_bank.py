@@ -90,6 +90,12 @@ def bank_size(bank: Bank) -> tuple[int, int]:
     return bank.size if isinstance(bank, ImageBank) else bank.pose.size
 
 
+def masks_in(bank: Bank, indices: Sequence[int]) -> list[str | None]:
+    """Name the files of the silhouettes on the images of a bank's rows, None where there is none."""
+    files = bank.masks_of(indices) if isinstance(bank, PoseBank) else None
+    return [None] * len(indices) if files is None else files
+
+
 def as_bank(bank: Bank, generator: Generator) -> Bank:
     """Return `bank` where the generator can draw from it; ValueError for another size, or images for one that must be given poses."""
     if isinstance(bank, ImageBank) and not generator.finds_poses:

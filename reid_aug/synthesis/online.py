@@ -15,8 +15,7 @@ from generators import Generator, Pose, convert, rescale
 from reid_aug.data.masks import as_silhouettes, read_masks, with_silhouettes
 from reid_aug.images import to_float
 from reid_aug.synthesis.augmenter import refuse_other_shape, render
-from reid_aug.synthesis.bank import PoseBank
-from reid_aug.synthesis.image_bank import Bank, ImageBank, as_bank
+from reid_aug.synthesis.image_bank import Bank, ImageBank, as_bank, masks_in
 from reid_aug.synthesis.online_draw import PoseDraw, PoseDrawer, of_images, probability
 from reid_aug.synthesis.target_poses import draw_for
 
@@ -60,7 +59,7 @@ class PoseRenderer:
         self.starts: dict[int | None, int] = {}  # Where a bank's images begin among them.
         self.in_scenes = self.finds_poses or (generator.takes_scene and all(bank.paths is not None for bank in banks.values()))
         self.files = banks  # Where scenes are read that are not kept.
-        known = any(isinstance(bank, PoseBank) and bank.masks is not None for bank in banks.values())
+        known = any(any(masks_in(bank, range(len(bank)))) for bank in banks.values())
         self.by_silhouettes = self.in_scenes and generator.takes_silhouettes and known
         if self.in_scenes and keep_scenes:
             self._read_scenes(banks)
@@ -72,7 +71,7 @@ class PoseRenderer:
         starts = dict(zip(distinct, accumulate(map(len, images), initial=0), strict=False))
         self.scenes, self.starts = torch.cat(images).to(self.device), {key: starts[id(bank)] for key, bank in banks.items()}
         if self.by_silhouettes:
-            shown = [read_masks(_masks(bank, range(len(bank))), size) for bank in distinct.values()]
+            shown = [read_masks(masks_in(bank, range(len(bank))), size) for bank in distinct.values()]
             self.silhouettes = torch.cat(shown).to(self.device)
 
     def to(self, device: torch.device) -> None:
@@ -156,7 +155,7 @@ class PoseRenderer:
             return None
         if self.scenes is None:
             size = (int(self.generator.size[0]), int(self.generator.size[1]))
-            read = [self.files[key].scenes([index], size) for key, index in _drawn(draw)]
+            read = [self.files[key].scenes([index], size) for key, index in draw.drawn]
             return to_float(torch.cat(read).to(self.device)).contiguous(memory_format=torch.channels_last)
         return to_float(self.scenes[self._kept(draw)]).contiguous(memory_format=torch.channels_last)
 
@@ -165,12 +164,12 @@ class PoseRenderer:
         if pose is None or not self.by_silhouettes:
             return pose
         if self.silhouettes is None:
-            return with_silhouettes(pose, [_masks(self.files[key], [index])[0] for key, index in _drawn(draw)])
+            return with_silhouettes(pose, [masks_in(self.files[key], [index])[0] for key, index in draw.drawn])
         return replace(pose, silhouette=as_silhouettes(self.silhouettes[self._kept(draw)]))
 
     def _kept(self, draw: PoseDraw) -> Tensor:
         """Say where the images that poses were drawn from are among those kept."""
-        return torch.tensor([self.starts[key] + index for key, index in _drawn(draw)]).to(self.device)
+        return torch.tensor([self.starts[key] + index for key, index in draw.drawn]).to(self.device)
 
     def _unscaled(self, images: Tensor) -> Tensor:
         """Bring images from their convention to [−1, 1]; ValueError when the first batch shows that it is another one."""
@@ -288,18 +287,6 @@ class PoseAugmentation(nn.Module):
         drawer = self.drawer
         banks = f"{len(drawer.names)} banks" if drawer.by_identity else f"bank of {len(drawer.names[None])}"
         return f"{type(self.generator).__name__} {tuple(self.generator.size)}, {banks}, p={drawer.p}, seed={drawer.seed}"
-
-
-def _drawn(draw: PoseDraw) -> list[tuple[int | None, int]]:
-    """List whose bank each row's pose is of, None for one of all, and where it is there."""
-    keys: Sequence[int | None] = draw.pids or [None] * len(draw.rows)
-    return list(zip(keys, draw.targets, strict=True))
-
-
-def _masks(bank: Bank, indices: Sequence[int]) -> list[str | None]:
-    """Name the files of the silhouettes on a bank's images, None where there is none."""
-    files = bank.masks_of(indices) if isinstance(bank, PoseBank) else None
-    return [None] * len(indices) if files is None else files
 
 
 def _scales(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[Tensor, ...]:

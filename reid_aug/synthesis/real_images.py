@@ -70,10 +70,10 @@ def _place(person: PersonImage) -> str:
 def sources_digest(people: Sequence[PersonImage], *, masks: bool = False) -> str:
     """Digest what a dump is made from: content, name, identity, camera and pose of its images, in any order; silhouettes, with `masks`."""
     contents = file_digests([p.path for p in people])
-    masked = mask_digests([p.mask if masks else None for p in people])
+    known = mask_digests(people if masks else [])
     lines = [
-        repr((_place(p), p.pid, p.camid, content, _pose(p.pose), *([mask] if mask else [])))
-        for p, content, mask in zip(people, contents, masked, strict=True)
+        repr((_place(p), p.pid, p.camid, content, _pose(p.pose), *known.get(p.path, ())))
+        for p, content in zip(people, contents, strict=True)
     ]  # fmt: skip
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "backslashreplace")).hexdigest()
 
