@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from generators.perceptual import Features, Perceptual
-from generators.pose import Pose, Skeleton, convert, mirror, openpose_18
+from generators.pose import Pose, Skeleton, convert, mirror, openpose_18, where
 
 Constructor = TypeVar("Constructor", bound=Callable[..., None])
 Shared = TypeVar("Shared")
@@ -71,8 +71,8 @@ class PosePair:
         return PosePair(
             torch.where(images, self.source.flip(-1), self.source),
             torch.where(images, self.target.flip(-1), self.target),
-            _where(which, mirror(self.source_pose), self.source_pose),
-            _where(which, mirror(self.target_pose), self.target_pose),
+            where(which, mirror(self.source_pose), self.source_pose),
+            where(which, mirror(self.target_pose), self.target_pose),
             self.identity,
         )
 
@@ -80,10 +80,6 @@ class PosePair:
 def in_one_kernel(parameters: Sequence[nn.Parameter]) -> bool | None:
     """Say what an optimiser's `fused` is: True on a GPU, where one kernel moves all; None, torch's own choice, elsewhere."""
     return True if parameters and all(parameter.is_cuda for parameter in parameters) else None
-
-
-def _where(which: Tensor, a: Pose, b: Pose) -> Pose:
-    return replace(b, xy=torch.where(which[:, None, None], a.xy, b.xy), visible=torch.where(which[:, None], a.visible, b.visible))
 
 
 @runtime_checkable
@@ -149,6 +145,7 @@ class Generator(nn.Module, ABC):
     size: tuple[int, int]
     takes_scene: bool = False  # Whether it renders in the place and light of a target image; an instance may decide it.
     finds_poses: bool = False  # Whether it finds poses in images itself: `forward(source, None, None, scene=image)` draws without any.
+    takes_silhouettes: bool = False  # Whether it looks at the silhouettes of poses, where they have any.
     near_views: bool = False  # Whether it moves the source's own pixels, so that targets seen from near the source's side suit it.
     rate: float = 2e-4  # Learning rate of `optimizer`.
     perceptual: Perceptual | None = None  # the frozen network of `features`; None where its terms are off

@@ -13,7 +13,7 @@ from generators.warp import look_up
 
 
 def bend(image: Tensor, pose: Pose, amount: float) -> tuple[Tensor, Pose]:
-    """Bend images (B, 3, H, W) and their poses by random waves, scales and shifts of about `amount` heights.
+    """Bend images (B, 3, H, W) and their poses, silhouettes included, by random waves, scales and shifts of about `amount` heights.
 
     A joint that is bent out of the frame is not visible any more.
     """
@@ -37,4 +37,5 @@ def bend(image: Tensor, pose: Pose, amount: float) -> tuple[Tensor, Pose]:
         xy = xy - (moved(xy) - pose.xy)
     edge = on_device((w - 0.5, h - 0.5), **make)
     inside = ((xy > -0.5) & (xy < edge)).all(-1)
-    return look_up(image, x, y, "border"), replace(pose, xy=xy, visible=pose.visible & inside)
+    silhouette = None if pose.silhouette is None else look_up(pose.silhouette[:, None], x, y, "border")[:, 0]
+    return look_up(image, x, y, "border"), replace(pose, xy=xy, visible=pose.visible & inside, silhouette=silhouette)

@@ -7,6 +7,7 @@ Distances to outlines are in torso lengths; what is smooth is computed at half t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,10 @@ CANDIDATES = 4  # what a pixel may show: the source, moved; the same, limbs from
 MARGIN = 0.15  # torso lengths around a body that belong to nobody's place: clothes and hair are wider than limbs
 CORE = 0.05  # torso lengths inside of the outline from which on nothing but the body can be
 DEPTH, COLOUR = 80.0, 30.0  # how a torso length, and a difference in colour of 1 in [−1, 1], speak for a pixel being the person's
+SILHOUETTE = 4.0  # how the logit of a silhouette speaks for a pixel being the person's, in place of the distance to the outline
+SURE = 0.5  # of a silhouette, from which on a pixel may be taken for the person's colour
+FOUND = 0.2  # of a silhouette, from which on a pixel is nobody's place
+WIDE, WIDER = 2 * CORE, 4 * CORE  # torso lengths around the target's limbs that clothes may take; the same where silhouettes tell them
 SKIRT = 0.2  # torso lengths around the legs that trousers and skirts may take
 FAINT = 1e-3  # weight of a candidate that geometry rules out: a network can still ask for it
 _LEGS = tuple(i for i, part in enumerate(skinning.PARTS) if part.endswith(("_knee", "_ankle")))
@@ -49,6 +54,18 @@ class Composite(NamedTuple):
     trust: Tensor  # (B, 2, h, w) how much the moved candidates show of the part they should
     source: Looks
     place: Tensor  # (B, 6) mean and deviation of the scene's background
+    held: tuple[Tensor, Tensor] | None = None  # How far the person covers, (B, 1, H, W), and in which images that is certain, (B, 1, 1, 1).
+
+    def held_to(self, cover: Tensor, which: Tensor) -> Composite:
+        """Return the composite in which the person covers this far, in the images picked, whatever is learnt."""
+        return self._replace(weights=covering(self.weights, cover, which), held=(cover, which))
+
+    def holding(self, weights: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+        """Hold what a network says, weights of candidates and how freely it adds to them, to where the person ends, if that is known."""
+        if self.held is None:
+            return weights, free
+        cover, which = self.held
+        return covering(weights, cover, which), torch.where(which, free * cover, free)
 
     @property
     def image(self) -> Tensor:
@@ -56,20 +73,24 @@ class Composite(NamedTuple):
         return (self.candidates * self.weights[:, :, None]).sum(1)
 
 
-def compose(source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None) -> Composite:
+def compose(source: Tensor, source_pose: Pose, target_pose: Pose | None, scene: Tensor | None) -> Composite:
     """Move the pixels of `source` (B, 3, H, W) in [−1, 1] to the target's pose, and weigh them and what else may be there.
 
-    The place is that of `scene` (B, 3, H, W), the target's image, or the source's own.
+    The place is that of `scene` (B, 3, H, W), the target's image, or the source's own. Without a target pose people stay in theirs,
+    and end where their silhouette does, if it is known.
     """
     with torch.autocast(source.device.type, enabled=False):  # bfloat16 counts pixels by eighths at best
-        return _compose(source, source_pose, target_pose, scene)
+        composite, matte = _compose(source, source_pose, source_pose if target_pose is None else target_pose, scene)
+        known = silhouettes(source_pose, source) if target_pose is None else None
+        return composite if known is None else composite.held_to(matte, known.which)
 
 
-def _compose(source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None) -> Composite:
+def _compose(source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None) -> tuple[Composite, Tensor]:
+    """Return the composite, and how far the source's person covers the source, (B, 1, H, W)."""
     look = looks(source, source_pose)
-    own_background = filled(source, look.near)
+    own_background = filled(source, look.near, source_pose)
     source_painted = _painted(look.colours, look.shares)
-    matte = _matte(source, own_background, source_painted, up(look.near))
+    matte = _matte(source, own_background, source_painted, up(look.near), source_pose)
     cut = torch.cat((matte * source + (1 - matte) * source_painted, matte), 1)
     transforms, moves = skinning.part_transforms(source_pose, target_pose)
     opposite, _ = skinning.part_transforms(source_pose, target_pose, mirrored=True)
@@ -80,10 +101,12 @@ def _compose(source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor
     if scene is None:
         background, place = source * (1 - matte) + own_background * matte, look.place
     else:
-        background, place = filled(scene, near), statistics(F.avg_pool2d(scene, 2), near > MARGIN)
+        background, place = filled(scene, near, target_pose), statistics(F.avg_pool2d(scene, 2), places(near, target_pose))
     candidates = torch.stack((moved[0][:, :3], moved[1][:, :3], _painted(look.colours, shares), background), 1)
-    weights = _weights(up(near), moved[0][:, 3:], moved[1][:, 3:], up(trust))
-    return Composite(candidates, weights, shares, near, trust, look, place)
+    known = silhouettes(source_pose, source)
+    wide = WIDE if known is None else torch.where(known.which, WIDER, WIDE)
+    weights = _weights(up(near), moved[0][:, 3:], moved[1][:, 3:], up(trust), wide)
+    return Composite(candidates, weights, shares, near, trust, look, place), matte
 
 
 def up(x: Tensor) -> Tensor:
@@ -93,7 +116,7 @@ def up(x: Tensor) -> Tensor:
 
 def body(pose: Pose, like: Tensor, moves: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the shares (B, 10, h, w) of a body's parts, and the distance (B, 1, h, w) to the nearest outline, of those that move."""
-    outside = skinning.outlines(rescale(pose, (pose.size[0] // 2, pose.size[1] // 2)))
+    outside = skinning.outlines(rescale(replace(pose, silhouette=None), (pose.size[0] // 2, pose.size[1] // 2)))
     shares = skinning.shares(outside, moves)
     if moves is not None:
         outside = outside.masked_fill(~moves[..., None, None], torch.inf)
@@ -104,15 +127,40 @@ def looks(image: Tensor, pose: Pose) -> Looks:
     """Tell person and place of images (B, 3, H, W) apart."""
     small, (shares, near) = F.avg_pool2d(image, 2), body(pose, image)
     core = near < -CORE
+    if (known := silhouettes(pose, image)) is not None:
+        core = core & ((F.avg_pool2d(known.shown, 2) > SURE) | ~known.which)
     cores = (core & (shares > 0.6)).to(image.dtype)  # pixels that are one part's alone
     return Looks(
-        shares, near, part_colours(small, cores), cores.sum((2, 3)), statistics(small, near > MARGIN), statistics(small, core)
+        shares, near, part_colours(small, cores), cores.sum((2, 3)), statistics(small, places(near, pose)), statistics(small, core)
     )  # fmt: skip
 
 
-def filled(image: Tensor, near: Tensor) -> Tensor:
-    """Fill an image's person in from around it, (B, 3, H, W); `near` (B, 1, h, w) is the distance to the outline."""
-    place = (near > MARGIN).to(image.dtype)
+class Silhouettes(NamedTuple):
+    """The silhouettes of a batch of images."""
+
+    shown: Tensor  # (B, 1, H, W) in [0, 1]
+    which: Tensor  # (B, 1, 1, 1) bool: whose is known
+
+
+def silhouettes(pose: Pose | None, like: Tensor) -> Silhouettes | None:
+    """Return the silhouettes that poses (B, K) have, as images of a type; None where they have none."""
+    if pose is None or pose.silhouette is None:
+        return None
+    shown = pose.silhouette[:, None].to(like.dtype)
+    return Silhouettes(shown, shown.amax((2, 3), keepdim=True) > 0)
+
+
+def places(near: Tensor, pose: Pose | None) -> Tensor:
+    """Tell which pixels (B, 1, h, w) show the place: far from the limbs' outline; outside of that and of the silhouette, if known."""
+    apart = near > MARGIN
+    if (known := silhouettes(pose, near)) is None:
+        return apart
+    return torch.where(known.which, (F.avg_pool2d(known.shown, 2) < FOUND) & (near > 0), apart)
+
+
+def filled(image: Tensor, near: Tensor, pose: Pose | None = None) -> Tensor:
+    """Fill an image's person in from around it, (B, 3, H, W); `near` (B, 1, h, w) is the distance to the outline of the `pose`."""
+    place = places(near, pose).to(image.dtype)
     keep = F.interpolate(place, scale_factor=2.0)
     return image * keep + up(fill_holes(F.avg_pool2d(image, 2), place)) * (1 - keep)
 
@@ -122,23 +170,38 @@ def _painted(colours: Tensor, shares: Tensor) -> Tensor:
     return up((colours.mT @ shares.flatten(2)).unflatten(2, shares.shape[2:]))
 
 
-def _matte(source: Tensor, background: Tensor, painted: Tensor, near: Tensor) -> Tensor:
+def _matte(source: Tensor, background: Tensor, painted: Tensor, near: Tensor, pose: Pose) -> Tensor:
     """Tell what of the source is person, (B, 1, H, W): deep inside of the outline all, at the outline what looks like the part.
 
-    `background` is the source's with its person filled in, `painted` each part in its mean colour, `near` the distance to the outline.
+    `background` is the source's with its person filled in, `painted` each part in its mean colour, `near` the distance to the outline,
+    in place of which a silhouette speaks where it is known.
     """
     closer = (source - background).abs().mean(1, keepdim=True) - (source - painted).abs().mean(1, keepdim=True)
-    return torch.sigmoid(DEPTH * -near + COLOUR * closer)
+    matte = torch.sigmoid(DEPTH * -near + COLOUR * closer)
+    if (known := silhouettes(pose, source)) is None:
+        return matte
+    return torch.where(known.which, torch.sigmoid(SILHOUETTE * known.shown.logit(1e-3) + COLOUR * closer), matte)
 
 
-def _weights(near: Tensor, matte: Tensor, opposite_matte: Tensor, trust: Tensor) -> Tensor:
+def _weights(near: Tensor, matte: Tensor, opposite_matte: Tensor, trust: Tensor, wide: Tensor | float) -> Tensor:
     """Weigh the candidates (B, 4, H, W) by what is person in the source, and by how deep in the target's outline a pixel lies."""
-    wide, core = torch.sigmoid(DEPTH * (2 * CORE - near)), torch.sigmoid(2 * DEPTH * (-CORE - near))
+    wide, core = torch.sigmoid(DEPTH * (wide - near)), torch.sigmoid(2 * DEPTH * (-CORE - near))
     person = torch.maximum(matte * wide, core)
     first, second = trust.split(1, 1)
     second = (1 - first) * second * opposite_matte
     weights = torch.cat((person * first, person * second, person * (1 - first - second), 1 - person), 1)
     return (weights + FAINT) / (1 + CANDIDATES * FAINT)
+
+
+def covering(weights: Tensor, cover: Tensor, which: Tensor) -> Tensor:
+    """Return weights of candidates (B, 4, H, W) in which the person's come to `cover` (B, 1, H, W), in the images that `which` picks.
+
+    >>> covering(torch.tensor([0.1, 0.1, 0.2, 0.6]).view(1, 4, 1, 1), torch.tensor([[[[0.8]]]]), torch.tensor(True)).flatten()
+    tensor([0.2000, 0.2000, 0.4000, 0.2000])
+    """
+    person = weights[:, :-1]
+    held = torch.cat((person / person.sum(1, keepdim=True).clamp(min=1e-6) * cover, 1 - cover), 1)
+    return torch.where(which, held, weights)
 
 
 def _trust(source_shares: Tensor, shares: Tensor, transforms: Tensor) -> Tensor:
@@ -155,7 +218,7 @@ def with_legs(image: Tensor, other: Tensor, pose: Pose) -> Tensor:
     """
     with torch.autocast(image.device.type, enabled=False):
         pose = convert(pose, openpose_18)
-        outside = skinning.outlines(rescale(pose, (pose.size[0] // 2, pose.size[1] // 2)))
+        outside = skinning.outlines(rescale(replace(pose, silhouette=None), (pose.size[0] // 2, pose.size[1] // 2)))
         parts = on_device(_LEGS, outside.device)
         near = outside.index_select(1, parts).amin(1, keepdim=True)
         legs = skinning.shares(outside).index_select(1, parts).sum(1, keepdim=True) * torch.sigmoid(DEPTH * (SKIRT - near))

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,15 @@ _ANY_OF = {"head": ("nose", "r_eye", "l_eye", "r_ear", "l_ear")}
 class Pose:
     """Joints of a batch of bodies: `xy (*B, K, 2)` pixels, x right, y down; `visible (*B, K)` bool; `size` (H, W).
 
-    A joint that is not visible has no position: its `xy` is set to 0 so that nothing can leak from it.
+    A joint that is not visible has no position: its `xy` is set to 0 so that nothing can leak from it. `silhouette (*B, H, W)`, float
+    in [0, 1], says how surely each pixel is the person's, where that is known; one that is 0 everywhere is not.
     """
 
     xy: Tensor
     visible: Tensor
     skeleton: Skeleton
     size: tuple[int, int]
+    silhouette: Tensor | None = None
 
     def __post_init__(self) -> None:
         k = len(self.skeleton)
@@ -118,7 +121,14 @@ class Pose:
             )
         if self.visible.dtype != torch.bool:
             raise TypeError(f"a pose's visible is bool, got {self.visible.dtype}")
+        if self.silhouette is not None:
+            self._check(self.silhouette)
         object.__setattr__(self, "xy", torch.where(self.visible[..., None], self.xy, torch.zeros_like(self.xy)))
+
+    def _check(self, silhouette: Tensor) -> None:
+        if tuple(silhouette.shape) != (*self.batch_shape, *self.size) or not silhouette.is_floating_point():
+            rule = f"float {(*self.batch_shape, *self.size)}, of the pose's batch and size"
+            raise ValueError(f"a pose's silhouette is {rule}, got {silhouette.dtype} {tuple(silhouette.shape)}")
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -128,12 +138,15 @@ class Pose:
         return self.xy.shape[0]
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int] | None) -> Pose:
-        return replace(self, xy=self.xy[index], visible=self.visible[index])
+        silhouette = None if self.silhouette is None else self.silhouette[index]
+        return replace(self, xy=self.xy[index], visible=self.visible[index], silhouette=silhouette)
 
     def to(self, *args: object, **kwargs: object) -> Pose:
-        """Move as Tensor.to does, `xy` in full; `visible` follows to the device and stays bool."""
+        """Move as Tensor.to does, `xy` in full; `visible` and `silhouette` follow to the device and keep their types."""
         xy = self.xy.to(*args, **kwargs)  # type: ignore[arg-type]
-        return replace(self, xy=xy, visible=self.visible.to(xy.device, non_blocking=bool(kwargs.get("non_blocking"))))
+        soon = bool(kwargs.get("non_blocking"))
+        silhouette = None if self.silhouette is None else self.silhouette.to(xy.device, non_blocking=soon)
+        return replace(self, xy=xy, visible=self.visible.to(xy.device, non_blocking=soon), silhouette=silhouette)
 
     @staticmethod
     def unknown(skeleton: Skeleton, size: tuple[int, int]) -> Pose:
@@ -142,15 +155,30 @@ class Pose:
 
     @staticmethod
     def cat(poses: Sequence[Pose]) -> Pose:
-        """Join several batches, each with a leading batch axis, on one skeleton and size."""
+        """Join several batches, each with a leading batch axis, on one skeleton and size; silhouettes that some lack are unknown."""
         if len({(p.skeleton.name, p.size) for p in poses}) != 1:
             raise ValueError(f"poses to join share a skeleton and a size, got {sorted({(p.skeleton.name, p.size) for p in poses})}")
-        return replace(poses[0], xy=torch.cat([p.xy for p in poses]), visible=torch.cat([p.visible for p in poses]))
+        known = any(p.silhouette is not None for p in poses)
+        silhouette = torch.cat([_silhouette(p) for p in poses]) if known else None
+        return replace(poses[0], xy=torch.cat([p.xy for p in poses]), visible=torch.cat([p.visible for p in poses]), silhouette=silhouette)
 
     @staticmethod
     def stack(poses: Sequence[Pose]) -> Pose:
         """Make a batch of single poses (K, 2)."""
         return Pose.cat([p[None] for p in poses])
+
+
+def _silhouette(pose: Pose) -> Tensor:
+    """Return the silhouettes (*B, H, W), 0 where there are none."""
+    return pose.xy.new_zeros((*pose.batch_shape, *pose.size)) if pose.silhouette is None else pose.silhouette
+
+
+def where(which: Tensor, pose: Pose, other: Pose) -> Pose:
+    """Return the rows of `pose` that `which (B,)` bool picks, and of the `other` the rest: both (B, K) on one skeleton and size."""
+    known = pose.silhouette is not None or other.silhouette is not None
+    silhouette = torch.where(which[:, None, None], _silhouette(pose), _silhouette(other)) if known else None
+    xy, visible = torch.where(which[:, None, None], pose.xy, other.xy), torch.where(which[:, None], pose.visible, other.visible)
+    return replace(other, xy=xy, visible=visible, silhouette=silhouette)
 
 
 def mirror(pose: Pose) -> Pose:
@@ -164,7 +192,8 @@ def mirror(pose: Pose) -> Pose:
     order = torch.as_tensor(pose.skeleton.mirror, device=pose.xy.device)
     xy = pose.xy.index_select(-2, order)
     xy = torch.stack((pose.size[1] - 1 - xy[..., 0], xy[..., 1]), dim=-1)
-    return replace(pose, xy=xy, visible=pose.visible.index_select(-1, order))
+    silhouette = None if pose.silhouette is None else pose.silhouette.flip(-1)
+    return replace(pose, xy=xy, visible=pose.visible.index_select(-1, order), silhouette=silhouette)
 
 
 def rescale(pose: Pose, size: tuple[int, int]) -> Pose:
@@ -175,7 +204,10 @@ def rescale(pose: Pose, size: tuple[int, int]) -> Pose:
     tensor([7.5000, 3.5000])
     """
     scale = torch.tensor([size[1] / pose.size[1], size[0] / pose.size[0]], dtype=pose.xy.dtype, device=pose.xy.device)
-    return replace(pose, xy=(pose.xy + 0.5) * scale - 0.5, size=size)
+    silhouette = pose.silhouette
+    if silhouette is not None and tuple(size) != tuple(pose.size):
+        silhouette = F.interpolate(silhouette.reshape(-1, 1, *pose.size), tuple(size), mode="area").view(*pose.batch_shape, *size)
+    return replace(pose, xy=(pose.xy + 0.5) * scale - 0.5, size=size, silhouette=silhouette)
 
 
 def convert(pose: Pose, skeleton: Skeleton, *, lacking: Literal["refused", "missing"] = "refused") -> Pose:
@@ -216,7 +248,7 @@ def convert(pose: Pose, skeleton: Skeleton, *, lacking: Literal["refused", "miss
         points = pose.xy.index_select(-2, pick)  # invisible ones are zero, so a sum skips them
         places.append(points.sum(-2) / visible.sum(-1, keepdim=True).clamp(min=1))
         seen.append(visible.all(-1) if joint in _ALL_OF else visible.any(-1))
-    return Pose(torch.stack(places, dim=-2), torch.stack(seen, dim=-1), skeleton, pose.size)
+    return replace(pose, xy=torch.stack(places, dim=-2), visible=torch.stack(seen, dim=-1), skeleton=skeleton)
 
 
 def made_of(joint: str, old: Skeleton, new: Skeleton) -> tuple[str, ...]:

@@ -180,6 +180,7 @@ def _dump(arguments: argparse.Namespace) -> int:
     from reid_aug import config
     from reid_aug.data.doubts import report
     from reid_aug.data.loading import load_people
+    from reid_aug.data.masks import masks_in_vain
     from reid_aug.data.people import people_doubts
     from reid_aug.synthesis.augmenter import Augmenter
     from reid_aug.synthesis.dump import DumpConfig, dump
@@ -189,8 +190,8 @@ def _dump(arguments: argparse.Namespace) -> int:
 
     settings = config.load(DumpConfig, *split_settings(arguments.settings))
     model = load(settings.checkpoint)
-    people = load_people(settings.data, test_poses=True, posed=not draws_images(model, settings.bank))
-    report(people_doubts(people))
+    people = load_people(settings.data, test_poses=True, posed=not draws_images(model, settings.bank), masked=("train",))
+    report([*people_doubts(people), *masks_in_vain(settings.data.masks, model)])
     bank = collect((p for p in people if p.split == "train"), model, settings.bank)
     augmenter = Augmenter(
         model, bank, settings.per_image, settings.seed, draw=settings.draw, batch_size=settings.batch_size, device=settings.device

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,13 @@ from generators import load as load_generator
 from reid_aug import images
 from reid_aug.baselines.neighbours import usable
 from reid_aug.baselines.network import FeatureFunction, ReidNetwork, reid_network
-from reid_aug.data.doubts import first_few, report
+from reid_aug.data.doubts import report
 from reid_aug.data.epochs import SharedEpoch
 from reid_aug.data.keypoints import checked_poses
 from reid_aug.data.loading import with_keypoints
+from reid_aug.data.masks import mask_digests, masks_in_vain, with_masks
 from reid_aug.data.people import JUNK, SPLITS, PersonImage, attach_poses, people_doubts
-from reid_aug.data.torchreid_sets import OnlineIndex, four, from_torchreid, joined_rows, named_dataset, torchreid_data
+from reid_aug.data.torchreid_sets import OnlineIndex, four, from_torchreid, joined_rows, named_dataset, torchreid_data, warn_of_labels
 from reid_aug.digests import cache_folder, file_digests
 from reid_aug.synthesis.augmenter import Augmenter
 from reid_aug.synthesis.gates import GateConfig, as_gate, keep, refuse_novelty, score
@@ -42,7 +42,8 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
 
     `generator` is a model or a checkpoint; `poses` a keypoint file of any format that is read, or a mapping from
     image name to Pose; `bank` the target poses, or their file, by default those of the training set, with its images as the scenes
-    of a generator that takes scenes. Without `poses`, a generator that finds poses itself (MOMI-Net) is given images alone, as
+    of a generator that takes scenes; `masks` a folder of silhouettes (`reid-aug poses --masks DIR`), for one that takes silhouettes.
+    Without `poses`, a generator that finds poses itself (MOMI-Net) is given images alone, as
     with an ImageBank as `bank`: every training image is a source, and the images of the training set are the targets.
     `base` in query or gallery mode stays as it is. `draw` names how target poses are chosen
     (`synthesis.target_poses.DRAWS`); None is the generator's own way: "compatible" where it moves the source's pixels
@@ -70,6 +71,7 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         *,
         generator: Generator | str | os.PathLike[str],
         poses: Poses | None = None,
+        masks: str | os.PathLike[str] | None = None,
         per_image: int | None = None,
         seed: int = 0,
         draw: str | None = None,
@@ -92,15 +94,16 @@ class PoseAugmentedDataset(torchreid_data.ImageDataset):
         files_only = {"per_image": per_image, "gate": gate, "reid": reid, "cache_dir": cache_dir, "synthetic_dsetid": synthetic_dsetid}
         refuse_other_mode(online, files_only, p, device)
         if base.mode == "train":
-            _warn_of_labels([row[1] for row in rows["train"]])
+            warn_of_labels([row[1] for row in rows["train"]])
             gate, backend = as_gate(gate or {}), usable(backend)
             if gate.identity is not None and reid is None:
                 raise ValueError("a gate on identity asks a Re-ID network: give reid=, a baseline file or a function of images")
             model = generator if isinstance(generator, Generator) else load_generator(generator)
             if poses is None and not (draws_images(model, None) if bank is None else isinstance(bank, ImageBank)):
                 raise ValueError(f"{type(model).__name__} is given poses: name them with poses=, a keypoint file or a mapping to Pose")
-            people = _sources(base, poses)
-            bank = collect(people, model, None if poses is None else POSES) if bank is None else opened(bank, model)
+            people = _sources(base, poses, masks)
+            report(masks_in_vain(masks, model))
+            bank = collect(people, model, None if poses is None else POSES) if bank is None else opened(bank, model, people)
             where = "cpu" if online else device
             augmenter = Augmenter(model, bank, 2 if per_image is None else per_image, seed, draw=draw, batch_size=batch_size, device=where)
             if online:
@@ -247,31 +250,23 @@ def register(name: str, base: str | type = "market1501", **options: Any) -> None
     torchreid_data.register_image_dataset(name, build)
 
 
-def _warn_of_labels(pids: Sequence[int]) -> None:
-    """Warn of training labels that are not 0..N-1: torchreid sizes its classifier by their number, and takes them for columns."""
-    labels = sorted(set(pids))
-    if wrong := [label for label in labels if not 0 <= label < len(labels)]:
-        relabel = "labels = {pid: label for label, pid in enumerate(sorted({row[1] for row in train}))}, then labels[row[1]] in each row"
-        warnings.warn(
-            f"torchreid needs training labels 0..{len(labels) - 1}, one for each of {len(labels)} people; {len(wrong)} are outside: "
-            f"{first_few(wrong)}. Relabel: {relabel}",
-            stacklevel=3,
-        )
-
-
-def _sources(base: Any, poses: Poses | None) -> list[PersonImage]:
-    """Collect the training images that may be augmented, with poses: with `combineall`, train holds test images too."""
+def _sources(base: Any, poses: Poses | None, masks: str | os.PathLike[str] | None = None) -> list[PersonImage]:
+    """Collect the training images that may be augmented, with poses and silhouettes: with `combineall`, train holds test images too."""
     tested = {os.fspath(row[0]) for split in (base.query, base.gallery) for row in split}
     people = [p for p in from_torchreid(base) if p.split == "train" and p.pid != JUNK and p.path not in tested]
     people.sort(key=lambda p: p.name)  # torchreid lists folders in the file system's order
     report(people_doubts(people))
     if poses is None:
+        if masks is not None:
+            raise ValueError(f"masks={os.fspath(masks)} are silhouettes of images with poses, and none are given: leave them out")
         return people
     if isinstance(poses, Mapping):
-        return attach_poses(people, checked_poses(poses))
-    if not Path(poses).exists():
+        posed = attach_poses(people, checked_poses(poses))
+    elif not Path(poses).exists():
         raise FileNotFoundError(f"no keypoint file at {os.fspath(poses)}")
-    return with_keypoints(people, poses, ("train",))
+    else:
+        posed = with_keypoints(people, poses, ("train",))
+    return posed if masks is None else with_masks(posed, masks)
 
 
 def synthesise(augmenter: Augmenter, people: list[PersonImage], folder: Path, first_pid: int | None = None) -> Manifest:
@@ -286,7 +281,10 @@ def _folder(augmenter: Augmenter, people: list[PersonImage], cache_dir: str | os
     """Name the cache folder of exactly these images: everything that decides a pixel is in its name's digest."""
     cache_dir = Path(cache_dir or cache_folder()).expanduser()
     contents = file_digests([p.path for p in people], remember_in=cache_dir)
-    sources = [(p.name, p.pid, p.camid, content, _visible(p)) for p, content in zip(people, contents, strict=True)]
+    masks = mask_digests(people if augmenter.by_silhouettes else [])
+    sources = [
+        (p.name, p.pid, p.camid, content, _visible(p), *masks.get(p.path, ())) for p, content in zip(people, contents, strict=True)
+    ]  # fmt: skip
     numbering = [first_pid] if augmenter.draw == RECOMBINED else []
     content = json.dumps([augmenter.made_by, sources, *numbering], sort_keys=True)
     return cache_dir / f"{augmenter.made_by['generator']}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"

@@ -83,7 +83,7 @@ def test_speed_is_measured_of_generators_as_a_benchmark_has_them() -> None:
 
 
 def test_the_five_learn_by_their_papers_own_losses() -> None:
-    """What a shipped YAML says of losses stands in `five`, but for the weights in units of the network that is there, and posewarp's small L1."""
+    """What a shipped YAML says of losses stands in `five`, but for weights in units of the network there, and posewarp's small L1."""
     measured = dict(generator_speed.configurations([], "five"))
     same = {
         "pg2": ("stage1_loss", "stages", "discriminator", "pose_embedding"),

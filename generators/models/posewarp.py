@@ -223,7 +223,7 @@ class PoseWarp(Generator):
     def heatmaps(self, pose: Pose) -> Tensor:
         """Rasterise the joints as Gaussians (B, K, H/2, W/2); zeros for one that is missing or outside the image."""
         h, w = pose.size[0] // 2, pose.size[1] // 2
-        half = replace(pose, xy=(pose.xy + 0.5) / 2 - 0.5, size=(h, w))
+        half = replace(pose, xy=(pose.xy + 0.5) / 2 - 0.5, size=(h, w), silhouette=None)
         x, y = half.xy.unbind(-1)
         inside = (x > 0) & (x < w - 1) & (y > 0) & (y < h - 1)
         return gaussian_maps(replace(half, visible=half.visible & inside), self.sigma_px)

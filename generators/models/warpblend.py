@@ -8,6 +8,9 @@ found is cut out and laid into the scene (`generators.composite`), and a small U
   is the scene with its person filled in, or the source's own where there is no scene.
 * Weights: a softmax that starts at what geometry and colours know, so that an untrained network draws the plain composite. A
   correction starts at zero and stays small where the source's pixels cover.
+* Silhouettes, where poses have some: in place of the distance to the limbs' outline, and with colours, they tell the source's person
+  from the place, so that skirts and bags come along and the place does not; the scene's person is gone with skirt and bag; people who
+  keep their pose end where that says, whatever was learnt. No weight is of silhouettes: checkpoints serve with them and without.
 * Light: a gain and an offset per channel, told from both places and the person. A mere regression draws all colours towards the
   mean, and an identity is what differs from it: colours err less, and fewer people are recognised. So the way there and back has
   to end where it began (the cycle of CycleGAN, Zhu et al. 2017), which no shrinking map does.
@@ -38,7 +41,7 @@ from generators.bending import bend
 from generators.composite import CANDIDATES, CORE, MARGIN, Composite, Looks, body, colour_error, compose, filled, looks, part_colours, up
 from generators.losses import fake_loss, real_loss
 from generators.perceptual import Features, compare
-from generators.pose import Pose
+from generators.pose import Pose, where
 from generators.views import view_gap
 
 INPUTS = 4 * 3 * CANDIDATES + 3 + len(skinning.PARTS)  # what the network sees of two by two pixels, in channels
@@ -129,6 +132,7 @@ class WarpBlend(Generator):
     paper = "none: this package's own"
     takes_scene = True
     near_views = True
+    takes_silhouettes = True
 
     @keeps_options
     def __init__(
@@ -164,9 +168,9 @@ class WarpBlend(Generator):
     def forward(self, source: Tensor, source_pose: Pose, target_pose: Pose, scene: Tensor | None = None) -> Tensor:
         self.check(source, source_pose, target_pose, scene)
         if self.keeps_pose:
-            scene = None if scene is None else filled(scene, body(target_pose, scene)[1])
-            target_pose = source_pose
-        return self._blend(compose(source, source_pose, target_pose, scene), lit=scene is not None).image
+            scene = None if scene is None else filled(scene, body(target_pose, scene)[1], target_pose)
+        composite = compose(source, source_pose, None if self.keeps_pose else target_pose, scene)
+        return self._blend(composite, lit=scene is not None).image
 
     def _blend(self, composite: Composite, lit: bool) -> Blend:
         """Put the candidates together."""
@@ -181,6 +185,7 @@ class WarpBlend(Generator):
         weights = (composite.weights.log() + output[:, :CANDIDATES]).softmax(1)
         # Where the source's pixels cover, they stay; elsewhere something may be made up.
         free = 1 - 0.9 * up(composite.trust[:, :1]) * (1 - weights[:, -1:])
+        weights, free = composite.holding(weights, free)
         return Blend((candidates * weights[:, :, None]).sum(1) + free * output[:, CANDIDATES:].tanh(), weights, candidates)
 
     # -------------------------------------------------------------------------------------------------- learning
@@ -239,9 +244,8 @@ class WarpBlend(Generator):
         far = view_gap(pair.source_pose, pair.target_pose) > self.view_tolerance
         with torch.autocast(pair.target.device.type, enabled=False):  # bfloat16 counts pixels by eighths at best
             bent, pose = bend(pair.target, pair.target_pose, BEND if self.training else 0.0)
-        xy = torch.where(far[:, None, None], pose.xy, pair.source_pose.xy)
-        source_pose = replace(pose, xy=xy, visible=torch.where(far[:, None], pose.visible, pair.source_pose.visible))
-        return replace(pair, source=torch.where(far[:, None, None, None], bent, pair.source), source_pose=source_pose)
+        source = torch.where(far[:, None, None, None], bent, pair.source)
+        return replace(pair, source=source, source_pose=where(far, pose, pair.source_pose))
 
     def _on_pixels(self, blend: Blend, target: Tensor, composite: Composite) -> dict[str, Tensor]:
         emphasis, outline = 1 + up((composite.near < MARGIN).to(target.dtype)), blend.outline

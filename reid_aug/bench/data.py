@@ -19,6 +19,7 @@ from reid_aug.bench.sizes import Sizes, sizes_of
 from reid_aug.data.body import valid_for_pairs
 from reid_aug.data.doubts import report
 from reid_aug.data.loading import DataConfig, load_people
+from reid_aug.data.masks import mask_digests, with_silhouettes
 from reid_aug.data.people import PersonImage, people_doubts
 from reid_aug.digests import file_digests
 from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
@@ -86,9 +87,10 @@ class BenchmarkData:
         return self.decoded[split, size]
 
     def poses(self, size: tuple[int, int]) -> Pose:
-        """Give the poses of the training images in pixels of `size`; nothing is visible where an image has none."""
-        unknown = Pose.unknown(openpose_18, size)
-        return Pose.stack([unknown if p.pose is None else rescale(p.pose, size) for p in self.of_split("train")])
+        """Give the poses of the training images in pixels of `size`, with their silhouettes; nothing is visible where an image has none."""
+        unknown, people = Pose.unknown(openpose_18, size), self.of_split("train")
+        poses = Pose.stack([unknown if p.pose is None else rescale(p.pose, size) for p in people])
+        return with_silhouettes(poses, [p.mask for p in people])
 
     @cached_property
     def bank(self) -> PoseBank:
@@ -99,7 +101,8 @@ class BenchmarkData:
         """Give the same target poses in pixels of another size, for a generator that renders at it."""
         if size not in self._banks:
             named = self.config.bank
-            self._banks[size] = PoseBank.collect(self.of_split("train"), size) if named is None else named_bank(named, size)
+            people = self.of_split("train")
+            self._banks[size] = PoseBank.collect(people, size) if named is None else named_bank(named, size).with_masks_of(people)
         return self._banks[size]
 
     @cached_property
@@ -115,8 +118,9 @@ class BenchmarkData:
 def content_digest(data: DataConfig, *, train_poses: bool = True) -> str:
     """Digest a data set's images by content, their labels and poses: a path alone does not say which images lie there."""
     people: Sequence[PersonImage] = load_people(data, test_poses=train_poses, train_poses=train_poses)
+    masks = mask_digests(people)
     rows = [
-        (p.split, p.name, p.pid, p.camid, content, p.pose and (p.pose.xy.tolist(), p.pose.visible.tolist()))
+        (p.split, p.name, p.pid, p.camid, content, p.pose and (p.pose.xy.tolist(), p.pose.visible.tolist()), *masks.get(p.path, ()))
         for p, content in zip(people, file_digests([p.path for p in people]), strict=True)
     ]
     return configuration.digest({"people": rows, "on_bad_image": data.on_bad_image})

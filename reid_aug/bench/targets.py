@@ -47,6 +47,7 @@ def notes(config: BenchConfig, targets: Mapping[str, Targets], share: float | No
         yield f"Synthetic images show target poses drawn by {'; '.join(_shown(shown, arms) for shown, arms in alike.items())}."
     if config.bank is not None:
         yield f"Target poses are those of the bank `{config.bank}`."
+    yield from _silhouettes(config, targets)
     if any(shown.draw == RECOMBINED for shown in targets.values()):
         how = "the generator draws the legs in the other's pose, `copies` cuts both photographs at the hips"
         yield f"Recombined people have identities of their own; {how}."
@@ -61,6 +62,16 @@ def notes(config: BenchConfig, targets: Mapping[str, Targets], share: float | No
         entering = ", ".join(f"{key} {value}" for key, value in keys.items())
         yield f"Where an arm's variants say nothing else, synthetic images on disk enter by the benchmark's mixing: {entering}."
     yield from trained_on(config, "training images" if share is None else f"{100 * share:g} % of the training images")
+
+
+def _silhouettes(config: BenchConfig, targets: Mapping[str, Targets]) -> Iterator[str]:
+    """Yield which arms' people are cut out by silhouettes, where the data have any."""
+    if config.data is None or config.data.masks is None:
+        return
+    names = {arm: origin_and_variants(arm)[0] for arm in targets}
+    arms = [f"`{arm}`" for arm, name in names.items() if name in config.generators and outline(config, name).takes_silhouettes]
+    if arms:
+        yield f"People are cut out by silhouettes (`data.masks={config.data.masks}`), where they are known, in {', '.join(arms)}."
 
 
 def _shown(shown: Targets, arms: Sequence[str]) -> str:

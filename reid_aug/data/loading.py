@@ -21,7 +21,8 @@ from reid_aug.data.keypoint_files.rows import scaled
 from reid_aug.data.keypoints import as_pose, read_sized_columns
 from reid_aug.data.left_out import LeftOut
 from reid_aug.data.market import market_left_out, read_market_folder
-from reid_aug.data.people import PersonImage, attach_poses, keys_of
+from reid_aug.data.masks import with_masks
+from reid_aug.data.people import SPLITS, PersonImage, attach_poses, keys_of
 from reid_aug.data.people_csv import csv_left_out, read_csv
 from reid_aug.data.pose_doubts import pose_doubts
 from reid_aug.data.youtube_pose import read_youtube_pose
@@ -40,19 +41,31 @@ class DataConfig(Config):
     on_bad_image: Literal["raise", "skip"] = "raise"  # Whether an image that can't be decoded stops all, or is named and left out.
     allow_overlap: bool = False  # Whether an identity may be in train and in query or gallery, too.
     test_videos: PositiveInt | tuple[str, ...] | None = None  # Videos of a .mat to hold out: the last so many, or these.
+    masks: str | None = None  # Folder of silhouettes, PNG files as `reid-aug poses --masks` writes them; None goes by joints alone.
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what came later and is off: it must not change the digests of earlier runs."""
-        return {key: value for key, value in write(self).items() if value or key not in ("allow_overlap", "test_videos")}
+        return {key: value for key, value in write(self).items() if value or key not in ("allow_overlap", "test_videos", "masks")}
 
 
-def load_people(data: DataConfig, *, train_poses: bool = True, test_poses: bool = False, posed: bool = True) -> list[PersonImage]:
+def load_people(
+    data: DataConfig, *, train_poses: bool = True, test_poses: bool = False, posed: bool = True, masked: Sequence[str] = SPLITS
+) -> list[PersonImage]:
     """Read everybody a configuration names: training images with poses, and test images too if `test_poses` and they exist.
 
     `posed` says whether training images must have some; else a keypoint file that is neither named nor in the folder is done without.
+    Of the splits `masked` images with a pose have the file of their silhouette, where the configuration names a folder of these.
     FileNotFoundError or ValueError, in one line, for anything that is missing or does not fit.
     """
+    people = _with_poses(data, train_poses=train_poses, test_poses=test_poses, posed=posed)
+    if data.masks is None or not any(p.pose is not None for p in people):
+        return people
+    return with_masks(people, data.masks, splits=masked)
+
+
+def _with_poses(data: DataConfig, *, train_poses: bool, test_poses: bool, posed: bool) -> list[PersonImage]:
+    """Read everybody a configuration names, without silhouettes."""
     # Where nobody learns from the training images, the others may show the same people.
     if Path(data.root).suffix == ".mat":  # YouTube Pose: its joints are in the file
         return read_youtube_pose(data.root, test_videos=data.test_videos)

@@ -29,6 +29,7 @@ class PersonImage:
     split: str
     pose: Pose | None = field(default=None, repr=False)
     alias: str | None = None  # What to call the image where its file's name won't do.
+    mask: str | None = None  # File of the person's silhouette (`data.masks`), if there is one.
 
     @property
     def name(self) -> str:

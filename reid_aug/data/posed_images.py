@@ -15,6 +15,7 @@ from generators import Pose, Skeleton, convert, openpose_18, rescale
 from reid_aug import images as files
 from reid_aug.data.keypoints import checked_poses
 from reid_aug.data.left_out import warn_of
+from reid_aug.data.masks import with_silhouettes
 from reid_aug.data.people import SPLITS, PersonImage, keys_of, tell_apart, unnamed
 
 
@@ -42,7 +43,8 @@ class PosedImages(Dataset[PosedImage]):
     """People as images of `size` (H, W) with poses in those pixels, for a DataLoader with `collate_poses`.
 
     Nothing is random here: flips and crops come after the augmentation, on the batch, or the poses would not follow.
-    Poses are on the skeleton they share, or else on openpose_18. Identities are as in `people` (see people.relabel).
+    Poses are on the skeleton they share, or else on openpose_18, with the silhouettes of people who have one (`PersonImage.mask`).
+    Identities are as in `people` (see people.relabel).
     """
 
     def __init__(self, people: Sequence[PersonImage], size: tuple[int, int]) -> None:
@@ -57,7 +59,10 @@ class PosedImages(Dataset[PosedImage]):
         """Read one image with its pose; ImageError for a file that can't be read."""
         person = self.people[index]
         pixels = torch.from_numpy(files.read(person.path, self.size)).permute(2, 0, 1).contiguous()
-        return PosedImage(pixels, _at(person.pose, self.skeleton, self.size), person.pid, person.camid, person.path)
+        pose = _at(person.pose, self.skeleton, self.size)
+        if person.mask is not None:
+            pose = with_silhouettes(pose[None], [person.mask])[0]
+        return PosedImage(pixels, pose, person.pid, person.camid, person.path)
 
 
 def _at(pose: Pose | None, skeleton: Skeleton, size: tuple[int, int]) -> Pose:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Container, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from generators import no_such
+from reid_aug.data.doubts import first_few
 from reid_aug.data.left_out import LeftOut, warn_of
 from reid_aug.data.people import JUNK, SPLITS, PersonImage, tell_apart
 from reid_aug.images import SUFFIXES
@@ -154,3 +156,15 @@ def joined_rows(first: Any, other: Any, online: Container[int]) -> list[tuple[st
     shifts = first.num_train_pids, first.num_train_cams, first.num_datasets
     rows = [*first.train, *((path, *(int(n) + by for n, by in zip(ids, shifts, strict=True))) for path, *ids in other.train)]
     return [(*row[:3], OnlineIndex(row[3]) if row[3] in online else row[3]) for row in rows]
+
+
+def warn_of_labels(pids: Sequence[int]) -> None:
+    """Warn of training labels that are not 0..N-1: torchreid sizes its classifier by their number, and takes them for columns."""
+    labels = sorted(set(pids))
+    if wrong := [label for label in labels if not 0 <= label < len(labels)]:
+        relabel = "labels = {pid: label for label, pid in enumerate(sorted({row[1] for row in train}))}, then labels[row[1]] in each row"
+        warnings.warn(
+            f"torchreid needs training labels 0..{len(labels) - 1}, one for each of {len(labels)} people; {len(wrong)} are outside: "
+            f"{first_few(wrong)}. Relabel: {relabel}",
+            stacklevel=3,
+        )

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from generators import Generator, Pose, PosePair, body_mask, openpose_18, replacing, rescale, sample_sheet
 from reid_aug import images
 from reid_aug.data.listed_pairs import listed
+from reid_aug.data.masks import masks_digest, read_masks, with_silhouettes
 from reid_aug.data.pairs import held_out_pairs, pairs_from_keypoints, read_pairs, unpaired
 from reid_aug.data.people import PersonImage
 from reid_aug.quality.metrics import Batch
@@ -65,7 +66,7 @@ def _pairs(people: Sequence[PersonImage], settings: PairsConfig, keypoints: Path
 def content_digest(pairs: Sequence[Pair], scenes: bool = False) -> str:
     """Return sixteen hex digits that change with all that images of these pairs are rendered from: names, poses, sources' bytes.
 
-    With `scenes` it changes with the target images' bytes, too.
+    With `scenes` it changes with the target images' bytes, too, and always with the silhouettes that people have.
     """
     sha = hashlib.sha256()
     for source, target in pairs:
@@ -74,6 +75,8 @@ def content_digest(pairs: Sequence[Pair], scenes: bool = False) -> str:
     read = {person.path for pair in pairs for person in pair[: 1 + scenes]}
     for path in tqdm(sorted(read), "reading images", delay=2, disable=None, leave=False):
         sha.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    if (masks := masks_digest([person.mask for pair in pairs for person in pair])) is not None:
+        sha.update(bytes.fromhex(masks))
     return sha.hexdigest()[:16]
 
 
@@ -102,21 +105,21 @@ def rendered_pairs(
     for start in range(0, len(pairs), batch_size):
         part = pairs[start : start + batch_size]
         sources, targets = zip(*part, strict=True)
-        batch = _pose_pairs(sources, targets, size)
+        batch = _pose_pairs(sources, targets, size, model.takes_silhouettes)
         names = [f"{_stem(s)}__{_stem(t)}{'.png' if jpeg is None else '.jpg'}" for s, t in part]
         files = [] if keep is None else [keep / name for name in names]
         sheet_now = sheet if start == 0 else None
         if files and sheet_now is None and all(file.is_file() for file in files):
             generated = images.read_many(files, size, progress=False)
         else:
-            inputs = batch if size == own else _pose_pairs(sources, targets, own)
+            inputs = batch if size == own else _pose_pairs(sources, targets, own, model.takes_silhouettes)
             generated = _rendered(model, inputs, batch, device, jpeg, files, sheet_now, found)
         paired = all(s.pid == t.pid for s, t in part)
         yield Batch(
             generated, images.to_uint8(batch.source), images.to_uint8(batch.target) if paired else None, batch.target_pose,
             protocol_mask(batch.target_pose, mask),
             [(s.name, t.name) for s, t in part], [s.pid for s in sources], [s.camid for s in sources], names,
-            [t.camid for t in targets] if model.takes_scene else None,
+            [t.camid for t in targets] if model.takes_scene else None, silhouettes(targets, size),
         )  # fmt: skip
 
 
@@ -180,7 +183,7 @@ def dump_batches(
             generated if jpeg is None else reencode(generated, jpeg),
             images.read_many([s.path for s in sources], size, progress=False), None, pose, protocol_mask(pose, mask),
             [(row.source, row.target) for row in part], [row.pid for row in part], [row.camid for row in part],
-            [Path(row.path).name for row in part], [t.camid for t in targets] if in_scene else None,
+            [Path(row.path).name for row in part], [t.camid for t in targets] if in_scene else None, silhouettes(targets, size),
         )  # fmt: skip
 
 
@@ -200,6 +203,11 @@ def protocol_mask(pose: Pose, mask: MaskConfig | None = None) -> Tensor:
     return body_mask(pose, mask.limb_px * scale, closing_px=2 * round((mask.closing_px - 1) / 2 * scale) + 1).bool()
 
 
+def silhouettes(people: Sequence[PersonImage], size: tuple[int, int]) -> Tensor | None:
+    """Return the silhouettes of people, bool (B, 1, H, W), empty where one has none; None where nobody has one."""
+    return read_masks([p.mask for p in people], size)[:, None] > 127 if any(p.mask for p in people) else None
+
+
 def reencode(pixels: Tensor, quality: int) -> Tensor:
     """Return what a JPEG file of this quality leaves of uint8 images (B, 3, H, W)."""
     files = [images.encode(image, ".jpg", quality=quality) for image in pixels.permute(0, 2, 3, 1).numpy()]
@@ -212,12 +220,17 @@ def _stem(person: PersonImage) -> str:
     return f"{Path(person.name).stem}-{hashlib.sha256(person.path.encode()).hexdigest()[:6]}"
 
 
-def _pose_pairs(sources: Sequence[PersonImage], targets: Sequence[PersonImage], size: tuple[int, int]) -> PosePair:
+def _pose_pairs(sources: Sequence[PersonImage], targets: Sequence[PersonImage], size: tuple[int, int], masked: bool) -> PosePair:
+    """Read pairs as one batch of `size` (H, W), their poses with the silhouettes that people have where they are to be `masked`."""
+
     def pixels(people: Sequence[PersonImage]) -> Tensor:
         return images.to_float(images.read_many([p.path for p in people], size, progress=False))
 
-    poses = poses_at(sources, size), poses_at(targets, size)
-    return PosePair(pixels(sources), pixels(targets), *poses, torch.tensor([p.pid for p in sources]))
+    def poses(people: Sequence[PersonImage]) -> Pose:
+        return with_silhouettes(poses_at(people, size), [p.mask if masked else None for p in people])
+
+    pids = torch.tensor([p.pid for p in sources])
+    return PosePair(pixels(sources), pixels(targets), poses(sources), poses(targets), pids)
 
 
 def poses_at(people: Sequence[PersonImage], size: tuple[int, int]) -> Pose:

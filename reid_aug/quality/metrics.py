@@ -35,6 +35,7 @@ class Batch:
     camids: Sequence[int]  # The source's camera.
     files: Sequence[str]  # What each generated image's file is called, where it has one.
     scene_camids: Sequence[int] | None = None  # Cameras of the target images in whose places these are to be; None: in the sources'.
+    silhouette: Tensor | None = None  # The target's silhouette, bool (B, 1, H, W), empty where it is not known; None where none is.
     cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # What `once` has made.
 
     def __post_init__(self) -> None:
@@ -47,6 +48,8 @@ class Batch:
         self._refuse_other("mask", (count, 1, height, width), torch.bool)
         if self.target is not None:
             self._refuse_other("target", shape, torch.uint8)
+        if self.silhouette is not None:
+            self._refuse_other("silhouette", (count, 1, height, width), torch.bool)
         pose = self.target_pose
         if tuple(pose.batch_shape) != (count,) or tuple(pose.size) != (height, width):
             rule = f"{count} of images of {(height, width)}, as the generated images are"
@@ -88,6 +91,7 @@ class Batch:
             self.target_pose[index], self.mask[index],
             [self.names[row] for row in rows], [self.pids[row] for row in rows], [self.camids[row] for row in rows],
             [self.files[row] for row in rows], None if self.scene_camids is None else [self.scene_camids[row] for row in rows],
+            None if self.silhouette is None else self.silhouette[index],
         )  # fmt: skip
 
     def images(self, masked: bool) -> Tensor:

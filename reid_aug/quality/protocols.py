@@ -22,13 +22,13 @@ from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig
 from reid_aug.quality.appearance import AppearancePreservation
 from reid_aug.quality.identity import IdentityPreservation, ReidFrechet
-from reid_aug.quality.image_scores import DetectionScore, Lpips, Ssim
+from reid_aug.quality.image_scores import DetectionScore, Lpips, SilhouetteSsim, Ssim
 from reid_aug.quality.inception import FrechetInception, InceptionScore, KernelInception
 from reid_aug.quality.pckh import Pckh
 from reid_aug.quality.truth import Truth
 
 AnyMetric = Annotated[
-    Ssim | InceptionScore | FrechetInception | KernelInception | Lpips | DetectionScore | Pckh
+    Ssim | SilhouetteSsim | InceptionScore | FrechetInception | KernelInception | Lpips | DetectionScore | Pckh
     | AppearancePreservation | IdentityPreservation | ReidFrechet | Truth,
     Field(discriminator="kind"),
 ]  # fmt: skip
@@ -145,12 +145,17 @@ def _everything() -> dict[str, AnyMetric]:
     }
 
 
+def _where_asked_for() -> dict[str, AnyMetric]:
+    """Return the metrics that are measured where they are named only, by the names that need no kind: `metrics.NAME={}`."""
+    return {"mask-SSIM-silhouette": SilhouetteSsim(kind="silhouette-ssim")}
+
+
 def _with_kind(metrics: Any) -> Any:
     """Give metrics that have a standard one's name its kind, unless they name another: `metrics.IS.splits=5` will do."""
     if not isinstance(metrics, dict):
         return metrics
     standard = {name: {"kind": metric.kind, **({"masked": True} if getattr(metric, "masked", False) else {})}
-                for name, metric in _everything().items()}  # fmt: skip
+                for name, metric in {**_everything(), **_where_asked_for()}.items()}  # fmt: skip
     standard["APS"]["network"] = "reid"
     for name, value in metrics.items():
         if isinstance(value, dict) and "kind" not in value and name not in standard:

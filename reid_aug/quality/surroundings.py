@@ -55,6 +55,7 @@ class Surroundings:
         self.backend = backend
         self.source_split: RealSplit = source_split
         self._people = {split: [p for p in people if p.split in splits] for split, splits in SPLITS.items()}
+        self.has_masks = any(p.mask for p in people)
         self._reid = reid
         self._cache: dict[Hashable, Any] = {}
 

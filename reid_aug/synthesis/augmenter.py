@@ -14,6 +14,7 @@ from torch import Tensor
 
 from generators import Generator, Pose, convert, digest, name_of, rescale, with_legs
 from reid_aug import images
+from reid_aug.data.masks import with_silhouettes
 from reid_aug.data.people import PersonImage
 from reid_aug.device import torch_device
 from reid_aug.synthesis.bank import PoseBank, in_scenes
@@ -79,6 +80,18 @@ def render(
         return generator(source, *poses, *scenes).float()
 
 
+def silhouetted(
+    generator: Generator, source_pose: Pose, people: Sequence[PersonImage], bank: PoseBank, targets: Sequence[int]
+) -> tuple[Pose, Pose]:
+    """Return source and target poses (B, K) with what is known of the silhouettes of `people` and of those on the bank's images.
+
+    They are read here, where the generator takes any: in a bank they would fill the memory.
+    """
+    if not generator.takes_silhouettes:
+        return source_pose, bank.pose[torch.tensor(targets)]
+    return with_silhouettes(source_pose, [p.mask for p in people]), bank.silhouetted(targets)
+
+
 def refuse_other_shape(generator: Generator, sizes: Sequence[tuple[int, int]], what: str) -> None:
     """Raise ValueError for images whose median shape, of sizes (H, W), is quite another than the generator's.
 
@@ -119,6 +132,7 @@ class Augmenter:
         self.batch_size, self.device = batch_size, torch_device(device)
         self.finds_poses = isinstance(bank, ImageBank)
         self.in_scenes = in_scenes(generator, bank) if isinstance(bank, PoseBank) else generator.takes_scene
+        self.by_silhouettes = generator.takes_silhouettes and isinstance(bank, PoseBank)
 
     def with_bank(self, bank: Bank) -> Augmenter:
         """Give the same augmenter with another bank of poses."""
@@ -161,7 +175,13 @@ class Augmenter:
         """Return which scenes were rendered in; empty for a generator that takes none."""
         if not self.generator.takes_scene or isinstance(self.bank, ImageBank):  # whose own digest is of the images
             return {}
-        return {"scenes_digest": self.bank.scenes_digest} if self.in_scenes else {"scenes": "none"}
+        return {"scenes_digest": self.bank.scenes_digest, **self._masks} if self.in_scenes else {"scenes": "none"}
+
+    @property
+    def _masks(self) -> dict[str, str]:
+        """Return whose silhouettes people are taken out of scenes by; empty without any. Those of sources count with the sources."""
+        digest = self.bank.masks_digest if self.by_silhouettes and isinstance(self.bank, PoseBank) else None
+        return {} if digest is None else {"masks_digest": digest}
 
     def plan(self, people: Iterable[PersonImage], folder: str = "", *, first_pid: int | None = None) -> list[SyntheticRow]:
         """Plan with this bank and seed; ValueError when the generator was made for images of quite another shape.
@@ -219,7 +239,7 @@ class Augmenter:
         poses = Pose.stack([rescale(p.pose, self.generator.size) for p in people if p.pose is not None])
         shown = self.in_scenes or self.draw == RECOMBINED
         scenes = self.bank.scenes(targets, self.generator.size) if shown else None
-        return pixels, poses, self.bank.pose[torch.tensor(targets)], scenes
+        return pixels, *silhouetted(self.generator, poses, people, self.bank, targets), scenes
 
     def _to_float(self, pixels: Tensor) -> Tensor:
         return images.to_float(pixels.to(self.device, memory_format=torch.channels_last))

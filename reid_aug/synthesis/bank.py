@@ -18,6 +18,7 @@ from generators import Generator, Pose, mirror, one_of, rescale
 from reid_aug import images
 from reid_aug.data.body import VIEWS, valid_for_pairs, view
 from reid_aug.data.doubts import Doubt, report
+from reid_aug.data.masks import as_silhouettes, masks_digest, read_masks
 from reid_aug.data.people import PersonImage
 from reid_aug.digests import file_digests
 from reid_aug.synthesis.bank_file import BankFile, common_root
@@ -33,7 +34,7 @@ class PoseBank:
 
     The images are the scenes for generators that take them; `replace(bank, paths=None)` is the bank without. A bank from a file knows
     their SHA-256, too (`digests`), and refuses others; `mirrored` says of which the poses are mirrored. `without_images` says why no
-    images are known.
+    images are known. `masks` are the files of the silhouettes of the people on the images, None where one has none.
     """
 
     names: tuple[str, ...]
@@ -43,6 +44,7 @@ class PoseBank:
     digests: tuple[str, ...] | None = None
     mirrored: tuple[bool, ...] | None = None
     without_images: str = ""
+    masks: tuple[str | None, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.names or len(self.names) != len(self.pose):
@@ -54,7 +56,7 @@ class PoseBank:
             raise ValueError(f"a pose bank has a camera for each of its {len(self.names)} poses or none, got {len(self.camids)}")
         if self.paths is not None and len(self.paths) != len(self.names):
             raise ValueError(f"a pose bank has an image for each of its {len(self.names)} poses or none, got {len(self.paths)}")
-        for what in ("digests", "mirrored"):
+        for what in ("digests", "mirrored", "masks"):
             if (given := getattr(self, what)) is not None and len(given) != len(self.names):
                 raise ValueError(f"a pose bank's `{what}` are one for each of its {len(self.names)} poses or None, got {len(given)}")
 
@@ -66,7 +68,8 @@ class PoseBank:
         if not usable:
             raise ValueError("no image has a pose with both shoulders and both hips: nothing to draw target poses from")
         poses = Pose.stack([rescale(p.pose, size) for p in usable])  # type: ignore[arg-type]
-        return cls(tuple(p.name for p in usable), poses, tuple(p.camid for p in usable), tuple(p.path for p in usable))
+        masks = tuple(p.mask for p in usable) if any(p.mask for p in usable) else None
+        return cls(tuple(p.name for p in usable), poses, tuple(p.camid for p in usable), tuple(p.path for p in usable), masks=masks)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,7 +79,7 @@ class PoseBank:
         rows = list(indices)
         parts = {
             key: None if (values := getattr(self, key)) is None else tuple(values[i] for i in rows)
-            for key in ("names", "camids", "paths", "digests", "mirrored")
+            for key in ("names", "camids", "paths", "digests", "mirrored", "masks")
         }  # fmt: skip
         return replace(self, pose=self.pose[torch.as_tensor(rows)], **parts)
 
@@ -115,7 +118,7 @@ class PoseBank:
         """Give the bank of twice as many poses: each also as a mirror shows it, in the mirrored image; left joints become right ones."""
         if self.mirrored is not None and any(self.mirrored):
             raise ValueError("the bank holds mirrored poses already")
-        twice = {key: None if (values := getattr(self, key)) is None else values * 2 for key in ("camids", "paths", "digests")}
+        twice = {key: None if (values := getattr(self, key)) is None else values * 2 for key in ("camids", "paths", "digests", "masks")}
         names = self.names + tuple(f"{name}{MIRRORED}" for name in self.names)
         flags = (False,) * len(self) + (True,) * len(self)
         return replace(self, names=names, pose=Pose.cat([self.pose, mirror(self.pose)]), mirrored=flags, **twice)
@@ -181,11 +184,39 @@ class PoseBank:
         return self.as_posed(images.read_many([paths[i] for i in indices], size), indices)
 
     def as_posed(self, scenes: Tensor, indices: Sequence[int]) -> Tensor:
-        """Mirror those of images (B, 3, H, W) whose poses, at `indices` (B,), are mirrored."""
+        """Mirror those of images (B, …, H, W) whose poses, at `indices` (B,), are mirrored."""
         if self.mirrored is None:
             return scenes
         flipped = torch.tensor([self.mirrored[i] for i in indices], device=scenes.device)
-        return torch.where(flipped[:, None, None, None], scenes.flip(-1), scenes)
+        return torch.where(flipped.view(-1, *(1,) * (scenes.dim() - 1)), scenes.flip(-1), scenes)
+
+    @property
+    def knows_silhouettes(self) -> bool:
+        """Tell whether the silhouette on any of its images is known."""
+        return self.paths is not None and self.masks is not None and any(self.masks)
+
+    def silhouettes(self, indices: Sequence[int], size: tuple[int, int]) -> Tensor | None:
+        """Read the silhouettes on the images that poses came from, uint8 (B, H, W) of `size` (H, W); None when the bank knows none."""
+        if self.masks is None or not self.knows_silhouettes:
+            return None
+        return self.as_posed(read_masks([self.masks[i] for i in indices], size), indices)
+
+    def silhouetted(self, indices: Sequence[int]) -> Pose:
+        """Give the poses at `indices` (B,) with the silhouettes on their images, read at the poses' size, where any is known."""
+        pose, shown = self.pose[torch.tensor(indices)], self.silhouettes(indices, self.pose.size)
+        return pose if shown is None else replace(pose, silhouette=as_silhouettes(shown))
+
+    def with_masks_of(self, people: Iterable[PersonImage]) -> PoseBank:
+        """Give the bank with the silhouettes of those of its images that people's are; of another data set's it knows none."""
+        known = {os.path.abspath(p.path): p.mask for p in people if p.mask is not None}
+        if self.masks is not None or self.paths is None or not known:
+            return self
+        return replace(self, masks=tuple(known.get(os.path.abspath(path)) for path in self.paths))
+
+    @cached_property
+    def masks_digest(self) -> str | None:
+        """Compute SHA-256 over the bytes of the silhouettes, once; None when the bank knows none."""
+        return masks_digest(self.masks)
 
     @cached_property
     def scenes_digest(self) -> str:

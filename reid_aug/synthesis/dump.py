@@ -89,7 +89,7 @@ def dump(people: Sequence[PersonImage], augmenter: Augmenter, out: str | os.Path
     rows = augmenter.plan(train, folder=MARKET_FOLDERS["train"], first_pid=max(p.pid for p in people) + 1)
     rows = beside(rows, (p.name for p in train))
     kept = people if copy_real else []
-    sources = sources_digest(kept or train)
+    sources = sources_digest(kept or train, masks=augmenter.by_silhouettes)
     refuse_other_sources(out, sources, kept)
     for note in [*reading_notes(given, people, (row.pid for row in rows), out), *_of_dumps(train)]:
         print(f"note: {note}", file=sys.stderr)

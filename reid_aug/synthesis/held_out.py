@@ -14,6 +14,7 @@ from generators import PosePair, layer_sheet, load, replacing
 from reid_aug import images
 from reid_aug.config import Config
 from reid_aug.data.loading import DataConfig, load_people
+from reid_aug.data.masks import with_silhouettes
 from reid_aug.data.pairs import held_out_pairs
 from reid_aug.data.people import PersonImage
 from reid_aug.device import torch_device
@@ -22,23 +23,27 @@ from reid_aug.synthesis.training_pairs import batched_poses
 HOW = "hold videos of YouTube Pose out with data.test_videos=10, or name keypoints of query and gallery with data.test_keypoints=FILE"
 
 
-def held_out_batches(people: Sequence[PersonImage], size: tuple[int, int], count: int, batch_size: int, seed: int = 0) -> list[PosePair]:
+def held_out_batches(
+    people: Sequence[PersonImage], size: tuple[int, int], count: int, batch_size: int, seed: int = 0, *, silhouettes: bool = False
+) -> list[PosePair]:
     """Sample `count` pairs of query and gallery images with valid poses, in batches of `size` (H, W); ValueError when there are fewer.
 
-    The same people give the same pairs, whatever else a training is told.
+    The same people give the same pairs, whatever else a training is told; with the `silhouettes` that people have, if wanted.
     """
     try:
         pairs = held_out_pairs(people, count, seed)
     except ValueError as error:
         raise ValueError(f"{count} held-out pairs are wanted: {error}; {HOW}") from None
-    return [pose_pairs(pairs[start : start + batch_size], size) for start in range(0, count, batch_size)]
+    return [pose_pairs(pairs[start : start + batch_size], size, silhouettes=silhouettes) for start in range(0, count, batch_size)]
 
 
-def pose_pairs(pairs: Sequence[tuple[PersonImage, PersonImage]], size: tuple[int, int]) -> PosePair:
+def pose_pairs(pairs: Sequence[tuple[PersonImage, PersonImage]], size: tuple[int, int], *, silhouettes: bool = False) -> PosePair:
     """Read pairs of (source, target) images, with poses, as one batch of `size` (H, W)."""
     sides = [[pair[side] for pair in pairs] for side in (0, 1)]
     source, target = (images.to_float(images.read_many([p.path for p in side], size, progress=False)) for side in sides)
     both = batched_poses([p.pose for side in sides for p in side if p.pose is not None], size)
+    if silhouettes:
+        both = with_silhouettes(both, [p.mask for side in sides for p in side if p.pose is not None])
     return PosePair(source, target, both[: len(pairs)], both[len(pairs) :], torch.tensor([p.pid for p in sides[0]]))
 
 

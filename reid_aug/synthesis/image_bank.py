@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Annotated
 
 import numpy as np
+import torch
 from pydantic import AfterValidator
 from torch import Tensor
 
@@ -99,14 +100,22 @@ class ImageBank:
 Bank = PoseBank | ImageBank  # what target poses are drawn from
 
 
-def opened(bank: Bank | str | os.PathLike[str], generator: Generator) -> Bank:
-    """Open a bank that is given by name (`bank_named`) for a generator's images; any other is returned as it is."""
-    return named_bank(bank, (int(generator.size[0]), int(generator.size[1]))) if isinstance(bank, str | os.PathLike) else bank
+def opened(bank: Bank | str | os.PathLike[str], generator: Generator, people: Iterable[PersonImage] = ()) -> Bank:
+    """Open a bank that is given by name (`bank_named`) for a generator's images, with people's silhouettes; return any other as it is."""
+    if not isinstance(bank, str | os.PathLike):
+        return bank
+    return named_bank(bank, (int(generator.size[0]), int(generator.size[1]))).with_masks_of(people)
 
 
 def bank_size(bank: Bank) -> tuple[int, int]:
     """Return the size (H, W) of the images that a bank's poses are of."""
     return bank.size if isinstance(bank, ImageBank) else bank.pose.size
+
+
+def silhouettes_in(bank: Bank, indices: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """Read the silhouettes on the images of a bank's rows, uint8 (B, H, W) of `size`; 0 everywhere where none is known."""
+    shown = bank.silhouettes(indices, size) if isinstance(bank, PoseBank) else None
+    return torch.zeros((len(indices), *size), dtype=torch.uint8) if shown is None else shown
 
 
 def as_bank(bank: Bank, generator: Generator) -> Bank:
@@ -136,5 +145,5 @@ def collect(people: Iterable[PersonImage], generator: Generator, what: str | Non
     """
     size = (int(generator.size[0]), int(generator.size[1]))
     if what is not None and is_named(what):
-        return named_bank(what, size)
+        return named_bank(what, size).with_masks_of(people)
     return ImageBank.collect(people, size) if draws_images(generator, what) else PoseBank.collect(people, size)

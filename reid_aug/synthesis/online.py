@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generators import Generator, Pose, convert, rescale
+from reid_aug.data.masks import as_silhouettes
 from reid_aug.images import to_float
 from reid_aug.synthesis.augmenter import refuse_other_shape, render
 from reid_aug.synthesis.bank import PoseBank, in_scenes
-from reid_aug.synthesis.image_bank import Bank, ImageBank, as_bank
+from reid_aug.synthesis.image_bank import Bank, ImageBank, as_bank, silhouettes_in
 from reid_aug.synthesis.online_draw import PoseDraw, PoseDrawer, of_images, probability
 from reid_aug.synthesis.target_poses import draw_for
 
@@ -55,9 +56,12 @@ class PoseRenderer:
         fitted = {id(bank): None if isinstance(bank, ImageBank) else self._fit(bank.pose) for bank in banks.values()}
         self.banks = {key: (bank.names, fitted[id(bank)]) for key, bank in banks.items()}
         self.scenes: Tensor | None = None  # Images of all banks, uint8 (M, 3, H, W).
+        self.silhouettes: Tensor | None = None  # Those of the people on them, uint8 (M, H, W), for a generator that takes some.
         self.starts: dict[int | None, int] = {}  # Where a bank's images begin among them.
         self.in_scenes = self.finds_poses or all(in_scenes(generator, bank) for bank in banks.values() if isinstance(bank, PoseBank))
         self.files = banks  # Where scenes are read that are not kept.
+        known = any(bank.knows_silhouettes for bank in banks.values() if isinstance(bank, PoseBank))
+        self.by_silhouettes = self.in_scenes and generator.takes_silhouettes and known
         if self.in_scenes and keep_scenes:
             self._read_scenes(banks)
 
@@ -67,6 +71,9 @@ class PoseRenderer:
         images = [bank.scenes(range(len(bank)), size) for bank in distinct.values()]
         starts = dict(zip(distinct, accumulate(map(len, images), initial=0), strict=False))
         self.scenes, self.starts = torch.cat(images).to(self.device), {key: starts[id(bank)] for key, bank in banks.items()}
+        if self.by_silhouettes:
+            shown = [silhouettes_in(bank, range(len(bank)), size) for bank in distinct.values()]
+            self.silhouettes = torch.cat(shown).to(self.device)
 
     def to(self, device: torch.device) -> None:
         """Move the generator, which keeps its float32."""
@@ -74,6 +81,7 @@ class PoseRenderer:
         self.generator.to(device)
         self.scales = tuple(values.to(device) for values in self.scales)
         self.scenes = None if self.scenes is None else self.scenes.to(device)
+        self.silhouettes = None if self.silhouettes is None else self.silhouettes.to(device)
 
     def render(self, images: Tensor, poses: Pose, draw: PoseDraw) -> Tensor:
         """Return a new batch (B, 3, H, W): rows that are not in `draw` are bit for bit those of `images`.
@@ -93,7 +101,7 @@ class PoseRenderer:
         with torch.no_grad():
             pixels = self._unscaled(images.index_select(0, rows).float())
             source, target = (None if pose is None else pose.to(images.device, torch.float32) for pose in (source, target))
-            pixels = self._render(pixels, source, target, self._scenes(draw))
+            pixels = self._render(pixels, source, self._silhouetted(target, draw), self._scenes(draw))
             pixels = torch.addcmul(self.scales[3], pixels, self.scales[2]).to(images.dtype)
         return images.clone().index_copy_(0, rows, pixels)  # the copying form would lose the layout
 
@@ -147,11 +155,22 @@ class PoseRenderer:
         if not self.in_scenes:
             return None
         if self.scenes is None:
-            size, keys = (int(self.generator.size[0]), int(self.generator.size[1])), draw.pids or [None] * len(draw.rows)
-            read = [self.files[key].scenes([index], size) for key, index in zip(keys, draw.targets, strict=True)]
+            size = (int(self.generator.size[0]), int(self.generator.size[1]))
+            read = [self.files[key].scenes([index], size) for key, index in draw.drawn]
             return to_float(torch.cat(read).to(self.device)).contiguous(memory_format=torch.channels_last)
-        rows = [self.starts[key] + index for key, index in zip(draw.pids or [None] * len(draw.rows), draw.targets, strict=True)]
-        return to_float(self.scenes[torch.tensor(rows).to(self.device)]).contiguous(memory_format=torch.channels_last)
+        return to_float(self.scenes[self._kept(draw)]).contiguous(memory_format=torch.channels_last)
+
+    def _silhouetted(self, pose: Pose | None, draw: PoseDraw) -> Pose | None:
+        """Return the target poses (R, K) with the silhouettes on their images, where these are known."""
+        if pose is None or not self.by_silhouettes:
+            return pose
+        kept = self.silhouettes  # else they are read
+        read = [silhouettes_in(self.files[key], [index], pose.size) for key, index in draw.drawn] if kept is None else []
+        return replace(pose, silhouette=as_silhouettes(torch.cat(read) if kept is None else kept[self._kept(draw)]))
+
+    def _kept(self, draw: PoseDraw) -> Tensor:
+        """Say where the images that poses were drawn from are among those kept."""
+        return torch.tensor([self.starts[key] + index for key, index in draw.drawn]).to(self.device)
 
     def _unscaled(self, images: Tensor) -> Tensor:
         """Bring images from their convention to [−1, 1]; ValueError when the first batch shows that it is another one."""

@@ -44,6 +44,12 @@ class PoseDraw:
         if list(self.rows) != sorted(set(self.rows)) or not all(0 <= row < self.batch for row in self.rows):
             raise ValueError(f"a draw's rows are ascending and in 0..{self.batch - 1}, got {self.rows}")
 
+    @property
+    def drawn(self) -> list[tuple[int | None, int]]:
+        """List whose bank each row's pose is of, None for one of all, and where it is there."""
+        keys: Sequence[int | None] = self.pids or [None] * len(self.rows)
+        return list(zip(keys, self.targets, strict=True))
+
     def to_json(self) -> str:
         """Write one line that `from_json` reads."""
         return json.dumps(asdict(self))

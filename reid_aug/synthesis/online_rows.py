@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 from generators import Generator, Pose, rescale
 from reid_aug import images
 from reid_aug.data.people import PersonImage
-from reid_aug.synthesis.augmenter import Augmenter, refuse_other_shape, render
+from reid_aug.synthesis.augmenter import Augmenter, refuse_other_shape, render, silhouetted
 from reid_aug.synthesis.bank import PoseBank
 from reid_aug.synthesis.image_bank import ImageBank
 from reid_aug.synthesis.manifest import SyntheticRow
@@ -84,7 +84,7 @@ class OnlineRows:
             rendered = render(generator, sources, None, None, scenes)
         else:
             poses = Pose.stack([rescale(person.pose, size) for person in people if person.pose is not None])
-            rendered = render(generator, sources, poses, bank.pose[torch.tensor(targets)], scenes)
+            rendered = render(generator, sources, *silhouetted(generator, poses, people, bank, targets), scenes)
         return images.to_uint8(rendered).permute(0, 2, 3, 1).contiguous().numpy()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from generators import Pose
 from reid_aug import images
 from reid_aug.data.doubts import first_few
 from reid_aug.data.market import MARKET_FOLDERS
+from reid_aug.data.masks import mask_digests
 from reid_aug.data.people import PersonImage
 from reid_aug.digests import file_digests
 from reid_aug.synthesis.manifest import NAME, SOURCES, Manifest
@@ -66,10 +67,14 @@ def _place(person: PersonImage) -> str:
     return f"{MARKET_FOLDERS[person.split]}/{person.name}"
 
 
-def sources_digest(people: Sequence[PersonImage]) -> str:
-    """Digest what a dump is made from: content, name, identity, camera and pose of its images, in any order."""
+def sources_digest(people: Sequence[PersonImage], *, masks: bool = False) -> str:
+    """Digest what a dump is made from: content, name, identity, camera and pose of its images, in any order; silhouettes, with `masks`."""
     contents = file_digests([p.path for p in people])
-    lines = [repr((_place(p), p.pid, p.camid, content, _pose(p.pose))) for p, content in zip(people, contents, strict=True)]
+    known = mask_digests(people if masks else [])
+    lines = [
+        repr((_place(p), p.pid, p.camid, content, _pose(p.pose), *known.get(p.path, ())))
+        for p, content in zip(people, contents, strict=True)
+    ]  # fmt: skip
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "backslashreplace")).hexdigest()
 
 
@@ -102,4 +107,4 @@ def _difference(known: Manifest, people: Sequence[PersonImage]) -> str:
         path for path in sorted(at.keys() & there.keys()) if digests[path] != there[path] and plain_jpeg(at[path])
     ]
     parts = [f"{len(paths)} {what} ({first_few(paths)})" for what, paths in (("new", came), ("gone", went), ("changed", changed)) if paths]
-    return f", {', '.join(parts)}" if parts else ", or from other poses of them" if people else ""
+    return f", {', '.join(parts)}" if parts else ", or from other poses of them, or silhouettes" if people else ""

@@ -16,6 +16,7 @@ from generators import Generator, Perceptual, PosePair, Trained, create, load_pe
 from reid_aug.config import Config
 from reid_aug.data.doubts import report
 from reid_aug.data.loading import DataConfig, load_people
+from reid_aug.data.masks import masks_digest, masks_in_vain
 from reid_aug.data.people import PersonImage, people_doubts
 from reid_aug.device import torch_device
 from reid_aug.digests import file_digests
@@ -92,11 +93,11 @@ def train_from(
     perceptual = _perceptual(model, config.perceptual.weights)
     taught_by = _teach(model, config.teacher, teacher)
     given, people = people is not None, _people(config, model, posed=taught_by is None) if people is None else people
-    report(people_doubts(people))
+    report([*people_doubts(people), *masks_in_vain(config.data.masks, model)])
     stream = PairStream(
         people, tuple(model.size), config.batch_size, config.seed, flip=config.flip, cross_camera=config.cross_camera,  # type: ignore[arg-type]
         min_gap=config.min_gap, jitter=config.jitter, any_pose=config.any_pose, pairs=config.pairs, device=_where_it_trains(config),
-        posed=taught_by is None,
+        posed=taught_by is None, silhouettes=model.takes_silhouettes,
     )  # fmt: skip
     if not given:
         refuse_other_images(Path(config.out), people, stream.digest)
@@ -109,6 +110,8 @@ def train_from(
         about["any_pose"] = True
     if config.pairs is not None:  # which they are is in the digest of people
         about["pairs"] = Path(config.pairs).name
+    if (masks := masks_digest(stream.mask_files)) is not None:
+        about["masks"] = masks[:16]
     if config.jitter is not None:
         about["jitter"] = config.jitter.model_dump()
     return train(
@@ -125,7 +128,8 @@ def _held_out(config: TrainConfig, people: Sequence[PersonImage], model: Generat
     """Read the pairs that losses are measured on; none unless they are wanted."""
     if not config.held_out_pairs:
         return []
-    return held_out_batches(people, tuple(model.size), config.held_out_pairs, config.batch_size)  # type: ignore[arg-type]
+    size = (int(model.size[0]), int(model.size[1]))
+    return held_out_batches(people, size, config.held_out_pairs, config.batch_size, silhouettes=model.takes_silhouettes)
 
 
 def _where_it_trains(config: TrainConfig) -> torch.device:

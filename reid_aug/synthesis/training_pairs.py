@@ -18,6 +18,7 @@ from generators import Pose, PosePair, convert, one_of, openpose_18, rescale, wa
 from reid_aug.config import Config
 from reid_aug.data.left_out import LeftOut, warn_of
 from reid_aug.data.listed_pairs import ListedPairs, listed
+from reid_aug.data.masks import as_silhouettes, read_masks
 from reid_aug.data.pairs import PairPopulation, list_digest, pair_population, read_pairs, with_valid_pose
 from reid_aug.data.people import JUNK, PersonImage
 from reid_aug.device import resident
@@ -91,7 +92,10 @@ def _saturated(images: Tensor, factor: Tensor) -> Tensor:
 def _moved(pose: Pose, transform: Tensor) -> Pose:
     xy = (pose.xy.to(transform.dtype) @ transform[..., :2].mT + transform[..., 2].unsqueeze(-2)).to(pose.xy.dtype)
     edge = torch.tensor([pose.size[1], pose.size[0]], dtype=xy.dtype) - 0.5
-    return replace(pose, xy=xy, visible=pose.visible & ((xy >= -0.5) & (xy < edge)).all(-1))
+    silhouette = pose.silhouette
+    if silhouette is not None:
+        silhouette = warp_images(silhouette[:, None], _inverse(transform).to(silhouette.dtype), "border")[:, 0]
+    return replace(pose, xy=xy, visible=pose.visible & ((xy >= -0.5) & (xy < edge)).all(-1), silhouette=silhouette)
 
 
 class PairStream:
@@ -103,7 +107,7 @@ class PairStream:
     `any_pose` those without any joint, and none unless they are to be `posed`: then nothing is visible on theirs. `pairs` is a CSV of
     names instead, whose pairs are sampled uniformly. `flip` mirrors each pair with probability one half, then `jitter` changes it.
     Images are decoded once, at first use, into the memory of `device` (24 KiB each at 128 × 64), where batches are put together, if
-    they fit; poses stay on the CPU. ValueError when there is no pair.
+    they fit; poses stay on the CPU, and with `silhouettes` those that people have, 8 KiB each. ValueError when there is no pair.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class PairStream:
         pairs: str | None = None,
         device: str | torch.device = "cpu",
         posed: bool = True,
+        silhouettes: bool = False,
     ) -> None:
         one_of("cross_camera", cross_camera, CAMERAS)
         if batch_size < 1:
@@ -150,12 +155,18 @@ class PairStream:
         if not self.population.count:
             raise ValueError(f"no training pairs: no identity has two images farther apart than min_gap, {min_gap} of its images")
         self.pose = batched_poses([Pose.unknown(openpose_18, self.size) if p.pose is None else p.pose for p in self.people], self.size)
+        self.mask_files = [p.mask for p in self.people] if silhouettes and any(p.mask for p in self.people) else None
         self._pids = torch.tensor([p.pid for p in self.people], dtype=torch.int64)
 
     @cached_property
     def images(self) -> Tensor:
         """Read every image of `people` as uint8 (N, 3, H, W)."""
         return resident(read_many([p.path for p in self.people], self.size), self.device)
+
+    @cached_property
+    def masks(self) -> Tensor | None:
+        """Read every silhouette as uint8 (N, H, W), 0 where one is not known; None without any."""
+        return None if self.mask_files is None else read_masks(self.mask_files, self.size)
 
     @cached_property
     def digest(self) -> str:
@@ -171,11 +182,15 @@ class PairStream:
         pairs, flipped, draws = self._sample(step)
         source, target = torch.from_numpy(pairs).unbind(1)
         sources, targets = (self.images[index.to(self.images.device, non_blocking=True)] for index in (source, target))
-        batch = PosePair(sources, targets, self.pose[source], self.pose[target], self._pids[source])
+        batch = PosePair(sources, targets, self._poses(source), self._poses(target), self._pids[source])
         if self.flip:
             batch = batch.mirrored(torch.from_numpy(flipped))  # as bytes, a quarter of the work
         batch = replace(batch, source=to_float(batch.source), target=to_float(batch.target))
         return batch if self.jitter is None else jittered(batch, torch.from_numpy(draws), self.jitter)
+
+    def _poses(self, rows: Tensor) -> Pose:
+        """Take poses (B, K), with their silhouettes where these are known."""
+        return self.pose[rows] if self.masks is None else replace(self.pose[rows], silhouette=as_silhouettes(self.masks[rows]))
 
     def _sample(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pick indices (B, 2) of the step's pairs, which to mirror (B), and numbers (B, 5) in [0, 1) for what jitters them.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 import generators
+from reid_aug.data.doubts import DataDoubt
 from reid_aug.data.loading import with_keypoints
 from reid_aug.data.market import read_market_folder
-from reid_aug.data.people import PersonImage
+from reid_aug.data.masks import with_masks, write_mask
+from reid_aug.data.people import SPLITS, PersonImage
 from reid_aug.rendered import RenderedConfig, RenderedSet, write_rendered
 
 SIZE = (32, 16)
@@ -29,6 +32,24 @@ def people(rendered: RenderedSet) -> list[PersonImage]:
     everybody = read_market_folder(rendered.root)
     everybody = with_keypoints(everybody, rendered.root / "annotation-train.csv", ("train",))
     return with_keypoints(everybody, rendered.root / "annotation-test.csv", ("query", "gallery"))
+
+
+@pytest.fixture(scope="session")
+def masks(rendered: RenderedSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """True silhouettes of the rendered people, but for every fifth image; read only."""
+    folder = tmp_path_factory.mktemp("masks")
+    for number, name in enumerate(sorted(rendered.rows)):
+        if number % 5:
+            write_mask(folder, name, torch.from_numpy(rendered.truth(name).body_mask).float())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def masked(people: list[PersonImage], masks: Path) -> list[PersonImage]:
+    """The people with the files of their silhouettes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataDoubt)
+        return with_masks(people, masks, splits=SPLITS)
 
 
 @pytest.fixture(scope="session")

@@ -157,6 +157,27 @@ class TestScenes:
             apart = np.asarray(Image.open(posed.folder / row.path)).astype(int) - np.asarray(Image.open(of[row.target][0]))
             assert abs(apart).mean() < 8, "but for the JPEG"
 
+    @pytest.mark.filterwarnings("ignore::reid_aug.data.doubts.DataDoubt")
+    def test_silhouettes_are_taken_by_who_takes_them(
+        self, root: Path, keypoints: Path, masks: Path, checkpoint: Path, tmp_path: Path
+    ) -> None:
+        torch.manual_seed(0)
+        warpblend = generators.create("warpblend", size=SIZE, width=4)
+        how = {"poses": keypoints, "per_image": 1, "cache_dir": tmp_path, "verbose": False}
+        plain, masked = (PoseAugmentedDataset(market(root), generator=warpblend, masks=given, **how) for given in (None, masks))
+        assert plain.folder != masked.folder and masked.manifest is not None and "masks_digest" in masked.manifest.made_by
+        assert PoseAugmentedDataset(market(root), generator=warpblend, masks=masks, **how).folder == masked.folder
+        others = [PoseAugmentedDataset(market(root), generator=checkpoint, masks=given, **how).folder for given in (None, masks)]
+        assert others[0] == others[1], "nothing changes for PG2"
+        live = PoseAugmentedDataset(market(root), generator=warpblend, masks=masks, poses=keypoints, online=True, p=1.0, verbose=False)
+        assert masked.train[len(live.train) :]
+        row = live.draw_of(0, 3)
+        assert row is not None and row.target == next(r.target for r in masked.manifest.rows if r.source == row.source)
+        drawn = np.array(Image.open(masked.folder / next(r.path for r in masked.manifest.rows if r.source == row.source))).astype(int)
+        assert np.abs(live.render(0, 3).astype(int) - drawn).mean() < 3, "but for JPEG"
+        with pytest.raises(ValueError, match="silhouettes of images with poses, and none are given"):
+            PoseAugmentedDataset(market(root), generator=generators.create("momi", size=SIZE, width=4), masks=masks)
+
     def test_another_photograph_makes_another_cache(self, root: Path, tmp_path: Path) -> None:
         shutil.copytree(root, tmp_path / "data")
         home = tmp_path / "data" / "market1501" / "Market-1501-v15.09.15"

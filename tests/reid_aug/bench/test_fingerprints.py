@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from reid_aug.bench import data as bench_data
 from reid_aug.bench.config import BenchConfig, load_config
@@ -16,6 +17,7 @@ from reid_aug.bench.fingerprints import Fingerprints
 from reid_aug.bench.run import run
 from reid_aug.config import shipped
 from reid_aug.data.loading import DataConfig
+from reid_aug.data.masks import write_mask
 from reid_aug.data.people import PersonImage
 
 ROOT = Path(__file__).parents[3]
@@ -120,3 +122,17 @@ def test_other_photographs_of_the_same_names_and_sizes_are_another_data_set(fold
     content[-3] ^= 1  # the last bits of the picture
     photograph.write_bytes(content)
     assert bench_data.content_digest(data) != before
+
+
+def test_silhouettes_are_contents_where_there_are_any(
+    people: list[PersonImage], masked: list[PersonImage], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def digest(everybody: list[PersonImage]) -> str:
+        monkeypatch.setattr(bench_data, "load_people", lambda *_, **__: everybody)
+        return bench_data.content_digest(DataConfig(root="x"))
+
+    assert digest(masked) == digest(masked[:]) != digest(people)
+    first = next(p for p in masked if p.mask)
+    write_mask(tmp_path, "other", torch.ones(32, 16))
+    assert digest([replace(p, mask=str(tmp_path / "other.png")) if p is first else p for p in masked]) != digest(masked)
+    assert "masks" not in DataConfig(root="x").model_dump()

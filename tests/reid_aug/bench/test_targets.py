@@ -21,6 +21,7 @@ from reid_aug.bench.fingerprints import Fingerprints
 from reid_aug.bench.run import Benchmark, Result, run
 from reid_aug.bench.summary import summarise
 from reid_aug.bench.targets import Targets, notes, targets_of, trained_on
+from reid_aug.data.loading import DataConfig
 from reid_aug.synthesis.augmenter import plan
 from reid_aug.synthesis.manifest import Manifest
 
@@ -198,3 +199,13 @@ def test_where_generators_take_scenes_their_manifests_say_so(near: tuple[BenchCo
     """Gates and quality leave the scene's own images out by it."""
     (folder,) = near[1].folder.glob("images/warpblend-*")
     assert Manifest.load(folder / "manifest.jsonl").in_scenes and near[0].mixing == Mixing(enter="replace", probability=0.5)
+
+
+def test_a_report_says_whose_people_are_cut_out_by_silhouettes(configure: Callable[..., BenchConfig], tmp_path: Path) -> None:
+    own_pose = "generators.warpblend-background={generator: {size: [32, 16], width: 4, steps: 2}}"
+    config = configure(tmp_path, *QUICK, "arms=[none,pg2,warpblend,warpblend-background+erasing]", own_pose)
+    targets = {arm: shown for arm in config.arms if (shown := targets_of(config, arm))}
+    masked = config.model_copy(update={"rendered": None, "data": DataConfig(root="x", masks="m")})
+    said = "People are cut out by silhouettes (`data.masks=m`), where they are known, in `warpblend`, `warpblend-background+erasing`."
+    assert said in list(notes(masked, targets, None))
+    assert "silhouettes" not in " ".join(notes(config, targets, None))
