@@ -26,7 +26,8 @@ from generators.pose import (
 )  # fmt: skip
 from generators.registry import complete, create, decisive, folders, name_of, names
 from generators.sheet import layer_sheet, pose_picture, sample_sheet
-from generators.stopping import agreed, stopping
+from generators.stopping import agreed
+from generators.stopping import stopping as until_signalled  # not to be taken for the module
 from generators.training import Trained, train
 from generators.views import view_descriptor
 from generators.warp import warp_images
@@ -36,6 +37,6 @@ __all__ = [
     "coco_17", "complete", "convert", "create", "decisive", "digest", "folders", "gaussian_maps", "in_one_kernel", "keeps_options",
     "layer_sheet", "lite0_weights", "load", "load_perceptual", "made_of", "make_fabric", "mirror", "mpii_14", "name_of", "named_joints",
     "names", "nearest", "no_such", "one_of", "open_curves", "openpose_18", "pose_picture", "read_header", "refuse_other", "replacing",
-    "rescale", "restore_optimizer", "sample_sheet", "save", "stopping", "tensors_digest", "train", "upper_7", "view_descriptor",
+    "rescale", "restore_optimizer", "sample_sheet", "save", "tensors_digest", "train", "until_signalled", "upper_7", "view_descriptor",
     "warp_images", "with_legs", "write_tensors",
 ]  # fmt: skip

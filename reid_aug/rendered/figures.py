@@ -1,4 +1,4 @@
-"""Figures alone, without a place: people of more colours, poses and lights than a data set's, for who puts them into scenes of their own."""
+"""Figures alone, without a place: people of more colours, poses and lights than a data set's, to be put into other scenes."""
 
 from __future__ import annotations
 
@@ -55,14 +55,18 @@ def sample_person(rng: np.random.Generator) -> Identity:
     """Pick a person whose clothes have any colour, and whose proportions differ more than those of a data set's people."""
     who = Identity.sample(int(rng.integers(2**31)))
     cloth = {key: _colour(rng) for key in ("top", "top_second", "bottom", "shoes", "bag_colour", "print_colour")}
-    wider = {key: float(getattr(who, key) * rng.uniform(0.9, 1.12)) for key in ("shoulders", "hips", "girth", "head")}
+    wider = {key: float(getattr(who, key) * rng.uniform(0.9, 1.12)) for key in ("shoulders", "hips", "girth")}
     skin, hair = (_near(rng, colours[int(rng.integers(len(colours)))]) for colours in (SKINS, HAIRS))
-    return replace(who, **cloth, **wider, skin=skin, hair=hair)
+    return replace(who, **cloth, **wider, head=float(who.head * rng.uniform(0.95, 1.2)), skin=skin, hair=hair)
 
 
 def sample_pose(rng: np.random.Generator) -> BodyPose:
-    """Pick a pose as a data set's people have it, a third of them with every joint turned a little further."""
+    """Pick a pose as a data set's people have it; many with an arm anywhere, a third with every joint turned a little further."""
     pose = BodyPose.sample(rng)
+    for side in "rl":
+        if rng.random() < 0.25:  # carrying, holding a strap, at the phone …
+            free = {"shoulder": (-25, 80), "shoulder_out": (0, 60), "arm_turn": (-30, 70), "elbow": (5, 140)}
+            pose = replace(pose, **{f"{side}_{name}_deg": float(rng.uniform(*angles)) for name, angles in free.items()})
     if rng.random() < 0.35:
         pose = replace(pose, **{name: float(getattr(pose, name) + rng.normal(0, 7)) for name in _ANGLES})
     return pose

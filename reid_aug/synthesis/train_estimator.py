@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from generators import Pose, Trained, convert, openpose_18, rescale
 from reid_aug.config import Config, load, read_yaml
 from reid_aug.data.estimators.crowds import Crops, clouds
 from reid_aug.data.estimators.distilled import PoseNetwork
-from reid_aug.data.estimators.distilling import DistillingConfig, distil
+from reid_aug.data.estimators.distilling import DistillingConfig, check, distil, fabric_of
 from reid_aug.data.loading import DataConfig, load_people
 from reid_aug.images import read_many
 from reid_aug.rendered.figures import places, render_figures
@@ -42,7 +42,7 @@ class FiguresConfig(Config):
     """The rendered figures to learn from, where no data are named."""
 
     count: Annotated[int, Field(ge=1, le=10**6)] = 12_000  # Number of figures, each person in four poses; 33 KB of memory each.
-    seed: int = Field(0, ge=0)  # Seed of the people and how they stand.
+    seed: NonNegativeInt = 0  # Seed of the people and how they stand.
 
 
 class EstimatorTrainConfig(DistillingConfig):
@@ -68,9 +68,11 @@ def train_estimator(path: str | Path | None, overrides: Sequence[str] = ()) -> T
 def train_estimator_from(config: EstimatorTrainConfig) -> Trained:
     """Train a pose network; `config.out` holds the checkpoint (last.safetensors) and, in the end, the weights alone."""
     size = config.estimator.size
-    crops = figure_crops(config.rendered, size) if config.data is None else people_crops(config.data, size)
     learning = DistillingConfig(**{key: getattr(config, key) for key in DistillingConfig.model_fields})
-    return distil(crops, config.out, learning, config.estimator.options, {})
+    fabric = fabric_of(learning)
+    check(config.out, learning, config.estimator.options)
+    crops = figure_crops(config.rendered, size) if config.data is None else people_crops(config.data, size)
+    return distil(crops, config.out, learning, config.estimator.options, fabric)
 
 
 def figure_crops(config: FiguresConfig, size: tuple[int, int]) -> Crops:

@@ -32,19 +32,20 @@ Interval = Annotated[tuple[float, float], AfterValidator(_from_low_to_high)]
 class RoughConfig(Config):
     """How rough crops are made, at random; what needs figures that are cut out says so."""
 
-    scale: Interval = (0.8, 1.08)  # Smallest and largest factor of size, of crops that show the whole person.
-    stretch: Interval = (0.9, 1.4)  # Smallest and largest factor of width beside that: crops are resized to one shape.
-    cut: Share = 0.3  # Share of crops that are enlarged, so that feet, head or a side are cut off.
+    scale: Interval = (0.85, 1.08)  # Smallest and largest factor of size, of crops that show the whole person.
+    stretch: Interval = (0.95, 1.45)  # Smallest and largest factor of width beside that: crops are resized to one shape.
+    cut: Share = 0.2  # Share of crops that are enlarged, so that feet, head or a side are cut off.
     cut_scale: Interval = (1.05, 1.7)  # Smallest and largest factor of size of those.
     shift: Share = 0.06  # Deviation of the shift, in heights and widths.
     turn_deg: Annotated[float, Field(ge=0, le=90)] = 4.0  # Deviation of the turn.
     behind: Share = 0.4  # Share of figures that another person is behind.
     in_front: Share = 0.12  # Share of figures that another person is partly in front of.
-    objects: Share = 0.35  # Share of crops with a pole, a bag or the like in front.
-    light: Annotated[float, Field(ge=0, le=2)] = 1.0  # Strength of changes of light and colours, 0 none.
-    least_height_px: Annotated[int, Field(ge=8)] = 40  # Fewest rows of pixels of a blurred crop.
-    noise: Share = 0.05  # Largest deviation of noise, of a range of 1.
-    least_quality: Annotated[int, Field(ge=1, le=100)] = 25  # Least quality of JPEG.
+    nobody: Share = 0.03  # Share of crops with no figure in them, all joints of which are nowhere.
+    objects: Share = 0.25  # Share of crops with a pole, a bag or the like in front.
+    light: Annotated[float, Field(ge=0, le=2)] = 0.7  # Strength of changes of light and colours, 0 none.
+    least_height_px: Annotated[int, Field(ge=8)] = 56  # Fewest rows of pixels of a blurred crop.
+    noise: Share = 0.03  # Largest deviation of noise, of a range of 1.
+    least_quality: Annotated[int, Field(ge=1, le=100)] = 40  # Least quality of JPEG.
 
 
 class Crops(NamedTuple):
@@ -72,6 +73,9 @@ def rough_batch(crops: Crops, count: int, config: RoughConfig, rng: Generator) -
     xy, seen = _moved_joints(crops.xy[rows], crops.seen[rows], matrices, (height, width))
     images = layers[:, :3]
     if layers.shape[1] == 4:
+        first = round(config.behind * count)
+        empty = slice(first, first + round(config.nobody * count))  # the first have somebody behind: a person, if not theirs
+        layers[empty], seen[empty] = 0, False
         images = _in_crowds(layers, crops, config, rng)
     # Rows that lie together have things in common, such as a person behind or one resolution: shuffled, those are no pairs.
     order = torch.randperm(count, generator=rng, device=rng.device)
@@ -152,12 +156,13 @@ def _in_crowds(layers: Tensor, crops: Crops, config: RoughConfig, rng: Generator
     count = len(layers)
     images = _backgrounds(layers, crops.places, rng)
     behind = round(config.behind * count)
-    images[:behind] = _over(images[:behind], _others(crops, behind, rng, layers))
+    if behind:
+        images[:behind] = _over(images[:behind], _others(crops, behind, rng, layers))
     figures = torch.cat((layers[:, :3] * uniform(-0.35, 0.3, (count, 1, 1, 1), rng).exp(), layers[:, 3:]), 1)
     images = _over(images, figures)
     in_front = round(config.in_front * count)
-    first = count - in_front  # mostly others than those with somebody behind
-    images[first:] = _over(images[first:], _others(crops, in_front, rng, layers, aside=0.6))
+    if in_front:  # mostly of others than those with somebody behind
+        images[-in_front:] = _over(images[-in_front:], _others(crops, in_front, rng, layers, aside=0.6))
     return images
 
 
@@ -179,16 +184,16 @@ def _backgrounds(layers: Tensor, places: Tensor | None, rng: Generator) -> Tenso
     """Make backgrounds (B, 3, H, W): a place, or two that shine through each other, with boards and stripes before them."""
     count, _, height, width = layers.shape
     if places is None:
-        images = uniform(0, 1, (count, 3, 1, 1), rng).expand(count, 3, height, width)
+        images = uniform(0, 1, (count, 3, 1, 1), rng).repeat(1, 1, height, width)
     else:
         images = _windows(places, count, (height, width), rng)
         both = count // 2
         other = _windows(places, both, (height, width), rng)
         images[:both] += uniform(0, 1, (both, 1, 1, 1), rng) * (other - images[:both])
-    parts = list(images.chunk(3))
-    for i in (0, 0, 1, 1, 1, 2):
-        parts[i] = _with_shape(parts[i], rng, (0.04, 0.5), (0.05, 1.0))
-    return torch.cat(parts)
+    for third in (0, 0, 1, 1, 1, 2):
+        rows = slice(third * count // 3, (third + 1) * count // 3)
+        images[rows] = _with_shape(images[rows], rng, (0.04, 0.5), (0.05, 1.0))
+    return images
 
 
 def _windows(places: Tensor, count: int, size: tuple[int, int], rng: Generator) -> Tensor:

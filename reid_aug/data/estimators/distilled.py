@@ -6,6 +6,7 @@ MOMI-Net (Ho et al. 2019) distils a pose detector inside of a generator; this is
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,11 @@ def _conv(inputs: int, outputs: int, stride: int = 1, side: int = 3) -> nn.Seque
 
 def fused(network: PoseNetwork) -> PoseNetwork:
     """Give a copy in eval mode whose batch norms are in the convolutions before them: the same function, a third faster."""
-    import copy
-
     network = copy.deepcopy(network).eval()
     for module in list(network.modules()):
-        if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm2d):
-            module[0] = nn.utils.fuse_conv_bn_eval(module[0], module[1])
-            module[1] = nn.Identity()
+        convolution, norm = list(module)[:2] if isinstance(module, nn.Sequential) else (None, None)
+        if isinstance(module, nn.Sequential) and isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            module[0], module[1] = nn.utils.fuse_conv_bn_eval(convolution, norm), nn.Identity()
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -14,8 +14,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from generators import (
-    Trained, agreed, make_fabric, open_curves, read_header, refuse_other, restore_optimizer, stopping, tensors_digest, write_tensors,
-)  # fmt: skip
+    Trained,
+    agreed,
+    make_fabric,
+    open_curves,
+    read_header,
+    refuse_other,
+    restore_optimizer,
+    tensors_digest,
+    until_signalled,
+    write_tensors,
+)
 from reid_aug.config import Config
 from reid_aug.data.estimators.crowds import Crops, RoughConfig, rough_batch
 from reid_aug.data.estimators.distilled import CELL_PX, FORMAT, OF_TRAINING, PoseNetwork, load_network
@@ -31,7 +40,7 @@ CHECKPOINT, WEIGHTS = "last.safetensors", "weights.safetensors"
 class DistillingConfig(Config):
     """How the pose network learns."""
 
-    steps: PositiveInt = 6000  # Number of steps, over which the rate falls to 0 along half a cosine.
+    steps: PositiveInt = 4500  # Number of steps, over which the rate falls to 0 along half a cosine.
     batch_size: PositiveInt = 32  # Number of crops in a step.
     rate: PositiveFloat = 2e-3  # Largest rate of AdamW.
     warm_up_steps: NonNegativeInt = 100  # Number of steps over which the rate rises.
@@ -42,22 +51,21 @@ class DistillingConfig(Config):
     accelerator: str = "auto"  # Lightning Fabric's name of the kind of device.
     save_every_steps: PositiveInt = 500  # Number of steps between checkpoints.
     log_every_steps: PositiveInt = 20  # Number of steps between readings of the loss.
-    seed: int = 0  # Seed of everything random.
+    seed: NonNegativeInt = 0  # Seed of everything random.
 
 
-def distil(crops: Crops, out: str | Path, config: DistillingConfig, options: Mapping[str, Any], about: Mapping[str, Any]) -> Trained:
+def distil(crops: Crops, out: str | Path, config: DistillingConfig, options: Mapping[str, Any], fabric: Fabric | None = None) -> Trained:
     """Train a pose network of these options on crops of its size; `out` holds the checkpoint, curves, and in the end the weights alone.
 
     A checkpoint in `out` is resumed: on a CPU the weights end as an uninterrupted run's, bit for bit. SIGINT or SIGTERM save and stop
-    after the step under way. `about` is what else decides the result. ValueError where `out` holds another training,
-    FloatingPointError for a loss that is not finite.
+    after the step under way. ValueError where `out` holds another training, FloatingPointError for a loss that is not finite.
     """
-    fabric = make_fabric(config.precision, config.accelerator, 1)
-    loop = _Loop(crops, Path(out), config, options, about, fabric)
+    fabric = fabric or fabric_of(config)
+    loop = _Loop(crops, Path(out), config, options, fabric)
     step = done = loop.resume()
     writer = open_curves(Path(out), done)
     bar = tqdm(total=config.steps, initial=min(done, config.steps), desc="train distilled", unit="step")
-    with stopping() as stop, bar:
+    with until_signalled() as stop, bar:
         while step < config.steps and not agreed(fabric, stop):
             loop.step(step)
             step += 1
@@ -78,19 +86,17 @@ def distil(crops: Crops, out: str | Path, config: DistillingConfig, options: Map
 class _Loop:
     """The network, its optimiser, the crops, and what was paid since the last flush."""
 
-    def __init__(
-        self, crops: Crops, out: Path, config: DistillingConfig, options: Mapping[str, Any], about: Mapping[str, Any], fabric: Fabric
-    ) -> None:
+    def __init__(self, crops: Crops, out: Path, config: DistillingConfig, options: Mapping[str, Any], fabric: Fabric) -> None:
         self.config, self.fabric, self.checkpoint = config, fabric, out / CHECKPOINT
         torch.manual_seed(config.seed)  # the weights to begin with
         self.network = PoseNetwork(**options)
         if tuple(crops.pixels.shape[-2:]) != self.network.size:
             raise ValueError(f"crops to learn from are of the network's size {self.network.size}, got {tuple(crops.pixels.shape[-2:])}")
-        decisive = config.model_dump(mode="json", exclude={"accelerator", "save_every_steps", "log_every_steps"})
         digest = tensors_digest({key: value for key, value in crops._asdict().items() if value is not None})
-        self.about = {**decisive, **about, "crops": digest}
+        self.about = {**_decisive(config), "crops": digest}
         device = fabric.device
-        self.crops = Crops(resident(crops.pixels, device), *(part if part is None else part.to(device) for part in crops[1:]))
+        places = None if crops.places is None else crops.places.to(device)
+        self.crops = Crops(resident(crops.pixels, device), crops.xy.to(device), crops.seen.to(device), places)
         self.network.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.rate, weight_decay=config.weight_decay)
         self.pending: list[tuple[int, Tensor]] = []
@@ -99,7 +105,8 @@ class _Loop:
     def step(self, step: int) -> None:
         """Pay for one batch, which seed and step alone decide, and move."""
         config = self.config
-        rng = torch.Generator(self.fabric.device).manual_seed(int(np.random.SeedSequence((config.seed, step)).generate_state(1, np.uint64)[0] >> 1))
+        (number,) = np.random.SeedSequence((config.seed, step)).generate_state(1, np.uint64) >> np.uint64(1)
+        rng = torch.Generator(self.fabric.device).manual_seed(int(number))
         images, xy, seen = rough_batch(self.crops, config.batch_size, config.rough, rng)
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(step, config)
@@ -108,7 +115,7 @@ class _Loop:
         loss = place_loss(logits.float(), place_targets(xy, seen, self.network.size, config.sigma_px))
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
-        self.fabric.strategy.optimizer_step(self.optimizer)
+        self.fabric.strategy.optimizer_step(self.optimizer)  # type: ignore[arg-type]
         self.pending.append((step, loss.detach()))  # kept on the device: reading it would make a GPU wait
 
     def flush(self, writer: SummaryWriter | None) -> float:
@@ -145,13 +152,37 @@ class _Loop:
         """Take up the checkpoint in `out` when there is one; return the number of steps done."""
         if not self.checkpoint.exists():
             return 0
-        head = read_header(self.checkpoint, FORMAT)
-        refuse_other(self.checkpoint, {"network": head["options"], **head.get("about", {})}, {"network": self.network.options, **self.about})
+        _refuse_other(self.checkpoint, {"network": self.network.options, **self.about})
         self.network.load_state_dict(load_network(self.checkpoint)[0].state_dict())
         tensors = safetensors.torch.load_file(str(self.checkpoint))
         moments = {key.removeprefix(OF_TRAINING): value for key, value in tensors.items() if key.startswith(OF_TRAINING)}
         restore_optimizer(self.optimizer, moments)
-        return int(head["step"])
+        return int(read_header(self.checkpoint, FORMAT)["step"])
+
+
+def fabric_of(config: DistillingConfig) -> Fabric:
+    """Make what knows devices and precision; ValueError for what is not available here."""
+    return make_fabric(config.precision, config.accelerator, 1)
+
+
+def check(out: str | Path, config: DistillingConfig, options: Mapping[str, Any]) -> None:
+    """Raise ValueError where `out` holds a training of another network or with other settings, before anything is read for this one."""
+    checkpoint = Path(out) / CHECKPOINT
+    if checkpoint.exists():
+        _refuse_other(checkpoint, {"network": PoseNetwork(**options).options, **_decisive(config)})
+
+
+def _refuse_other(checkpoint: Path, wanted: Mapping[str, Any]) -> None:
+    """Raise ValueError with what of `wanted` a checkpoint has otherwise."""
+    head = read_header(checkpoint, FORMAT)
+    if "about" not in head:
+        raise ValueError(f"{checkpoint} holds weights alone: nothing to resume from")
+    saved = {"network": head["options"], **head["about"]}
+    refuse_other(checkpoint, {key: saved.get(key) for key in wanted}, wanted)
+
+
+def _decisive(config: DistillingConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={"accelerator", "save_every_steps", "log_every_steps"})
 
 
 def rate_at(step: int, config: DistillingConfig) -> float:
