@@ -40,7 +40,7 @@ CHECKPOINT, WEIGHTS = "last.safetensors", "weights.safetensors"
 class DistillingConfig(Config):
     """How the pose network learns."""
 
-    steps: PositiveInt = 4500  # Number of steps, over which the rate falls to 0 along half a cosine.
+    steps: PositiveInt = 3000  # Number of steps, over which the rate falls to 0 along half a cosine.
     batch_size: PositiveInt = 32  # Number of crops in a step.
     rate: PositiveFloat = 2e-3  # Largest rate of AdamW.
     warm_up_steps: NonNegativeInt = 100  # Number of steps over which the rate rises.
@@ -64,7 +64,7 @@ def distil(crops: Crops, out: str | Path, config: DistillingConfig, options: Map
     loop = _Loop(crops, Path(out), config, options, fabric)
     step = done = loop.resume()
     writer = open_curves(Path(out), done)
-    bar = tqdm(total=config.steps, initial=min(done, config.steps), desc="train distilled", unit="step")
+    bar = tqdm(total=config.steps, initial=min(done, config.steps), desc="train distilled", unit="step", disable=None)
     with until_signalled() as stop, bar:
         while step < config.steps and not agreed(fabric, stop):
             loop.step(step)
