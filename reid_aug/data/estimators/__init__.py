@@ -83,7 +83,7 @@ def load_estimator(name: str, device: str | torch.device = "auto") -> PoseEstima
     if name.endswith(".safetensors"):
         return _distilled(torch_device(device), name)
     if name not in ESTIMATORS:
-        raise ValueError(no_such("pose estimator", name, list(ESTIMATORS)))
+        raise ValueError(f"{no_such('pose estimator', name, list(ESTIMATORS))}, or give a checkpoint, FILE.safetensors")
     return ESTIMATORS[name](torch_device(device))
 
 

@@ -125,9 +125,13 @@ def _matrices(tall: Tensor, wide: Tensor, turn: Tensor, shift: Tensor, size: tup
 
 
 def moved(layers: Tensor, matrices: Tensor) -> Tensor:
-    """Move images (B, C, H, W) by matrices (B, 2, 3) from old pixels to new ones; beyond four channels' edges is nothing, else the edge."""
+    """Move images (B, C, H, W) by matrices (B, 2, 3) from old pixels to new ones.
+
+    What was outside is nothing where there are four channels, else the image's edge goes on.
+    """
     height, width = layers.shape[-2:]
-    back = torch.linalg.inv(matrices[..., :2])
+    (a, b), (c, d) = (row.unbind(-1) for row in matrices[..., :2].unbind(-2))
+    back = torch.stack((d, -b, -c, a), -1).unflatten(-1, (2, 2)) / _determinant(matrices)[:, None, None]
     # grid_sample counts from −1 to 1 over pixels' outer edges.
     half = matrices.new_tensor((width / 2, height / 2))
     middle = half - 0.5
@@ -137,9 +141,14 @@ def moved(layers: Tensor, matrices: Tensor) -> Tensor:
     return F.grid_sample(layers, grid, padding_mode="zeros" if layers.shape[1] == 4 else "border", align_corners=False)
 
 
+def _determinant(matrices: Tensor) -> Tensor:
+    """Give the determinants of matrices (B, 2, 3), (B,); unlike torch.linalg's, without making a GPU wait."""
+    return matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0]
+
+
 def _moved_joints(xy: Tensor, seen: Tensor, matrices: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Move joints (B, 18, 2) with their images; those outside are not seen, and left is right where the image is mirrored."""
-    mirrored = torch.linalg.det(matrices[..., :2]) < 0
+    mirrored = _determinant(matrices) < 0
     swap = torch.tensor(openpose_18.mirror, device=xy.device)
     xy = torch.where(mirrored[:, None, None], xy[:, swap], xy)
     seen = torch.where(mirrored[:, None], seen[:, swap], seen)

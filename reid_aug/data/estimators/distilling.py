@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import safetensors.torch
@@ -47,7 +47,7 @@ class DistillingConfig(Config):
     weight_decay: Annotated[float, Field(ge=0)] = 0.02  # AdamW's.
     sigma_px: PositiveFloat = 4.0  # Deviation of the Gaussian that a joint's cells are to share, in pixels of the network's images.
     rough: RoughConfig = RoughConfig()  # How rough the crops are made.
-    precision: str = "32-true"  # Lightning Fabric's name of the precision: 32-true, bf16-mixed.
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"  # Lightning Fabric's name of the precision.
     accelerator: str = "auto"  # Lightning Fabric's name of the kind of device.
     save_every_steps: PositiveInt = 500  # Number of steps between checkpoints.
     log_every_steps: PositiveInt = 20  # Number of steps between readings of the loss.

@@ -143,7 +143,8 @@ class TestCommand:
         (["rough.scale=[2,1]"], "from low to high, both above 0, got [2.0, 1.0]"),
         (["stepz=3"], "unknown key 'stepz'; there are"),
         (["data.root=nowhere"], "nowhere"),
-        (["precision=17"], "Precision '17' is invalid"),
+        (["precision=16-mixed"], "precision: input should be '32-true' or 'bf16-mixed', got '16-mixed'"),
+        (["accelerator=abacus"], "accelerator='abacus'"),
     ])  # fmt: skip
     def test_what_is_wrong_is_said_in_a_line(
         self, settings: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
