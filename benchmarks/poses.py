@@ -5,12 +5,14 @@
 Against the truth: rendered people at 128 × 64. With --data, also agreement with the keypoints given for real images, which were made by
 another estimator: what both find alike is mostly right, what they find differently may be either's mistake. PCK: the share of joints within
 a tenth of the image's height; PCKh as `reid-aug quality` has it; joints that were not found are wrong in both. Images a second are of the
-process's own time on one thread. Prints a table and writes benchmarks/results/poses.json.
+process's own time on one thread. Without names, all those whose packages and weights are here; `distilled` is the network that comes with
+the package, and a checkpoint of `reid-aug train distilled` goes by its path. Prints a table and writes benchmarks/results/poses.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -18,7 +20,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -40,18 +42,19 @@ from reid_aug.rendered import RenderedConfig, write_rendered
 
 RESULT = Path(__file__).parent / "results" / "poses.json"
 PCK_SHARE = 0.1
+KNOWN = ("mediapipe-lite", "mediapipe", "mediapipe-heavy", "distilled")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("estimators", nargs="*", default=["mediapipe-lite", "mediapipe", "mediapipe-heavy"], metavar="ESTIMATOR")
+    parser.add_argument("estimators", nargs="*", metavar="ESTIMATOR", help=f"those of {', '.join(KNOWN)} that are here")
     parser.add_argument("--images", type=int, default=300, help="images of each data set (300)")
     parser.add_argument("--data", metavar="ROOT", help="real images with keypoints")
     parser.add_argument("--keypoints", metavar="FILE", help="their keypoint file, of training images")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    estimators = {name: load_estimator(name, "cpu") for name in arguments.estimators}
+    estimators = {name: load_estimator(name, "cpu") for name in arguments.estimators} or dict(_installed())
     rows: dict[str, dict[str, Any]] = {name: {"estimator": estimator.name} for name, estimator in estimators.items()}
     for which, people in _data_sets(arguments):
         for name, estimator in estimators.items():
@@ -60,10 +63,25 @@ def main() -> None:
     result = {
         "command": shlex.join(["python", "benchmarks/poses.py", *(Path(a).name if "/" in a else a for a in sys.argv[1:])]),
         "date": date.today().isoformat(), "machine": f"{device_name()}", "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "pillow", "ai-edge-litert")}, "rows": rows,
+        "versions": dict(_versions("torch", "pillow", "ai-edge-litert")), "rows": rows,
     }  # fmt: skip
     atomic_write_text(arguments.out, json.dumps(result, indent=1) + "\n")
     print(arguments.out)
+
+
+def _installed() -> Iterator[tuple[str, PoseEstimator]]:
+    """Load the known estimators; say of each that is not here why."""
+    for name in KNOWN:
+        try:
+            yield name, load_estimator(name, "cpu")
+        except (ModuleNotFoundError, FileNotFoundError) as error:
+            print(f"{name:18} left out: {error}", flush=True)
+
+
+def _versions(*names: str) -> Iterator[tuple[str, str]]:
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            yield name, importlib.metadata.version(name)
 
 
 def _data_sets(arguments: argparse.Namespace) -> list[tuple[str, list[PersonImage]]]:

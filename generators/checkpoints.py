@@ -163,15 +163,15 @@ def load_training(
     ValueError names what the checkpoint's model, or its `about`, has otherwise.
     """
     head, built_as = read_header(path), _built_as(model)
-    _refuse_other(path, {key: head[key] for key in built_as}, built_as)
+    refuse_other(path, {key: head[key] for key in built_as}, built_as)
     if "step" not in head:
         raise ValueError(f"{path} holds weights alone: nothing to resume from")
-    _refuse_other(path, head["about"], _plain(about))
+    refuse_other(path, head["about"], _plain(about))
     load_weights(model, path)
     with safetensors.safe_open(str(path), framework="pt") as file:
         state = {key: file.get_tensor(key) for key in file.keys() if "/" in key}  # noqa: SIM118
     for player, optimizer in optimizers.items():
-        _restore(optimizer, {k.split("/", 2)[2]: v for k, v in state.items() if k.startswith(f"optimizer/{player}/")})
+        restore_optimizer(optimizer, {k.split("/", 2)[2]: v for k, v in state.items() if k.startswith(f"optimizer/{player}/")})
     if scaler is not None and "scaler/scale" in state:
         scales = {key.removeprefix("scaler/"): value.item() for key, value in state.items() if key.startswith("scaler/")}
         scaler.load_state_dict({key: int(value) if key in WHOLE else value for key, value in scales.items()})
@@ -186,7 +186,7 @@ def restore_random(state: Mapping[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["rng/cuda"], device)
 
 
-def _refuse_other(path: str | os.PathLike[str], saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+def refuse_other(path: str | os.PathLike[str], saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
     """Raise ValueError with the first key, in alphabetical order, that two mappings differ in."""
     for key in sorted({*saved, *current}):
         if _plain(saved.get(key)) != _plain(current.get(key)):
@@ -196,7 +196,7 @@ def _refuse_other(path: str | os.PathLike[str], saved: Mapping[str, Any], curren
             )
 
 
-def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimiser back its state, from tensors named "<parameter's index>/<key>"."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     poses = verb("poses", _poses, "find the joints of the person on every image, or read them from a file, and write a keypoint file")
     poses_options.declare(poses)
     bank_options.declare(verb("bank", _bank, "collect target poses into a file that dump and bench draw from, without the broken ones"))
-    configured("train", _train, "train a generator on pairs of images of one person", "generators")
+    configured("train", _train, "train a generator on pairs of images of one person, or a pose estimator (distilled)", "generators")
     configured("layers", _layers, "picture what posewarp puts images together from: heatmaps, limbs, masks, background")
     configured("dump", _dump, "write a data set's people in new poses, as a Market-style folder with a manifest")
     retarget_options.declare(verb("retarget", _retarget, "render one person through a sequence of poses: frames, a .gif or a strip"))
@@ -118,9 +118,9 @@ def split_settings(settings: Sequence[str], folder: str | None = None) -> tuple[
     path = files[0] if files else None
     if path is not None and folder is not None:
         from generators import folders
-        from reid_aug.config import named
+        from reid_aug.config import named, shipped
 
-        path = str(named(path, folder, beside=folders() if folder == "generators" else ()))
+        path = str(named(path, folder, beside=(*folders(), shipped("poses")) if folder == "generators" else ()))
     return path, [s for s in settings if "=" in s]
 
 
@@ -156,8 +156,10 @@ def _bank(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from reid_aug import config
     from reid_aug.synthesis.train import TrainConfig, train_from
+    from reid_aug.synthesis.train_estimator import is_estimators, train_estimator
 
-    trained = train_from(config.load(TrainConfig, *split_settings(arguments.settings, "generators")))
+    settings = split_settings(arguments.settings, "generators")
+    trained = train_estimator(*settings) if is_estimators(*settings) else train_from(config.load(TrainConfig, *settings))
     state = "stopped at" if trained.stopped else "trained"
     print(f"{state} step {trained.step}: {trained.checkpoint}")
     if trained.held_out:

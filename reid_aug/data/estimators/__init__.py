@@ -59,19 +59,31 @@ def _keypoint_rcnn(device: torch.device) -> PoseEstimator:
     return KeypointRcnn(partial(find, download=True), device)
 
 
+def _distilled(device: torch.device, file: str | None = None) -> PoseEstimator:
+    from reid_aug.data.estimators.distilled import Distilled
+
+    return Distilled(file, device)
+
+
 ESTIMATORS: dict[str, Callable[[torch.device], PoseEstimator]] = {
     "mediapipe": _mediapipe("full"),
     "mediapipe-lite": _mediapipe("lite"),
     "mediapipe-heavy": _mediapipe("heavy"),
     "rtmpose": _rtmpose,
     "keypointrcnn": _keypoint_rcnn,
+    "distilled": _distilled,
 }
 
 
 def load_estimator(name: str, device: str | torch.device = "auto") -> PoseEstimator:
-    """Load an estimator by name; ValueError for an unknown one, ModuleNotFoundError or MissingWeights say what to install or fetch."""
+    """Load an estimator by name, or the pose network of a checkpoint, PATH.safetensors.
+
+    ValueError for an unknown one, ModuleNotFoundError or MissingWeights say what to install or fetch.
+    """
+    if name.endswith(".safetensors"):
+        return _distilled(torch_device(device), name)
     if name not in ESTIMATORS:
-        raise ValueError(no_such("pose estimator", name, list(ESTIMATORS)))
+        raise ValueError(f"{no_such('pose estimator', name, list(ESTIMATORS))}, or give a checkpoint, FILE.safetensors")
     return ESTIMATORS[name](torch_device(device))
 
 
