@@ -195,13 +195,12 @@ def _dump(arguments: argparse.Namespace) -> int:
     people = load_people(settings.data, test_poses=True, posed=not draws_images(model, settings.bank), masked=("train",))
     report([*people_doubts(people), *masks_in_vain(settings.data.masks, model)])
     bank = collect((p for p in people if p.split == "train"), model, settings.bank)
-    augmenter = Augmenter(
-        model, bank, settings.per_image, settings.seed, draw=settings.draw, batch_size=settings.batch_size, device=settings.device
-    )
+    how = {"draw": settings.draw, "batch_size": settings.batch_size, "device": settings.device}
+    augmenter = Augmenter(model, bank, settings.per_image, settings.seed, **how)
     rows = dump(people, augmenter, settings.out, copy_real=settings.copy_real).rows
     usable = recombinable if augmenter.draw == RECOMBINED else in_train if augmenter.finds_poses else augmentable
     as_they_are = ", ".join(f"{count} {why}" for why, count in Counter(one.why for one in not_augmented(people, usable)).items())
-    rest = f"; training images left as they are: {as_they_are}" if as_they_are else ""
+    rest = as_they_are and f"; training images left as they are: {as_they_are}"
     print(f"{len(rows)} synthetic images of {len({row.pid for row in rows})} people: {settings.out}{rest}")
     return 0
 

@@ -41,6 +41,7 @@ class PosesFound:
     scores: np.ndarray | None  # None where a file that was read has none.
     file: Path
     masks: dict[str, bool]  # By name, whether the mask was kept; empty where none were asked for.
+    by: str | None = None  # The estimator, where one found them.
     filled: Filled | None = None  # Joints that nobody found and that were filled in, where that was asked for.
 
     @property
@@ -53,7 +54,8 @@ class PosesFound:
         seen = torch.stack([pose.visible for pose in self.poses])
         seen = seen if self.filled is None else seen & ~torch.from_numpy(self.filled.filled)
         beside = "" if self.scores is None else ", scores beside it"
-        lines = [f"{len(self.names):,} images, {seen.float().mean():.1%} of joints found: {self.file}{beside}"]
+        by = "" if self.by is None else f" by {self.by}"
+        lines = [f"{len(self.names):,} images, {seen.float().mean():.1%} of joints found{by}: {self.file}{beside}"]
         if nobody := [name for name, visible in zip(self.names, seen, strict=True) if not bool(visible.any())]:
             lines.append(f"nobody found on {len(nobody):,}: {first_few(nobody)}")
         if lacking := self.without_torso:
@@ -128,7 +130,7 @@ def estimate_poses(
                 estimated = on_skeleton(estimator.estimate(batch, masks=masks is not None), openpose_18)
                 done.add(part, digests, estimated, _write_masks(part, estimated, None if masks is None else Path(masks)))
                 bar.update(len(part))
-        found = with_filled(done.of(list(names), file), how_filled)
+        found = replace(with_filled(done.of(list(names), file), how_filled), by=estimator.name)
     write_found(found, estimator.name, form)
     done.file.unlink()
     return found

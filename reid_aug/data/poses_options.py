@@ -15,7 +15,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", metavar="DIR | CSV | torchreid:NAME:ROOT", help="a data set, or any folder of images")
     parser.add_argument("--out", required=True, metavar="FILE", help="keypoint file to write; scores go beside it")
     parser.add_argument("--format", default="csv", metavar="NAME", help="csv, or coco, openpose (a folder), alphapose (csv)")
-    parser.add_argument("--estimator", metavar="NAME | FILE", help="what finds the joints, or a checkpoint of train distilled (mediapipe)")
+    parser.add_argument("--estimator", metavar="NAME | FILE", help="what finds the joints, or a checkpoint of train distilled (mediapipe if installed, else distilled)")
     parser.add_argument("--masks", metavar="DIR", help="folder for silhouettes, where the estimator has them")
     parser.add_argument("--device", default="auto", help="of estimators that run on a GPU (auto)")
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="images at a time (32)")
@@ -46,12 +46,12 @@ def run(arguments: argparse.Namespace) -> PosesFound:
         return convert_poses(arguments.root, arguments.source, arguments.out, **settings, **of_source)
 
     from reid_aug.data.estimate import estimate_poses
-    from reid_aug.data.estimators import load_estimator
+    from reid_aug.data.estimators import load_estimator, usual_estimator
 
     if of_source:
         raise ValueError(f"--{next(iter(of_source)).replace('_', '-')} is about keypoints that are there: give --from FILE, too")
     if arguments.batch < 1:
         raise ValueError(f"--batch is 1 at least, got {arguments.batch}")
-    estimator = load_estimator(arguments.estimator or "mediapipe", arguments.device)
+    estimator = load_estimator(arguments.estimator or usual_estimator(), arguments.device)
     settings = {"batch_size": arguments.batch, "masks": arguments.masks, "form": arguments.format, "how_filled": arguments.fill}
     return estimate_poses(arguments.root, estimator, arguments.out, **settings)

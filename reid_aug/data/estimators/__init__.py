@@ -102,6 +102,11 @@ def on_skeleton(estimated: Estimated, skeleton: Skeleton) -> Estimated:
     return Estimated(pose, torch.stack([estimated.scores[:, part].amin(1) for part in parts], 1), estimated.masks)
 
 
+def usual_estimator() -> str:
+    """Name the estimator for who names none: "mediapipe" where its runtime is installed, else "distilled", which needs nothing."""
+    return "mediapipe" if find_spec("ai_edge_litert") is not None else "distilled"
+
+
 def needs(module: str, estimator: str, install: str) -> None:
     """Raise ModuleNotFoundError, with the command that installs it, for a package that an estimator needs and that is not there."""
     if find_spec(module) is None:
