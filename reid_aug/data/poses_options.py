@@ -15,7 +15,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", metavar="DIR | CSV | torchreid:NAME:ROOT", help="a data set, or any folder of images")
     parser.add_argument("--out", required=True, metavar="FILE", help="keypoint file to write; scores go beside it")
     parser.add_argument("--format", default="csv", metavar="NAME", help="csv, or coco, openpose (a folder), alphapose (csv)")
-    parser.add_argument("--estimator", metavar="NAME | FILE", help="what finds the joints, or a checkpoint of train distilled (mediapipe if installed, else distilled)")
+    parser.add_argument("--estimator", metavar="NAME | FILE", help="what finds them, or a checkpoint (mediapipe if there, else distilled)")
     parser.add_argument("--masks", metavar="DIR", help="folder for silhouettes, where the estimator has them")
     parser.add_argument("--device", default="auto", help="of estimators that run on a GPU (auto)")
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="images at a time (32)")
