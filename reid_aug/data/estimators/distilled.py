@@ -5,9 +5,9 @@ MOMI-Net (Ho et al. 2019) distils a pose detector inside of a generator; this is
 
 The checkpoint that comes with the package (configs/poses/distilled.yaml) has seen rendered people alone. Of CUHK03's photographs it finds
 77 % of the joints within a tenth of the height from where MoveNet does (MediaPipe: 82 %), of rendered people 94 % that near to the truth
-(MediaPipe: 89 %), at 365 images a second and thread (MediaPipe: 47). Half of its mistakes on photographs are a left joint for a right one. Where speed
-matters little, MediaPipe is better. So is a network that learnt from keypoints of one's own cameras: 600 steps on
-CUHK03's own training people and MoveNet's keypoints of them make it 86 % (`reid-aug train distilled data.root=… data.keypoints=…`).
+(MediaPipe: 89 %), at 365 images a second and thread (MediaPipe: 47). Half of its mistakes on photographs are a left joint for a right
+one. Where speed matters little, MediaPipe is better. So is a network that learnt from keypoints of one's own cameras: 600 steps on CUHK03's
+training people and MoveNet's keypoints of them make it 86 % (`reid-aug train distilled data.root=… data.keypoints=…`).
 """
 
 from __future__ import annotations
