@@ -142,8 +142,8 @@ def _inspect(arguments: argparse.Namespace) -> int:
 def _poses(arguments: argparse.Namespace) -> int:
     from reid_aug.data.poses_options import run
 
-    print(*run(arguments).summary(), sep="\n")
-    return 0
+    print(*(found := run(arguments)).summary(), sep="\n")
+    return int(found.nobody_usable)
 
 
 def _bank(arguments: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from reid_aug.data.estimators import Estimated, PoseEstimator, on_skeleton
 from reid_aug.data.filling import FILLS, Filled, fill
 from reid_aug.data.keypoint_files.rows import FilePoses
 from reid_aug.data.keypoint_files.writing import WRITERS
-from reid_aug.data.keypoints import write_keypoints
+from reid_aug.data.keypoints import refuse_names, write_keypoints
 from reid_aug.data.loading import read_people
 from reid_aug.data.market import is_market_folder
 from reid_aug.data.masks import mask_file, plausible, write_mask
@@ -49,6 +49,11 @@ class PosesFound:
         """Name the images on which a shoulder or a hip is missing: pairs and most augmentation leave these out."""
         return [name for name, pose in zip(self.names, self.poses, strict=True) if not bool(valid_for_pairs(pose))]
 
+    @property
+    def nobody_usable(self) -> bool:
+        """Tell whether no image at all has a body to augment."""
+        return len(self.without_torso) == len(self.names)
+
     def summary(self) -> list[str]:
         """Tell in lines what was found."""
         seen = torch.stack([pose.visible for pose in self.poses])
@@ -58,6 +63,8 @@ class PosesFound:
         lines = [f"{len(self.names):,} images, {seen.float().mean():.1%} of joints found{by}: {self.file}{beside}"]
         if nobody := [name for name, visible in zip(self.names, seen, strict=True) if not bool(visible.any())]:
             lines.append(f"nobody found on {len(nobody):,}: {first_few(nobody)}")
+        if self.nobody_usable:
+            lines.append("doubt: no image shows both shoulders and hips: are these people, and does another --estimator find them?")
         if lacking := self.without_torso:
             lines.append(f"without both shoulders and hips, and so not augmented, {len(lacking):,}: {first_few(lacking)}")
         if self.masks and (dropped := [name for name, kept in self.masks.items() if not kept]):
@@ -119,6 +126,8 @@ def estimate_poses(
     """
     refuse_written(out, form, how_filled)
     file, names = Path(out), images_of(root)
+    if form == "csv":
+        refuse_names(list(names))
     if masks is not None and not estimator.has_masks:
         raise ValueError(f"{estimator.name} has no masks: leave --masks out, or take mediapipe")
     with _Progress(file.with_name(file.name + ".part"), estimator.name, masks is not None) as done:
@@ -126,10 +135,13 @@ def estimate_poses(
         missing = {name: path for name, path in names.items() if not done.knows(name, digests[name])}
         bar = tqdm(total=len(names), initial=len(names) - len(missing), desc=f"poses by {estimator.name}", unit="image", disable=None)
         with bar:
-            for part, batch in _batches(missing, batch_size):
-                estimated = on_skeleton(estimator.estimate(batch, masks=masks is not None), openpose_18)
-                done.add(part, digests, estimated, _write_masks(part, estimated, None if masks is None else Path(masks)))
-                bar.update(len(part))
+            try:
+                for part, batch in _batches(missing, batch_size):
+                    estimated = on_skeleton(estimator.estimate(batch, masks=masks is not None), openpose_18)
+                    done.add(part, digests, estimated, _write_masks(part, estimated, None if masks is None else Path(masks)))
+                    bar.update(len(part))
+            except images.ImageError as error:
+                raise images.ImageError(f"{error}: repair or remove it, and run this again, which goes on where it was") from None
         found = replace(with_filled(done.of(list(names), file), how_filled), by=estimator.name)
     write_found(found, estimator.name, form)
     done.file.unlink()

@@ -227,6 +227,14 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "…")
 
 
+def refuse_names(names: Sequence[str]) -> None:
+    """Raise ValueError for names of images that would not come back from a keypoint file."""
+    _check_names("keypoints to write", list(names), list(range(1, len(names) + 1)))
+    for name in names:
+        if ":" in name or "\n" in name or "\r" in name or name != name.strip():
+            raise ValueError(f"a name in a keypoint file has no ':', line break or outer space: rename {_short(name)}")
+
+
 def write_keypoints(path: str | os.PathLike[str], names: Sequence[str], pose: Pose) -> None:
     """Write `pose` (N, K, 2) under `names` (N), atomically, in the format read_keypoints reads; float32 comes back exactly.
 
@@ -235,10 +243,7 @@ def write_keypoints(path: str | os.PathLike[str], names: Sequence[str], pose: Po
     them. ValueError for names that would not come back, or coordinates not finite.
     """
     Keypoints(tuple(names), pose)  # refuses unequal lengths
-    _check_names("keypoints to write", list(names), list(range(1, len(names) + 1)))
-    for name in names:
-        if ":" in name or "\n" in name or "\r" in name or name != name.strip():
-            raise ValueError(f"a name in a keypoint file has no ':', line break or outer space, got {_short(name)}")
+    refuse_names(names)
     xy = pose.xy.detach().cpu()
     yx = (xy if xy.dtype == torch.float64 else xy.float()).numpy()[..., ::-1]
     finite = np.isfinite(yx).all((1, 2))

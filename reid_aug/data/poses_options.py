@@ -11,7 +11,8 @@ if TYPE_CHECKING:  # slow to import, and every verb declares its options
 
 def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.epilog = "A run that was stopped goes on where it was. Estimators: mediapipe (-lite, -heavy), rtmpose, keypointrcnn, distilled."
+    names = "mediapipe (-lite, -heavy), rtmpose, keypointrcnn, distilled"
+    parser.epilog = f"A run that was stopped goes on where it was; exit code 1 where no body was found. Estimators: {names}."
     parser.add_argument("root", metavar="DIR | CSV | torchreid:NAME:ROOT", help="a data set, or any folder of images")
     parser.add_argument("--out", required=True, metavar="FILE", help="keypoint file to write; scores go beside it")
     parser.add_argument("--format", default="csv", metavar="NAME", help="csv, or coco, openpose (a folder), alphapose (csv)")

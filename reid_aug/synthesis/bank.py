@@ -211,7 +211,11 @@ class PoseBank:
         known = {os.path.abspath(p.path): p.mask for p in people if p.mask is not None}
         if self.masks is not None or self.paths is None or not known:
             return self
-        return replace(self, masks=tuple(known.get(os.path.abspath(path)) for path in self.paths))
+        masks = tuple(known.get(os.path.abspath(path)) for path in self.paths)
+        if lacking := masks.count(None):
+            line = f"{lacking} of {len(self)} images of the bank have no silhouette: by joints alone people are taken out of them"
+            report([Doubt("without mask", line, lacking)])
+        return replace(self, masks=masks)
 
     @cached_property
     def masks_digest(self) -> str | None:
@@ -239,7 +243,7 @@ class PoseBank:
             if other := [path for path, now, then in zip(self.paths, there, self.digests, strict=True) if now != then]:
                 rule = "another image than the one the bank was made of"
                 count = f" ({len(other):,} of {len(self):,} are)" if len(other) > 1 else ""
-                raise ValueError(f"{other[0]} is {rule}, by SHA-256{count}: collect the bank anew, or leave scenes out with paths=None")
+                raise ValueError(f"{other[0]} is {rule}, by SHA-256{count}: collect it anew (reid-aug bank), or say paths=None")
         return self.paths
 
     @property

@@ -90,7 +90,7 @@ class BankFile:
         missing = [image for image in paths if not os.path.isfile(image)]
         if not missing:
             return tuple(paths), ""
-        advice = f"PoseBank.load({os.fspath(path)!r}, root=DIR) says where they are"
+        advice = f"PoseBank.load({os.fspath(path)!r}, root=DIR) says where they are, `reid-aug bank` collects anew"
         return None, f"{len(missing):,} of its {len(paths):,} images are not there, as {missing[0]}; {advice}"
 
 

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> list[str]:
     _refuse(arguments)
     if arguments.sheet is not None:
         refuse_foreign(arguments.sheet)
-    if is_named(arguments.root):
+    if is_named(arguments.root) or (arguments.root.startswith("canonical") and not Path(arguments.root).exists()):
         bank, about, lines = _opened(arguments)
         images_root = None
     else:
@@ -73,12 +73,13 @@ def _refuse(arguments: argparse.Namespace) -> None:
 def _opened(arguments: argparse.Namespace) -> tuple[PoseBank, dict[str, Any], list[str]]:
     """Open a bank that is there, and tell how it was made."""
     from reid_aug.synthesis.bank_file import BankFile
-    from reid_aug.synthesis.bank_named import CANONICAL, named_bank
+    from reid_aug.synthesis.bank_named import CANONICAL, check_named, named_bank
 
     for key in ("keypoints", "least_joints"):
         if getattr(arguments, key) is not None:
             raise ValueError(f"--{key.replace('_', '-')} is of keypoints that are read, {arguments.root} is a bank already: leave it out")
     size = None if arguments.size is None else tuple(arguments.size)
+    check_named(arguments.root)
     made = {} if arguments.root in CANONICAL else BankFile.read(arguments.root).about
     bank, of = named_bank(arguments.root, size), made.get("root") or made.get("bank") or "rendered people"
     lines = [f"{'read':<10} {arguments.root}: {len(bank):,} poses of {of}"]

@@ -207,7 +207,7 @@ def test_bad_input_is_one_line(
 
 def test_a_broken_image_is_named_and_what_was_done_is_kept(folder: Path, tmp_path: Path) -> None:
     (folder / "b" / "8.png").write_bytes(b"\x89PNG but no more")
-    with pytest.raises(images.ImageError, match=r"8\.png"):
+    with pytest.raises(images.ImageError, match=r"8\.png.*: repair or remove it, and run this again, which goes on where it was"):
         estimate_poses(str(folder), ByColour(), tmp_path / "k.csv", batch_size=1)
     lines = (tmp_path / "k.csv.part").read_text().splitlines()
     assert {json.loads(line)["name"] for line in lines[1:]} >= {"0.png", "1.png", "3.png"}
@@ -226,3 +226,32 @@ def test_a_joint_made_of_others_is_as_sure_as_the_least_sure_of_them() -> None:
 def test_an_unknown_estimator_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(ValueError, match="no pose estimator named 'x'"):
         load_estimator("x")
+
+
+def test_a_name_that_no_keypoint_file_can_hold_is_refused_before_anything_is_found(folder: Path, tmp_path: Path) -> None:
+    (folder / "b" / "8.png").rename(folder / "b" / "co:lon.png")
+    estimator = ByColour()
+    with pytest.raises(ValueError, match=r"no ':', line break or outer space: rename 'co:lon.png'"):
+        estimate_poses(str(folder), estimator, tmp_path / "k.csv")
+    assert not estimator.calls and not list(tmp_path.glob("k.csv*"))
+
+
+def test_where_nobody_is_found_it_is_doubted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    class Blind(ByColour):
+        def estimate(self, pictures: torch.Tensor, *, masks: bool = False) -> Estimated:
+            found = super().estimate(pictures)
+            return found._replace(pose=Pose(found.pose.xy, torch.zeros_like(found.pose.visible), coco_17, found.pose.size))
+
+    for estimator, code in ((Blind(), 1), (ByColour(), 0)):
+        monkeypatch.setitem(estimators.ESTIMATORS, "mediapipe", lambda device, it=estimator: it)
+        out = tmp_path / f"{code}.csv"
+        assert cli.main(["poses", str(folder), "--out", str(out), "--estimator", "mediapipe"]) == code and out.exists()
+        assert ("doubt: no image shows both shoulders and hips" in capsys.readouterr().out) == (code == 1)
+
+
+@pytest.mark.parametrize(("there", "usual"), [(True, "mediapipe"), (False, "distilled")])
+def test_who_names_no_estimator_gets_one_that_is_there(there: bool, usual: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimators, "find_spec", lambda name: object() if there and name == "ai_edge_litert" else None)
+    assert estimators.usual_estimator() == usual

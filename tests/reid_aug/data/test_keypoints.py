@@ -207,7 +207,7 @@ def test_the_written_form_is_the_fields(tmp_path: Path) -> None:
         (["a"], r"1 names take a pose \(1, K, 2\), got \(2, 18, 2\)"),
         (["a", "a"], "line 2: the name 'a' is already on line 1"),
         (["a", ""], "the name is empty"),
-        (["a", "b:c"], "no ':', line break or outer space, got 'b:c'"),
+        (["a", "b:c"], "no ':', line break or outer space: rename 'b:c'"),
         (["a", "b\nc"], "line break"),
         (["a", " b"], "outer space"),
     ],

@@ -101,6 +101,8 @@ def test_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bank", "canonical-8", "--out", str(out)]) == 2 and "is there already" in capsys.readouterr().err
     assert main(["bank", "canonical-8", "--least-joints", "4", "--out", str(tmp_path / "b.safetensors")]) == 2
     assert "--least-joints is of keypoints that are read, canonical-8 is a bank already" in capsys.readouterr().err
+    assert main(["bank", "canonical-9", "--out", str(tmp_path / "b.safetensors")]) == 2
+    assert "no pose bank named 'canonical-9'; there are canonical-8, canonical-16" in capsys.readouterr().err
 
 
 class TestUse:

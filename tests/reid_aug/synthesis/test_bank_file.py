@@ -100,7 +100,7 @@ class TestMoved:
         assert there.paths is not None
         shutil.copy(there.paths[1], there.paths[0])
         bank = PoseBank.load(tmp_path / "bank.safetensors")
-        says = rf"{there.names[0]} is another image than the one the bank was made of, by SHA-256: collect the bank anew"
+        says = rf"{there.names[0]} is another image than the one the bank was made of, by SHA-256: collect it anew"
         uses: list[Callable[[], object]] = [
             lambda: bank.scenes([3], SIZE), lambda: bank.scenes_digest, lambda: bank.save(tmp_path / "again.safetensors"),
             lambda: Augmenter(generators.create("warpblend", size=SIZE, width=4), bank, device="cpu"),
