@@ -93,8 +93,8 @@ def _keys_of(model: Generator, player: torch.nn.Module) -> list[str]:
     return [key for key, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in owned]
 
 
-def read_header(path: str | os.PathLike[str], kind: str = FORMAT) -> dict[str, Any]:
-    """Return a checkpoint's header; FileNotFoundError when there is no file, ValueError when it is something else."""
+def read_header(path: str | os.PathLike[str], kind: str = FORMAT, what: str | None = None) -> dict[str, Any]:
+    """Return a checkpoint's header; FileNotFoundError when there is no file, ValueError when it is something else than `what`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -104,8 +104,8 @@ def read_header(path: str | os.PathLike[str], kind: str = FORMAT) -> dict[str, A
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"{path} is no whole safetensors file: {error}") from None
     if metadata.get("format") != kind:
-        what = kind.split()[1]  # "reid-aug generator 1"
-        raise ValueError(f"{path} is no {what} checkpoint: its header says format {metadata.get('format')!r}, not {kind!r}")
+        what = what or f"{kind.split()[1]} checkpoint"  # "reid-aug generator 1"
+        raise ValueError(f"{path} is no {what}: its header says format {metadata.get('format')!r}, not {kind!r}")
     return json.loads(metadata["reid-aug"])
 
 

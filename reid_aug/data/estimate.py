@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,10 +45,11 @@ class PosesFound:
     by: str | None = None  # The estimator, where one found them.
     filled: Filled | None = None  # Joints that nobody found and that were filled in, where that was asked for.
 
-    @property
+    @cached_property
     def without_torso(self) -> list[str]:
         """Name the images on which a shoulder or a hip is missing: pairs and most augmentation leave these out."""
-        return [name for name, pose in zip(self.names, self.poses, strict=True) if not bool(valid_for_pairs(pose))]
+        usable = valid_for_pairs(_together(self.poses)).tolist()
+        return [name for name, whole in zip(self.names, usable, strict=True) if not whole]
 
     @property
     def nobody_usable(self) -> bool:
@@ -56,8 +58,8 @@ class PosesFound:
 
     def summary(self) -> list[str]:
         """Tell in lines what was found."""
-        seen = torch.stack([pose.visible for pose in self.poses])
-        seen = seen if self.filled is None else seen & ~torch.from_numpy(self.filled.filled)
+        poses = _together(self.poses)
+        seen = poses.visible if self.filled is None else poses.visible & ~torch.from_numpy(self.filled.filled)
         beside = "" if self.scores is None else ", scores beside it"
         by = "" if self.by is None else f" by {self.by}"
         lines = [f"{len(self.names):,} images, {seen.float().mean():.1%} of joints found{by}: {self.file}{beside}"]
@@ -71,9 +73,13 @@ class PosesFound:
             lines.append(f"masks that fit no body with these joints, and were dropped, {len(dropped):,}: {first_few(dropped)}")
         if self.filled is not None:
             lines.append(self.filled.summary(self.names))
-        xy = np.stack([pose.xy.double().numpy() for pose in self.poses])
-        yx = np.where(seen.numpy()[..., None], xy[..., ::-1], -1)
+        yx = np.where(seen.numpy()[..., None], poses.xy.double().numpy()[..., ::-1], -1)
         return lines + [str(doubt) for doubt in swap_doubts("doubt", self.names, yx)]
+
+
+def _together(poses: Sequence[Pose]) -> Pose:
+    """Put poses of images of different sizes together as they are, each in its own image's pixels, as a keypoint file has them."""
+    return Pose(torch.stack([p.xy for p in poses]), torch.stack([p.visible for p in poses]), openpose_18, poses[0].size)
 
 
 def with_filled(found: PosesFound, how: str | None) -> PosesFound:
@@ -259,6 +265,8 @@ def refuse_written(out: str | os.PathLike[str], form: str, how_filled: str | Non
 
 def write_found(found: PosesFound, estimator: str, form: str = "csv") -> None:
     """Write the scores, if there are any, then the keypoints in a format: where those are, everything is."""
+    if form == "csv":
+        refuse_names(found.names)
     sizes = torch.tensor([pose.size for pose in found.poses])
     if found.scores is not None or found.filled is not None:
         about = {"format": "reid-aug-scores", "names": found.names, "estimator": estimator, "joints": openpose_18.joints}
@@ -266,8 +274,7 @@ def write_found(found: PosesFound, estimator: str, form: str = "csv") -> None:
         if found.filled is not None:
             about, tensors = {**about, "fill": found.filled.how}, {**tensors, "filled": torch.from_numpy(found.filled.filled)}
         write_tensors(tensors, about, found.file.with_name(found.file.name + SCORES_SUFFIX))
-    # The file has no sizes: poses of images of different sizes are written as they are, each in its own image's pixels.
-    pose = Pose(torch.stack([p.xy for p in found.poses]), torch.stack([p.visible for p in found.poses]), openpose_18, found.poses[0].size)
+    pose = _together(found.poses)
     if form == "csv":
         write_keypoints(found.file, found.names, pose)
     else:

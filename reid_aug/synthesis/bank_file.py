@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
+import safetensors.torch
 import torch
 
-from generators import SKELETONS, Pose, write_tensors
+from generators import SKELETONS, Pose, read_header, write_tensors
 
 FORMAT = "reid-aug bank 1"
 SUFFIX = ".safetensors"
@@ -54,24 +53,16 @@ class BankFile:
         where = os.fspath(path)
         if not Path(path).is_file():
             raise FileNotFoundError(f"no pose bank at {where}: reid-aug bank ROOT --out {where} writes one")
-        try:
-            with safetensors.safe_open(where, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
-        except (safetensors.SafetensorError, OSError) as error:
-            raise ValueError(f"{where} is no whole safetensors file: {error}") from None
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"{where} is no pose bank: its header says format {metadata.get('format')!r}, not {FORMAT!r}")
-        head = json.loads(metadata["reid-aug"])
+        head, tensors = read_header(path, FORMAT, "pose bank"), safetensors.torch.load_file(where)
         if head["skeleton"] not in SKELETONS:
             raise ValueError(f"{where}: its poses are on {head['skeleton']!r}, which this version does not know ({', '.join(SKELETONS)})")
         height, width = head["size"]
         pose = Pose(tensors["xy"], tensors["visible"], SKELETONS[head["skeleton"]], (height, width))
         lists = {key: None if head[key] is None else tuple(head[key]) for key in ("images", "sha256")}
-        camids, mirrored = (tensors[key].tolist() if key in tensors else None for key in ("camids", "mirrored"))
+        camids, mirrored = (tuple(tensors[key].tolist()) if key in tensors else None for key in ("camids", "mirrored"))
         return BankFile(
-            tuple(head["names"]), pose, camids and tuple(camids), lists["images"], lists["sha256"], head["root"],
-            mirrored and tuple(mirrored), head["without_images"], head["about"],
+            tuple(head["names"]), pose, camids, lists["images"], lists["sha256"], head["root"],
+            mirrored, head["without_images"], head["about"],
         )  # fmt: skip
 
     def found(self, path: str | os.PathLike[str], root: str | os.PathLike[str] | None) -> tuple[tuple[str, ...] | None, str]:

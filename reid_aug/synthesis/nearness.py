@@ -11,7 +11,15 @@ from reid_aug.synthesis.bank import PoseBank
 
 VIEW_TOLERANCE = 0.5  # Distance of two `view_descriptor`s up to which poses are near in view.
 FEWEST = 8  # Number of nearest poses that are drawn from where fewer lie within the tolerance.
-_COMPATIBLE = re.compile(r"compatible(?:-([0-9]{1,3}(?:\.[0-9]{1,6})?))?")
+_NUMBER = re.compile(r"-([0-9]{1,3}(?:\.[0-9]{1,6})?)")
+
+
+def number_of(draw: str, word: str, usual: float) -> float | None:
+    """Return the number that the name of a strategy sets after its word, `usual` where it sets none; None where it is another one's."""
+    if not draw.startswith(word):
+        return None
+    number = _NUMBER.fullmatch(draw, len(word))
+    return float(number[1]) if number is not None else usual if draw == word else None
 
 
 def tolerance_of(draw: str) -> float | None:
@@ -20,8 +28,7 @@ def tolerance_of(draw: str) -> float | None:
     >>> tolerance_of("compatible"), tolerance_of("compatible-0.3"), tolerance_of("whole")
     (0.5, 0.3, None)
     """
-    name = _COMPATIBLE.fullmatch(draw)
-    return None if name is None else float(name[1] or VIEW_TOLERANCE)
+    return number_of(draw, "compatible", VIEW_TOLERANCE)
 
 
 def views_of(bank: PoseBank) -> np.ndarray:

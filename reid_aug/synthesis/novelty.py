@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -15,11 +14,10 @@ from generators import Pose, convert, rescale
 from reid_aug.data.body import TORSO, valid_for_pairs
 from reid_aug.data.people import PersonImage
 from reid_aug.synthesis.bank import PoseBank
-from reid_aug.synthesis.nearness import FEWEST
+from reid_aug.synthesis.nearness import near, number_of
 
 BLOCK_ELEMENTS = 1 << 22  # numbers in one block of a distance matrix
 NOVEL = 0.3  # Torso lengths from the nearest of an identity's own poses, from which on a pose is novel to it: three in ten of CUHK03's are.
-_NOVEL = re.compile(r"novel(?:-([0-9]{1,3}(?:\.[0-9]{1,6})?))?")
 
 
 def novelty_of(draw: str) -> float | None:
@@ -28,8 +26,7 @@ def novelty_of(draw: str) -> float | None:
     >>> novelty_of("novel"), novelty_of("novel-0.4"), novelty_of("whole")
     (0.3, 0.4, None)
     """
-    name = _NOVEL.fullmatch(draw)
-    return None if name is None else float(name[1] or NOVEL)
+    return number_of(draw, "novel", NOVEL)
 
 
 def novel_rows(people: Sequence[PersonImage], bank: PoseBank, least: float) -> Callable[[int], np.ndarray]:
@@ -49,11 +46,7 @@ def novel_rows(people: Sequence[PersonImage], bank: PoseBank, least: float) -> C
     @lru_cache(maxsize=8)  # images of one identity come together
     def rows(pid: int) -> np.ndarray:
         novelty = np.where(usable, nearest(about, bodies(Pose.stack(shown[pid]))), -np.inf)
-        far = np.flatnonzero(novelty >= least)
-        if len(far) >= FEWEST:
-            return far
-        farthest = np.argsort(-novelty, kind="stable")[:FEWEST]
-        return np.sort(farthest[usable[farthest]])
+        return near(-novelty, -least)  # far is near from the other end
 
     return rows
 
